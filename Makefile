@@ -22,7 +22,8 @@ $(READY): $(NEEDS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "tfs needs Python 3.11 or later; name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
 	@echo "Setting up $(VENV): once, a minute or two, most of it PyTorch ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check hatchling editables
+	@# hatchling and editables build tfs's own packages; the others build `future`, which one dependency needs and which comes as source
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check hatchling editables setuptools wheel
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -r requirements-dev.txt
 	@touch $(READY)
 

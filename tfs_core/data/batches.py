@@ -1,7 +1,8 @@
 """Batches as a pure function of (store, seed, step, rank): nothing to save, and a resume costs and repeats nothing.
 
     packed   the documents are one stream, end of text before the first and after each; a row is a window of it.
-             Every stored token is a target exactly once an epoch. Attention crosses from document to document.
+             Every stored token is a target exactly once an epoch. Attention crosses from document to document,
+             unless document masks are asked for.
     padded   a row is a document, cut at `max_length`, and filled to the longest row of its batch.
 
 A row's input is end of text and all its targets but the last: each target is predicted from what stands before it.
@@ -33,16 +34,26 @@ class Batch:
     input_ids: Tensor  # int64 [batch_size, seq_len]
     target_ids: Tensor  # int64 [batch_size, seq_len], -100 where nothing is to be predicted
     valid_targets: int  # targets that are not -100
+    document_ids: Tensor | None = None  # int64 [batch_size, seq_len], equal within a document; None: all may be seen
 
 
 class Rows:
     """A split cut into rows, in the order of the text: row -> the tokens to predict."""
 
-    def __init__(self, split: TokenSplit, *, batching: Batching, max_length: int, end_of_text_id: int) -> None:
+    def __init__(
+        self,
+        split: TokenSplit,
+        *,
+        batching: Batching,
+        max_length: int,
+        end_of_text_id: int,
+        document_masks: bool = False,
+    ) -> None:
         self.split = split
         self.batching = batching
         self.max_length = max_length
         self.end_of_text_id = end_of_text_id
+        self.document_masks = document_masks
 
     def __len__(self) -> int:
         return self.split.documents if self.batching == "padded" else -(-self.split.n_tokens // self.max_length)
@@ -68,7 +79,14 @@ class Rows:
             input_ids[i, 1:length] = targets[:-1]
             if start > 0:  # before the first token of all, and only there, the end of text is not in the store
                 input_ids[i, 0] = self.split.tokens[start - 1]
-        return Batch(torch.from_numpy(input_ids), torch.from_numpy(target_ids), int(lengths.sum()))
+        # End of text, read, begins a document: counting them numbers the documents of a row.
+        document_ids = (input_ids == self.end_of_text_id).cumsum(axis=1) if self.document_masks else None
+        return Batch(
+            torch.from_numpy(input_ids),
+            torch.from_numpy(target_ids),
+            int(lengths.sum()),
+            None if document_ids is None else torch.from_numpy(document_ids),
+        )
 
 
 class Batches:
@@ -84,10 +102,17 @@ class Batches:
         accumulation: int = 1,
         seed: int,
         end_of_text_id: int,
+        document_masks: bool = False,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self._rows = Rows(split, batching=batching, max_length=max_length, end_of_text_id=end_of_text_id)
+        self._rows = Rows(
+            split,
+            batching=batching,
+            max_length=max_length,
+            end_of_text_id=end_of_text_id,
+            document_masks=document_masks,
+        )
         self.rows = len(self._rows)
         """Rows in an epoch."""
         self.rows_per_step = batch_size * accumulation * world_size
@@ -153,9 +178,21 @@ class Batches:
 
 
 def evaluation_batches(
-    split: TokenSplit, *, batching: Batching, max_length: int, batch_size: int, end_of_text_id: int
+    split: TokenSplit,
+    *,
+    batching: Batching,
+    max_length: int,
+    batch_size: int,
+    end_of_text_id: int,
+    document_masks: bool = False,
 ) -> Iterator[Batch]:
     """Iterate over every row of a split once, in the order of the text; the last batch may have fewer rows."""
-    rows = Rows(split, batching=batching, max_length=max_length, end_of_text_id=end_of_text_id)
+    rows = Rows(
+        split,
+        batching=batching,
+        max_length=max_length,
+        end_of_text_id=end_of_text_id,
+        document_masks=document_masks,
+    )
     for first in range(0, len(rows), batch_size):
         yield rows.batch(np.arange(first, min(first + batch_size, len(rows))))
