@@ -5,8 +5,8 @@ VENV := .venv
 SUDO := $(shell test $$(id -u) = 0 || echo sudo)
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-NEEDS := requirements-dev.txt constraints.txt pyproject.toml $(wildcard plugins/*/pyproject.toml)
-DOCS := README.md $(wildcard docs/*.md) $(wildcard plugins/*/README.md)
+NEEDS := requirements-dev.txt constraints.txt pyproject.toml $(wildcard plugins/*/pyproject.toml examples/*/pyproject.toml)
+DOCS := README.md $(wildcard docs/*.md) $(wildcard plugins/*/README.md examples/*/README.md)
 # Tests run side by side, one thread each: more threads would only fight over the same cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
@@ -51,8 +51,8 @@ fix: $(READY) ## format the code and bring the generated docs up to date
 browser: ## Chromium, for the tests that look at the dashboard (Debian; elsewhere install it as you do)
 	command -v chromium >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq chromium; }
 
-bench: $(READY) ## measure what benchmarks/README.md promises (minutes; each prints a ratio)
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+bench: $(READY) ## measure what benchmarks/README.md promises (minutes; each prints a ratio), but for nanogpt_*: those need its folder
+	@for script in $(filter-out benchmarks/nanogpt_%,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean: ## remove the virtual environment and caches (assets/ stays: it holds your runs)
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,14 +1,19 @@
-"""The dashboard beside TensorBoard on the same four runs: how long until the first chart, what it shows, what it costs.
+"""The dashboard beside TensorBoard on the same four runs of a million steps each, turn and turn about.
 
-    .venv/bin/python benchmarks/dashboard.py [--tensorboard] [--steps 1000000] [--rounds 5]
+    .venv/bin/python benchmarks/dashboard.py [--tensorboard [PYTHON]] [--quick] [--parts charts all-points load server]
 
-Needs Chromium (make browser). TensorBoard is no dependency: with --tensorboard it is measured too when it is installed
-(pip install tensorboard), alternated with the dashboard, and the ratios of the medians are printed. Without it only the
-dashboard's own numbers are.
+Parts: `charts` (start of the process to the first chart, cold and with a warm cache; memory; spikes; zoom; an idle
+poll), `all-points` (the memory of a TensorBoard that keeps every point), `load` (the same information read from both
+formats), `server` (the index of 1,000 runs, 30 runs in one chart). Medians of --rounds rounds.
+
+Needs Chromium (make browser). TensorBoard is no dependency: --tensorboard measures it too, in this Python or in the one
+that is named (python -m venv tb && tb/bin/pip install tensorboard, then --tensorboard tb/bin/python). --quick takes
+fewer steps and one round, to see that all works.
 """
 
 import argparse
 import json
+import os
 import shutil
 import socket
 import statistics
@@ -17,25 +22,23 @@ import sys
 import tempfile
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 RUNS, SPIKES = 4, 20
+PARTS = ("charts", "all-points", "load", "server")
+SCALARS = ("loss", "learning_rate", "grad_norm", "tokens_per_second")
 
 ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
-
-SERVE = (
-    "import sys; from tfs_dash import create_app; from waitress import serve; "
-    "serve(create_app(sys.argv[1]).server, host='127.0.0.1', port=int(sys.argv[2]), threads=8)"
-)
 
 DASH_DRAWN = "() => { const c = document.querySelector('.js-plotly-plot'); return c && c.data && c.data.length >= 8 }"
 # Its lines are on a canvas, which tells nothing: that the axis has marks in thousands says that the data is there.
@@ -43,15 +46,21 @@ TENSORBOARD_DRAWN = (
     "() => [...document.querySelectorAll('line-chart text')].some(t => /[0-9][kM]$/.test(t.textContent.trim()))"
 )
 
+LOAD = (
+    "import sys; from pathlib import Path; from tfs_dash.store import RunStore; store = RunStore(Path(sys.argv[1]));"
+    "store.index.refresh(); "
+    "assert all(len(column) == int(sys.argv[2]) for run in store.runs()"
+    " for column in run.training('step', 'elapsed_seconds', *sys.argv[3].split(',')).values())"
+)
 
-def losses_of(steps: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Iterate over each run's losses and the places of its one-step spikes."""
+
+def losses_of(steps: int) -> Iterator[np.ndarray]:
+    """Iterate over each run's losses, every one with twenty spikes of a single step."""
     rng = np.random.default_rng(0)
     for run in range(RUNS):
         loss = 2 + 6 * (np.arange(steps) + 50.0) ** -0.3 + 0.05 * rng.standard_normal(steps) + 0.1 * run
-        spikes = np.linspace(steps * 0.05, steps * 0.95, SPIKES).astype(int)
-        loss[spikes] += 5
-        yield loss, spikes
+        loss[np.linspace(steps * 0.05, steps * 0.95, SPIKES).astype(int)] += 5
+        yield loss
 
 
 def write_run(folder: Path, loss: np.ndarray) -> None:
@@ -70,22 +79,46 @@ def write_run(folder: Path, loss: np.ndarray) -> None:
             row = {"step": step, "tokens": step * 4096, "flops": step * 1.2e9, "elapsed_seconds": step * 0.02}
             row |= {"loss": float(loss[step - 1]), "perplexity": 1.0, "bits_per_byte": 1.0, "tokens_evaluated": 1}
             file.write(json.dumps(row) + "\n")
+    started_at = f"2026-01-01T00:00:{int(folder.name[4:]):02}+00:00"
     info = {"format_version": 1, "run_id": folder.name, "name": folder.name, "status": "finished",
-            "started_at": f"2026-01-01T00:00:0{folder.name[-1]}+00:00", "summary": {"last_step": steps}}  # fmt: skip
+            "started_at": started_at, "summary": {"last_step": steps}}  # fmt: skip
     (folder / "run.json").write_text(json.dumps(info), encoding="utf-8")
 
 
-def write_events(folder: Path, loss: np.ndarray) -> None:
-    """Write the same losses as TensorBoard's event files."""
+def write_runs(assets: Path, steps: int) -> Path:
+    """Write the four runs, unless they are there, and return their assets folder."""
+    for position, loss in enumerate(losses_of(steps)):
+        folder = assets / "runs" / f"run-{position}"
+        if not folder.exists():
+            write_run(folder, loss)
+    return assets
+
+
+def write_events(folder: Path, steps: int, scalars: list[str]) -> None:
+    """Write the same runs as TensorBoard's event files; called in the Python that has TensorBoard."""
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-    writer = EventFileWriter(str(folder), max_queue_size=10_000)
-    for step, value in enumerate(loss.tolist(), start=1):
-        summary = Summary(value=[Summary.Value(tag="loss", simple_value=value)])
-        writer.add_event(Event(step=step, wall_time=1.7e9 + step, summary=summary))
-    writer.close()
+    others = {"learning_rate": 0.0003, "grad_norm": 1.0, "tokens_per_second": 2e5}
+    for position, loss in enumerate(losses_of(steps)):
+        writer = EventFileWriter(str(folder / f"run-{position}"), max_queue_size=10_000)
+        for step, value in enumerate(loss.tolist(), start=1):
+            values = [Summary.Value(tag=tag, simple_value=value if tag == "loss" else others[tag]) for tag in scalars]
+            writer.add_event(Event(step=step, wall_time=1.7e9 + 0.02 * step, summary=Summary(value=values)))
+        writer.close()
+
+
+def make_events(python: str, folder: Path, steps: int, scalars: tuple[str, ...]) -> Path:
+    """Write event files with TensorBoard's Python, unless they are there, and return their folder."""
+    if not folder.exists():
+        code = (
+            "import sys; from pathlib import Path; import dashboard; "
+            "dashboard.write_events(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])"
+        )
+        command = [python, "-c", code, str(folder), str(steps), *scalars]
+        subprocess.run(command, check=True, cwd=Path(__file__).parent)
+    return folder
 
 
 def free_port() -> int:
@@ -95,10 +128,22 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def dashboard_command(assets: Path, port: int) -> list[str]:
+    """Return `tfs dash`, as a user starts it."""
+    tfs = [sys.executable, "-c", "from tfs_core.cli.main import main; main()"]
+    return [*tfs, "dash", "--assets", str(assets), "--port", str(port), "--no-browser", "--no-token"]
+
+
+def tensorboard_command(python: str, events: Path, port: int, *more: str) -> list[str]:
+    """Return TensorBoard's command."""
+    return [python, "-m", "tensorboard.main", "--logdir", str(events), "--port", str(port), *more]
+
+
 @contextmanager
-def serving(command: list[str], url: str) -> Iterator[subprocess.Popen[bytes]]:
+def serving(command: list[str], url: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
     """Start a server, wait until it answers, end it afterwards."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, env={**os.environ, **environment}, **quiet)  # type: ignore[call-overload]
     try:
         deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
@@ -113,35 +158,72 @@ def serving(command: list[str], url: str) -> Iterator[subprocess.Popen[bytes]]:
         process.wait(timeout=30)
 
 
-def memory_mb(process: subprocess.Popen[bytes]) -> float:
-    """Return the server's resident memory, where the system tells (Linux)."""
-    try:
-        status = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
-    except OSError:
-        return float("nan")
-    return float(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
+def memory_mb(process_id: int) -> float:
+    """Return the resident memory of a process and of those it started, where the system tells (Linux)."""
+    total = 0.0
+    with suppress(OSError, StopIteration):
+        status = Path(f"/proc/{process_id}/status").read_text(encoding="utf-8")
+        total = float(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
+        children = Path(f"/proc/{process_id}/task/{process_id}/children").read_text(encoding="utf-8")
+        total += sum(memory_mb(int(child)) for child in children.split())
+    return total
 
 
-def first_chart(browser: Any, command: list[str], url: str, drawn: str, look: Callable[[Any], Any]) -> dict[str, Any]:
-    """Start the server and open the page; return the seconds until the chart stands, the memory, and what was seen."""
+def get(url: str, **query: str) -> Any:
+    """Return the JSON that a server answers."""
+    with urllib.request.urlopen(f"{url}?{urllib.parse.urlencode(query)}", timeout=60) as answer:
+        return json.load(answer)
+
+
+# The first chart
+
+
+@contextmanager
+def first_chart(
+    browser: Any, command: list[str], url: str, drawn: str, **environment: str
+) -> Iterator[tuple[float, int, Any]]:
+    """Start the server, open the page; give the seconds until the chart stands, the process's id, and the page."""
     started_at = time.perf_counter()
-    with serving(command, url) as process:
+    with serving(command, url, **environment) as process:
         page = browser.new_page(viewport={"width": 1400, "height": 900})
         page.goto(url)
-        page.wait_for_function(drawn, timeout=60_000)
-        seconds = time.perf_counter() - started_at
-        seen = look(page)
-        result = {"seconds": seconds, "memory_mb": memory_mb(process), **seen}
+        page.wait_for_function(drawn, timeout=120_000, polling=20)
+        yield time.perf_counter() - started_at, process.pid, page
         page.close()
-    return result
 
 
-def look_at_dashboard(page: Any) -> dict[str, Any]:
-    """Return how many spikes are drawn, and the seconds from the end of a mouse drag to full resolution."""
-    spikes = page.evaluate(
-        "() => Math.min(...document.querySelector('.js-plotly-plot')._fullData"
-        ".filter(t => t.name.endsWith('as logged')).map(t => [...t.y].filter(y => y > 6).length))"
+def dashboard_chart(browser: Any, assets: Path, cache: Path) -> dict[str, float]:
+    """Return what a start of the dashboard took, showed, and held in memory."""
+    port = free_port()
+    command, url = dashboard_command(assets, port), f"http://127.0.0.1:{port}/compare"
+    environment = {"XDG_CACHE_HOME": str(cache), "LOCALAPPDATA": str(cache)}
+    with first_chart(browser, command, url, DASH_DRAWN, **environment) as (seconds, process_id, page):
+        seen = {"spikes": spikes_on(page), "zoom_seconds": zoom_seconds(page), "poll_bytes": poll_bytes(port)}
+        return {"seconds": seconds, "memory_mb": memory_mb(process_id), **seen}
+
+
+def tensorboard_chart(browser: Any, python: str, events: Path) -> dict[str, float]:
+    """Return the same of a start of TensorBoard."""
+    port = free_port()
+    command, url = tensorboard_command(python, events, port), f"http://127.0.0.1:{port}"
+    with first_chart(browser, command, f"{url}/#timeseries", TENSORBOARD_DRAWN) as (seconds, process_id, _):
+        points = [get(f"{url}/data/plugin/scalars/scalars", run=f"run-{run}", tag="loss") for run in range(RUNS)]
+        spikes = min(sum(value > 6 for _, _, value in of_run) for of_run in points)
+        return {"seconds": seconds, "memory_mb": memory_mb(process_id), "spikes": spikes}
+
+
+def spikes_on(page: Any) -> int:
+    """Return how many of the spikes are drawn, of the run that has the fewest."""
+    return int(
+        page.evaluate(
+            "() => Math.min(...document.querySelector('.js-plotly-plot')._fullData"
+            ".filter(t => t.name.endsWith('as logged')).map(t => [...t.y].filter(y => y > 6).length))"
+        )
     )
+
+
+def zoom_seconds(page: Any) -> float:
+    """Return the seconds from the end of a mouse drag until what it chose is drawn in full resolution."""
     box = page.locator(".js-plotly-plot .nsewdrag").first.bounding_box()
     y = box["y"] + box["height"] / 2
     page.mouse.move(box["x"] + box["width"] * 0.400, y)
@@ -156,59 +238,197 @@ def look_at_dashboard(page: Any) -> dict[str, Any]:
         " > 0.9 * Math.min(high - low, 1900) }",
         polling=10,
     )
-    return {"spikes": spikes, "zoom_seconds": time.perf_counter() - released_at}
+    return time.perf_counter() - released_at
 
 
-def main() -> None:
-    """Write the runs, measure in alternated rounds, print medians and ratios."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tensorboard", action="store_true", help="measure TensorBoard too (it must be installed)")
-    parser.add_argument("--steps", type=int, default=1_000_000)
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
+def poll_bytes(port: int) -> int:
+    """Return the bytes, headers included, that answer a page which asks whether there is something new."""
+    look = next(
+        callback
+        for callback in get(f"http://127.0.0.1:{port}/_dash-dependencies")
+        if callback["output"] == "..now.data...index.data.."
+    )
+
+    def ask(now: Any, index: Any) -> tuple[int, Any]:
+        known = {"tick": 1, "url": "", "now": now, "index": index}
+        question = {
+            "output": look["output"],
+            "outputs": [{"id": "now", "property": "data"}, {"id": "index", "property": "data"}],
+            "inputs": [{**place, "value": known[place["id"]]} for place in look["inputs"]],
+            "state": [{**place, "value": known[place["id"]]} for place in look["state"]],
+            "changedPropIds": ["tick.data"],
+        }
+        body = json.dumps(question).encode()
+        head = (
+            f"POST /_dash-update-component HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        )
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(head.encode() + body)
+            answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+        content = answer.partition(b"\r\n\r\n")[2]
+        return len(answer), json.loads(content) if content.startswith(b"{") else None
+
+    _, first = ask(None, None)
+    return ask(first["response"]["now"]["data"], first["response"]["index"]["data"])[0]
+
+
+def measure_charts(data: Path, steps: int, rounds: int, tensorboard: str | None) -> None:
+    """Print the first part: what one sees and waits for."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
-        print("Nothing measured: Chromium is missing (make browser).")
+        print("charts: not measured, Chromium is missing (make browser)")
         return
     from playwright.sync_api import sync_playwright
 
-    with tempfile.TemporaryDirectory() as temporary, sync_playwright() as playwright:
-        assets, events = Path(temporary) / "assets", Path(temporary) / "events"
-        for position, (loss, _) in enumerate(losses_of(arguments.steps)):
-            write_run(assets / "runs" / f"run-{position}", loss)
-            if arguments.tensorboard:
-                write_events(events / f"run-{position}", loss)
+    assets = write_runs(data / "assets", steps)
+    events = make_events(tensorboard, data / "events", steps, ("loss",)) if tensorboard else None
+    found: dict[str, list[dict[str, float]]] = {}
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-        found: dict[str, list[dict[str, Any]]] = {"dashboard": []}
-        for _ in range(arguments.rounds):
-            port = free_port()
-            command, url = [sys.executable, "-c", SERVE, str(assets), str(port)], f"http://127.0.0.1:{port}/compare"
-            found["dashboard"].append(first_chart(browser, command, url, DASH_DRAWN, look_at_dashboard))
-            if arguments.tensorboard:
-                port = free_port()
-                command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(events), "--port", str(port)]
-                url = f"http://127.0.0.1:{port}/#timeseries"
-                found.setdefault("TensorBoard", []).append(
-                    first_chart(browser, command, url, TENSORBOARD_DRAWN, lambda _: {})
-                )
+        for _ in range(rounds):
+            with tempfile.TemporaryDirectory() as cache:
+                found.setdefault("cold", []).append(dashboard_chart(browser, assets, Path(cache)))
+                found.setdefault("warm", []).append(dashboard_chart(browser, assets, Path(cache)))
+            if tensorboard and events:
+                found.setdefault("TensorBoard", []).append(tensorboard_chart(browser, tensorboard, events))
+            print("; ".join(f"{side} {of_side[-1]['seconds']:.2f} s" for side, of_side in found.items()), flush=True)
         browser.close()
-    report(found, arguments.steps)
-
-
-def report(found: dict[str, list[dict[str, Any]]], steps: int) -> None:
-    """Print the medians, and the ratios where there are two to compare."""
-    print(f"{RUNS} runs of {steps:,} steps, medians of {len(found['dashboard'])} alternated rounds")
     median = {
-        name: {key: statistics.median(round_[key] for round_ in rounds) for key in rounds[0]}
-        for name, rounds in found.items()
+        side: {key: statistics.median(round_[key] for round_ in rounds) for key in rounds[0]}
+        for side, rounds in found.items()
     }
-    for name, values in median.items():
-        print(f"{name}: " + ", ".join(f"{key} {value:.2f}" for key, value in values.items()))
-    print(f"one-step spikes shown: {median['dashboard']['spikes']:.0f} of {SPIKES}")
-    if "TensorBoard" in median:
-        for key in ("seconds", "memory_mb"):
-            ratio = median["dashboard"][key] / median["TensorBoard"][key]
-            print(f"{key}, dashboard / TensorBoard: {ratio:.2f}")
+    for side, values in median.items():
+        print(f"{side}: " + ", ".join(f"{key} {value:.2f}" for key, value in values.items()))
+    cold, warm = median["cold"], median["warm"]
+    if theirs := median.get("TensorBoard"):
+        say("first chart, cold cache, of TensorBoard's", cold["seconds"] / theirs["seconds"], 1.2)
+        say("first chart, warm cache, of TensorBoard's", warm["seconds"] / theirs["seconds"], 0.7)
+        say("memory, of TensorBoard's", cold["memory_mb"] / theirs["memory_mb"], 2.5)
+        print(f"spikes of a single step that are drawn: {cold['spikes']:.0f}, TensorBoard {theirs['spikes']:.0f}")
+    else:
+        print(f"spikes of a single step that are drawn: {cold['spikes']:.0f} of {SPIKES}")
+    say("zoom by mouse to full resolution, seconds", max(cold["zoom_seconds"], warm["zoom_seconds"]), 0.3)
+    say("answer to an idle poll, bytes", cold["poll_bytes"], 300)
+
+
+# Every point
+
+
+def measure_all_points(data: Path, steps: int, tensorboard: str) -> None:
+    """Print the dashboard's memory, every point read, against that of a TensorBoard that has kept and served them."""
+    assets, events = write_runs(data / "assets", steps), make_events(tensorboard, data / "events", steps, ("loss",))
+    port = free_port()
+    with serving(dashboard_command(assets, port), f"http://127.0.0.1:{port}") as process:
+        time.sleep(5)  # it reads ahead what the first chart needs, which is every point
+        ours = memory_mb(process.pid)
+    theirs = load_tensorboard(tensorboard, events, steps, ("loss",))["memory_mb"]
+    print(f"memory with every point: dashboard {ours:.0f} MB, TensorBoard {theirs:.0f} MB")
+    say("memory, of TensorBoard's with every point", ours / theirs, 0.2)
+
+
+def load_tensorboard(python: str, events: Path, steps: int, scalars: tuple[str, ...]) -> dict[str, float]:
+    """Start TensorBoard so that it keeps every point; return the seconds until it has served them all, its memory."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = tensorboard_command(python, events, port, "--samples_per_plugin", f"scalars={steps + 1}")
+    started_at = time.perf_counter()
+    with serving(command, url) as process:
+        for run in range(RUNS):
+            for tag in scalars:
+                while True:
+                    with suppress(urllib.error.HTTPError):  # it has not come that far
+                        if len(get(f"{url}/data/plugin/scalars/scalars", run=f"run-{run}", tag=tag)) == steps:
+                            break
+                    time.sleep(0.1)
+        return {"seconds": time.perf_counter() - started_at, "memory_mb": memory_mb(process.pid)}
+
+
+def measure_load(data: Path, steps: int, rounds: int, tensorboard: str | None) -> None:
+    """Print how long four runs' scalars take from the start of a process until they all are there, in both formats."""
+    assets = write_runs(data / "assets-load", steps)
+    events = make_events(tensorboard, data / "events-load", steps, SCALARS) if tensorboard else None
+    ours, theirs = [], []
+    for _ in range(rounds):
+        started_at = time.perf_counter()
+        subprocess.run([sys.executable, "-c", LOAD, str(assets), str(steps), ",".join(SCALARS)], check=True)
+        ours.append(time.perf_counter() - started_at)
+        if tensorboard and events:
+            theirs.append(load_tensorboard(tensorboard, events, steps, SCALARS)["seconds"])
+    print(f"{RUNS} runs of {steps:,} steps, {len(SCALARS)} scalars each: {statistics.median(ours):.2f} s", end="")
+    print(f", TensorBoard {statistics.median(theirs):.2f} s" if theirs else "")
+    if theirs:
+        say("the same information loaded, of TensorBoard's", statistics.median(ours) / statistics.median(theirs), 0.3)
+
+
+# The server alone
+
+
+def measure_server(data: Path, rounds: int, quick: bool) -> None:
+    """Print how long the index of many runs takes, and thirty runs in one chart."""
+    from tfs_dash.figures.loss import loss_figure
+    from tfs_dash.figures.style import encoded
+    from tfs_dash.store import RunIndex, RunStore
+    from tfs_dash.view import View
+
+    many, thirty = data / "thousand", data / "thirty"
+    for position in range(1000 if not many.exists() else 0):
+        folder = many / "runs" / f"run-{position}"
+        folder.mkdir(parents=True)
+        info = {"format_version": 1, "name": folder.name, "status": "finished", "group": "all", "tags": ["a", "b"],
+                "started_at": f"2026-01-01T00:{position // 60:02}:{position % 60:02}+00:00",
+                "versions": {f"package-{number}": "1.2.3" for number in range(30)},
+                "summary": {"last_step": 1000, "tokens": 10**6}}  # fmt: skip
+        (folder / "run.json").write_text(json.dumps(info), encoding="utf-8")
+    steps = 5_000 if quick else 50_000
+    loss = next(losses_of(steps))
+    for position in range(30 if not thirty.exists() else 0):
+        write_run(thirty / "runs" / f"run-{position}", loss + 0.01 * position)
+    index: list[float] = []
+    first: list[float] = []
+    again: list[float] = []
+    for _ in range(rounds):
+        started_at = time.perf_counter()
+        RunIndex(many).refresh()
+        index.append(time.perf_counter() - started_at)
+        store = RunStore(thirty)
+        store.index.refresh()
+        for seconds in (first, again):
+            started_at = time.perf_counter()
+            encoded(loss_figure(store.runs(), View()))
+            seconds.append(time.perf_counter() - started_at)
+    say("index of 1,000 runs, ms", 1000 * statistics.median(index), 100)
+    say(f"30 runs of {steps:,} steps in one chart, read for the first time, seconds", statistics.median(first), 1.0)
+    say("the same again, seconds", statistics.median(again), 1.0)
+
+
+def say(what: str, value: float, aim: float) -> None:
+    """Print a figure beside its aim."""
+    print(f"{what}: {value:.3g} (at most {aim:g}{'' if value <= aim else ': MISSED'})", flush=True)
+
+
+def main() -> None:
+    """Write the runs, measure what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tensorboard", metavar="PYTHON", nargs="?", const=sys.executable, help="measure it too")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure")
+    parser.add_argument("--steps", type=int, default=1_000_000, help="of each of the four runs")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--data", type=Path, help="keep what is written for it here, for the next time")
+    parser.add_argument("--quick", action="store_true", help="100,000 steps, one round")
+    arguments = parser.parse_args()
+    steps, rounds = (100_000, 1) if arguments.quick else (arguments.steps, arguments.rounds)
+    with tempfile.TemporaryDirectory() as temporary:
+        data = arguments.data / str(steps) if arguments.data else Path(temporary)
+        print(f"{RUNS} runs of {steps:,} steps, medians of {rounds} rounds", flush=True)
+        if "charts" in arguments.parts:
+            measure_charts(data, steps, rounds, arguments.tensorboard)
+        if "all-points" in arguments.parts and arguments.tensorboard:
+            measure_all_points(data, steps, arguments.tensorboard)
+        if "load" in arguments.parts:
+            measure_load(data, steps // 5, rounds, arguments.tensorboard)
+        if "server" in arguments.parts:
+            measure_server(data, rounds, arguments.quick)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ FOLDERS = {
     "tfs_core/cli": "one small file a command",
     "tfs_core/testing": "the checks that plugin authors run",
     "plugins": "each folder is a distribution that pip installs alone",
+    "examples": "plugins as a stranger would write them",
     "configs": "ready to run; each header says what it shows, how long it takes and what to expect",
     "assets": "what runs produce",
     "tests": "what needs more than one plugin; tests/core the core alone",
@@ -43,7 +44,7 @@ def tree() -> str:
         if folder in WITH_FILES:
             files = sorted(path for path in (ROOT / folder).glob("*.py") if path.name != "__init__.py")
             rows += [("  " * (depth + 1) + path.name, first_line(path)) for path in files]
-        if folder == "plugins":
+        if folder in ("plugins", "examples"):
             for pyproject in sorted((ROOT / folder).glob("*/pyproject.toml")):
                 description = next(
                     line.split('"')[1] for line in pyproject.read_text().splitlines() if line.startswith("description")

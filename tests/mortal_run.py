@@ -1,4 +1,4 @@
-"""A process that trains, and that dies at a moment of the test's choosing. Started by `tests/test_resume.py`.
+"""A process that trains, and that dies at a moment of the test's choosing. Started by `tests/test_resume.py`, and more.
 
 `arguments` (set by whoever runs this file) are those of `tfs_core.run`, and may hold one of
 
@@ -7,8 +7,15 @@
                         counted from the first step on: in the middle of a save, sooner or later
     signal_after_step   (number of the signal, step): the process sends itself a signal, as Ctrl-C does
     calls_path          where to write, at the end, how many such calls there were
+
+and besides
+
+    environment         environment variables; those of Hugging Face that the test was started with are not there then
+    constants           {"module.NAME": value}: what else than in the source they are here
+    output_path         where to write what the process says
 """
 
+import importlib
 import os
 import shutil
 import signal
@@ -50,8 +57,22 @@ def main(
     die_at_file_call: int | None = None,
     signal_after_step: tuple[int, int] | None = None,
     calls_path: str | None = None,
+    environment: dict[str, str] | None = None,
+    constants: dict[str, Any] | None = None,
+    output_path: str | None = None,
     **arguments: Any,
 ) -> None:
+    if environment is not None:
+        for name in [name for name in os.environ if name.startswith(("HF_", "HUGGING", "http", "HTTP"))]:
+            del os.environ[name]
+        os.environ.update(environment)
+    for name, value in (constants or {}).items():
+        module, _, constant = name.rpartition(".")
+        setattr(importlib.import_module(module), constant, value)
+    if output_path is not None:
+        output = os.open(output_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
     calls: list[str] = []
     original_on_step = JsonlLogger.on_step
 

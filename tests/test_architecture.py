@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PLUGINS = sorted(path for path in (ROOT / "plugins").iterdir() if (path / "pyproject.toml").exists())
+PLUGINS = sorted(path.parent for folder in ("plugins", "examples") for path in ROOT.glob(f"{folder}/*/pyproject.toml"))
 PLUGIN_PACKAGES = {folder.name.replace("-", "_") for folder in PLUGINS}
 
 # What each part of the core may not import: the arrow of the flow points the other way.
@@ -82,11 +82,17 @@ def test_core_part_imports_only_inward(part: str) -> None:
 
 def test_requirements_dev_lists_every_plugin() -> None:
     lines = (ROOT / "requirements-dev.txt").read_text(encoding="utf-8").splitlines()
-    listed = {line.removeprefix("-e plugins/").partition("[")[0] for line in lines if line.startswith("-e plugins/")}
-    assert listed == {folder.name for folder in PLUGINS}
+    listed = {
+        line.removeprefix("-e ").partition("[")[0] for line in lines if line.startswith(("-e plugins/", "-e examples/"))
+    }
+    assert listed == {f"{folder.parent.name}/{folder.name}" for folder in PLUGINS}
 
 
 def test_files_are_named_after_what_they_know() -> None:
     nameless = {"utils.py", "helpers.py", "base.py", "common.py", "misc.py"}
-    found = [path for path in [*ROOT.glob("tfs_core/**/*.py"), *ROOT.glob("plugins/**/*.py")] if path.name in nameless]
+    found = [
+        path
+        for path in [*ROOT.glob("tfs_core/**/*.py"), *ROOT.glob("plugins/**/*.py"), *ROOT.glob("examples/**/*.py")]
+        if path.name in nameless
+    ]
     assert not found

@@ -14,6 +14,7 @@ LOCAL = {"python-stdlib", "text", "jsonl", "parquet"}
 # Text and tokenizer that every machine has, for a file whose own come from the Hub; and little of everything.
 INSTEAD_OF_THE_HUB = ["data.dataset=python-stdlib", "data.tokenizer=byte"]
 LITTLE = ["data.subset_size=20", "data.val_subset_size=2", "runtime.threads=1", "runtime.matmul=highest"]
+LITTLE += ["training.batch_size=2"]
 ONE_STEP = ["training.max_steps=1", "training.num_epochs=null", "training.max_tokens=null", "training.warmup_ratio=0"]
 
 

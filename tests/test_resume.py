@@ -312,6 +312,15 @@ def test_finished_run_goes_on_with_more_steps(finished: Path) -> None:
     assert resumed["details"]["changed"] == {"training.max_steps": [STEPS, STEPS + 3]}
 
 
+def test_resume_with_more_steps_says_that_the_schedule_changes_with_them(finished: Path) -> None:
+    said: list[str] = []
+    tfs_core.run(resume="mortal", assets=finished, overrides=[f"training.max_steps={STEPS + 1}"], report=said.append)
+    assert (
+        f"the run has {STEPS + 1} steps now, not {STEPS}: from here on its schedule is that of {STEPS + 1} steps"
+        in said
+    )
+
+
 def test_resume_with_other_settings_is_refused_with_each_key_and_both_values(
     finished: Path, config: dict[str, Any]
 ) -> None:

@@ -1,8 +1,11 @@
 """`tfs run`: what it says, what it refuses, and that the commands it tells people to type work."""
 
 import json
+import os
 import random
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -57,6 +60,29 @@ def test_run_ends_with_commands_that_work(run_tfs: Tfs, tmp_path: Path) -> None:
         answer = run_tfs(*shlex.split(command)[1:])
         assert answer.exit_code == 0, f"{command}\n{answer.output}"
     assert find_run("mine", tmp_path / "some where").status == "finished"
+
+
+def test_run_that_stopped_early_ends_with_a_command_that_trains_on(run_tfs: Tfs, tmp_path: Path) -> None:
+    settings = ("learning_rate=1e-30", "max_steps=6", "eval_every=1", "early_stopping=2")
+    changes = [word for setting in settings for word in ("--set", f"training.{setting}")]
+    result = run_tfs("run", "--config", "tiny.yaml", *changes)
+    assert find_run("tiny", tmp_path / "assets").info["summary"]["last_step"] == 3
+    (command,) = (line[line.index("tfs ") :] for line in result.output.splitlines() if "train it longer" in line)
+    answer = run_tfs(*shlex.split(command)[1:])
+    assert answer.exit_code == 0, answer.output
+    assert find_run("tiny", tmp_path / "assets").info["summary"]["last_step"] == 6
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has a device that is always full")
+def test_finished_run_is_finished_though_nobody_can_be_told(run_tfs: Tfs, tmp_path: Path) -> None:
+    code = "import sys; from tfs_core.cli.main import main; sys.exit(main())"
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-c", code, "run", "--config", "tiny.yaml"]
+        process = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert process.returncode == 0
+    assert "The run is finished, in" in process.stderr
+    assert "Traceback" not in process.stderr
+    assert find_run("tiny", tmp_path / "assets").status == "finished"
 
 
 def test_run_of_the_same_configuration_gets_a_number(run_tfs: Tfs, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ SIZES = {
     "vocab_size": 23,
 }
 
-PER_CALL = {"n_keys", "n_slots", "n_rows", "in_features", "out_features"}
+PER_CALL = {"n_keys", "n_rows", "in_features", "out_features"}
 """Words that mean another size from call to call: keys in the cache, and layers that are used for several sizes."""
 
 

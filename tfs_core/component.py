@@ -28,3 +28,7 @@ class Component:
 
     loader: str | None = None
     """Tokenizers only, and required there: `load(folder)` gives back the tokenizer that `save(folder)` wrote."""
+
+    path_option: str | None = None
+    """The option that a path in the place of a name stands for: with `path`, `tokenizer: ./x` is short for
+    `{name: file, path: ./x}`. One component of a kind has it, the first that is installed."""

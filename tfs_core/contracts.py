@@ -55,6 +55,34 @@ class SupportsPieces(Protocol):
 
 
 @runtime_checkable
+class SupportsStreaming(Protocol):
+    """A data set's capability: read from any place on, so that a run need not hold all of it.
+
+    The core then spools tokens ahead of training instead of making a store of the whole. Such a source stays one
+    version of its text, the one that its fingerprint names, for as long as it lives.
+    """
+
+    def stream(self, split: str, start: Sequence[int]) -> Iterator[tuple[Sequence[int], str]]:
+        """Iterate over (place, document) from the document at `start` on, in the order of `documents`.
+
+        A place is a few integers, by which another process finds the same document again; an empty one is the
+        beginning.
+        """
+        ...
+
+    def pinned_options(self) -> Any:
+        """Return the component's options that choose this version again, whatever becomes of the newest one.
+
+        They stand in the run's `config.yaml`, so that a resume reads the same text.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of what reading holds, such as a file on the disk; who reads again brings it again."""
+        ...
+
+
+@runtime_checkable
 class SupportsLeftOut(Protocol):
     """A data set's capability: it leaves out what cannot be read, and says so."""
 
@@ -213,6 +241,43 @@ class SupportsKeyValueCache(Protocol):
         lengths batch: pad on the right). The key and value of a token go to the slot of its position, and a token
         sees the slots up to its own, so what padding left in a slot is overwritten before it is ever seen.
         """
+        ...
+
+
+@runtime_checkable
+class SupportsDocumentMasks(Protocol):
+    """A capability: keep the documents of a packed row apart.
+
+    A position sees the earlier positions of its own document and no others. `document_ids` is int64
+    [batch_size, seq_len], equal within a document; None means that a row is one document. Positions are counted along
+    the row, whatever documents it holds.
+    """
+
+    takes_document_ids: Literal[True]
+
+    def forward(self, input_ids: Tensor, document_ids: Tensor | None = None) -> Tensor:
+        """Return the logits, as `LanguageModel.forward` does."""
+        ...
+
+    def loss(self, input_ids: Tensor, target_ids: Tensor, document_ids: Tensor | None = None) -> Tensor:
+        """Return the sum of nats, as `LanguageModel.loss` does."""
+        ...
+
+
+@runtime_checkable
+class SupportsFeatures(Protocol):
+    """A capability: make the logits in two steps, so that those of a large vocabulary need never exist at once.
+
+    `forward(input_ids)` is `unembed(features(input_ids))`. `AutogradModel.loss` then unembeds a piece of the positions
+    at a time (`runtime.loss_chunk`).
+    """
+
+    def features(self, input_ids: Tensor) -> Tensor:
+        """Return what the scores are made of [batch_size, seq_len, width]; takes all that `forward` takes."""
+        ...
+
+    def unembed(self, features: Tensor) -> Tensor:
+        """Return the logits [..., vocab_size] of features [..., width], each position's from its own alone."""
         ...
 
 

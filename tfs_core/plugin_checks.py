@@ -129,6 +129,9 @@ def _config_problem(entry: Entry) -> str | None:
     if entry.kind == "model" and not issubclass(config, ModelConfig):
         return "it does not extend tfs_core.contracts.ModelConfig, which every model's options do"
     fields = [field for field in dataclasses.fields(config) if field.init]
+    path_option = entry.component.path_option
+    if path_option is not None and path_option not in {field.name for field in fields}:
+        return f"it has no option '{path_option}', which the component's path_option names"
     if undocumented := sorted({field.name for field in fields} - field_docs(config).keys()):
         return f"no string under {', '.join(undocumented)} says how to choose the value"
     required = [f for f in fields if f.default is f.default_factory is dataclasses.MISSING]

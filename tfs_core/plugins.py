@@ -17,6 +17,7 @@ import string
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +26,7 @@ import pluggy
 import tfs_core
 from tfs_core import hookspecs
 from tfs_core.component import KINDS, Component
-from tfs_core.errors import PluginError
+from tfs_core.errors import PluginError, TfsError
 
 CORE = "tfs-core"
 """The distribution of what the core brings itself: by the same hooks as everyone's, but without an entry point."""
@@ -262,6 +263,8 @@ def _component_problem(kind: str, component: object) -> str | None:
         return f"tokenizer '{name}' has no loader, without which no checkpoint can bring it back"
     if kind != "tokenizer" and component.loader is not None:
         return f"{kind} '{name}' has a loader, which only tokenizers have"
+    if component.path_option is not None and component.config is None:
+        return f"{kind} '{name}' has a path_option and no config, in which that option would be"
     if kind == "command" and component.config is not None:
         return f"command '{name}' has a config; the options of a command are click's"
     return None
@@ -310,6 +313,17 @@ def describe(error: BaseException) -> str:
     except BaseException:  # a plugin's error may fail even at saying what it is
         message = "its message cannot be read"
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+@contextmanager
+def blaming(what: str) -> Iterator[None]:
+    """Turn whatever a plugin's own code raises inside into a PluginError that begins with `what`; TfsErrors pass."""
+    try:
+        yield
+    except TfsError:
+        raise
+    except Exception as error:
+        raise PluginError(f"{what}: {describe(error)}. TFS_DEBUG=1 shows where.") from error
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

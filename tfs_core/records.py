@@ -4,6 +4,7 @@ The fields are the contract of the run folder (docs/formats.md). Floats in nats,
 FLOPs and seconds are cumulative over the run, and counted, not estimated.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,7 +34,7 @@ class ValidationRecord:
     flops: float
     elapsed_seconds: float
     loss: float  # nats per valid target token
-    perplexity: float  # exp(loss)
+    perplexity: float  # exp(loss): among how many equally likely tokens the model might as well be choosing
     bits_per_byte: float  # nats of all targets / ln 2 / bytes of text they stand for
     tokens_evaluated: int
 
@@ -56,3 +57,8 @@ class EventRecord:
     step: int
     kind: str
     details: dict[str, Any]  # JSON values, different for each kind
+
+
+def perplexity_of(loss: float) -> float:
+    """Return exp(loss), infinite where a float ends; NaN for NaN."""
+    return math.inf if loss > 709.0 else math.exp(loss)

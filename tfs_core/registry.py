@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfs_core.component import Component
 from tfs_core.errors import PluginError
-from tfs_core.plugins import Plugin, canonical, describe, did_you_mean, discover, load_reference
+from tfs_core.plugins import Plugin, blaming, canonical, describe, did_you_mean, discover, load_reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,10 +48,20 @@ class Entry:
             raise PluginError(f"{self}: its config '{self.component.config}' is not a frozen dataclass")
         return config
 
-    def options_or_defaults(self, options: Any) -> Any:
-        """Return the options; for None, as when a component is chosen in Python by its name only, the defaults."""
-        config_class = self.load_config_class()
-        return config_class() if options is None and config_class is not None else options
+    def build(self, options: Any, **keywords: Any) -> Any:
+        """Return what the factory makes of the options and of the keywords that its kind is called with.
+
+        Options that are None, as when a component is chosen in Python by its name only, are the defaults. Raises
+        PluginError, naming the component, for whatever the factory raises but TfsErrors, and when it makes nothing.
+        """
+        factory, config_class = self.load_factory(), self.load_config_class()
+        with blaming(f"{self} cannot be built"):
+            if options is None and config_class is not None:
+                options = config_class()
+            built = factory(options, **keywords)
+        if built is None:
+            raise PluginError(f"{self}: its factory '{self.component.factory}' returned None")
+        return built
 
     def load_loader(self) -> Callable[[Path], Tokenizer]:
         """Return what reads the tokenizer back from the folder it was saved in. Raises PluginError."""
@@ -111,6 +121,11 @@ class Registry:
             choices = " or ".join(f"'{entry.qualified_name}'" for entry in found)
             raise PluginError(f"{kind} '{name}' is in more than one distribution: write {choices}")
         raise PluginError(self._miss(kind, name, bare))
+
+    def for_path(self, kind: str) -> tuple[str, str] | None:
+        """Return (component, its option) that a path in the place of a name stands for; None for a kind without."""
+        components = [entry.component for entry in self.entries(kind)]
+        return next(((one.name, one.path_option) for one in components if one.path_option is not None), None)
 
     def _miss(self, kind: str, name: str, bare: str) -> str:
         entries = self.entries(kind)

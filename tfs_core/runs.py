@@ -25,7 +25,7 @@ HEARTBEAT_SECONDS = 10.0
 CRASHED_AFTER_SECONDS = 60.0
 """A run that says `running`, holds no lock and has not been heard of for so long has crashed."""
 
-CHECKPOINT_NAME = re.compile(r"step-\d{8,}")
+CHECKPOINT_NAME = re.compile(r"step-(\d{8,})")
 
 Which = Literal["latest", "best"]
 
@@ -66,7 +66,7 @@ def parse_line(line: bytes) -> dict[str, Any] | None:
     """Return the object on a line of a log file, or None when the line holds none."""
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
 
@@ -163,7 +163,7 @@ def read_run(folder: Path) -> Run | None:
     """Return the run of a folder, or None when the folder holds no readable `run.json`."""
     try:
         info = json.loads((folder / "run.json").read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return Run(folder, info) if isinstance(info, dict) else None
 

@@ -1,6 +1,8 @@
 """Batches: what is a target, how often, in which order, and that nothing but the step decides it."""
 
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tfs_core.data import batches as batches_module
 from tfs_core.data.batches import Batch, Batches, Batching, evaluation_batches
 from tfs_core.data.store import TokenSplit
 
@@ -176,18 +179,8 @@ def test_batches_resumed_at_any_step_go_on_as_if_never_stopped(
 @given(lengths=documents, max_length=st.integers(1, 13), batching=batchings, step=st.integers(0, 30))
 def test_padding_is_never_counted(lengths: list[int], max_length: int, batching: Batching, step: int) -> None:
     batches = batches_of(split_of(lengths), batching=batching, max_length=max_length, accumulation=2)
-    parts = batches.step(step)
-    for batch in parts:
+    for batch in batches.step(step):
         assert batch.valid_targets == int((batch.target_ids != -100).sum())
-    assert batches.valid_targets(step) == sum(batch.valid_targets for batch in parts)
-
-
-def test_valid_targets_of_a_step_are_those_of_all_ranks() -> None:
-    ranks = [
-        batches_of(split_of([9, 2, 5]), batching="padded", accumulation=2, rank=rank, world_size=3) for rank in range(3)
-    ]
-    total = sum(batch.valid_targets for batches in ranks for batch in batches.step(4))
-    assert [batches.valid_targets(4) for batches in ranks] == [total] * 3
 
 
 @untimed
@@ -198,7 +191,7 @@ def test_steps_for_tokens_ends_with_the_step_that_reaches_them(
     batches = batches_of(split_of(lengths), batching=batching, max_length=max_length)
     tokens = steps = 0
     while tokens < n:
-        tokens += batches.valid_targets(steps)
+        tokens += sum(batch.valid_targets for batch in batches.step(steps))
         steps += 1
     assert batches.steps_for_tokens(n) == steps
 
@@ -229,3 +222,45 @@ def test_valid_targets_per_row_is_the_average_of_an_epoch() -> None:
     assert (padded.valid_targets_per_epoch, padded.valid_targets_per_row) == (10, 10 / 3)
     packed = batches_of(split_of([1, 9, 3]))
     assert (packed.valid_targets_per_epoch, packed.valid_targets_per_row) == (16, 4)
+
+
+@pytest.mark.parametrize("batching", ["packed", "padded"])
+def test_batches_of_a_memory_mapped_store_are_those_of_the_same_tokens_in_memory(
+    batching: Batching, tmp_path: Path
+) -> None:
+    split = split_of([5, 1, 12, 7, 3, 9])
+    np.save(tmp_path / "tokens.npy", split.tokens)
+    np.save(tmp_path / "offsets.npy", split.offsets)
+    mapped = TokenSplit(
+        np.load(tmp_path / "tokens.npy", mmap_mode="r"), np.load(tmp_path / "offsets.npy", mmap_mode="r"), split.n_bytes
+    )
+    in_memory, on_disk = (batches_of(one, batching=batching, max_length=5, batch_size=3) for one in (split, mapped))
+    for step in range(8):
+        (first,), (second,) = in_memory.step(step), on_disk.step(step)
+        assert torch.equal(first.input_ids, second.input_ids)
+        assert torch.equal(first.target_ids, second.target_ids)
+
+
+@pytest.mark.parametrize("batching", ["packed", "padded"])
+def test_step_asks_the_operating_system_for_the_tokens_of_the_next_one(
+    batching: Batching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = split_of([5, 1, 12, 7, 3, 9])
+    asked: set[int] = set()
+
+    def record(array: Any, starts: Any, stops: Any) -> None:
+        if array is split.tokens:
+            asked.update(place for start, stop in zip(starts, stops, strict=True) for place in range(start, stop))
+
+    monkeypatch.setattr(batches_module, "read_ahead", record)
+    batches = batches_of(split, batching=batching, max_length=5, batch_size=2)
+    batches.step(0)
+    rows = batches.row_numbers(1, 0)
+    starts = split.offsets[rows] if batching == "padded" else rows * 5
+    ends = split.offsets[rows + 1] if batching == "padded" else starts + 5
+    read = {
+        place
+        for start, end in zip(starts, ends, strict=True)
+        for place in range(max(start - 1, 0), min(start + 5, end, split.n_tokens))
+    }
+    assert asked == read

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import random
 import shutil
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from tfs_core.contracts import ModelConfig
 from tfs_core.errors import CheckpointError, TrainingError
 from tfs_core.models import AutogradModel
-from tfs_core.training import CheckpointManager
+from tfs_core.training import CheckpointManager, checkpoint_folder
 from tfs_core.training import checkpoint as checkpoint_module
 from tfs_core.training.checkpoint import CheckpointKeeper, load_checkpoint, save_checkpoint
 from tfs_core.training.checkpoint_folder import (
@@ -237,6 +238,37 @@ def test_checkpoint_of_the_same_step_is_replaced(keeper: CheckpointKeeper) -> No
     load_checkpoint(folder, model=other)
     assert_same_tensors(model, other)
     assert [path.name for path in keeper.folder.iterdir() if path.name.startswith(".")] == []
+
+
+def test_checkpoint_that_cannot_be_replaced_stays(keeper: CheckpointKeeper, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = save(keeper, 1)
+    before = (folder / "model.safetensors").read_bytes()
+    rename = checkpoint_folder.replace
+
+    def replace_but_not_the_new_one(source: Path, target: Path) -> None:
+        if source.name.startswith(".writing-"):
+            raise OSError(errno.EIO, "Input/output error")
+        rename(source, target)
+
+    monkeypatch.setattr(checkpoint_folder, "replace", replace_but_not_the_new_one)
+    with pytest.raises(TrainingError, match="Input/output error"):
+        keeper.save(1, model=Tied(seed=5), optimizer=None, state={}, best_step=None)
+    assert (folder / "model.safetensors").read_bytes() == before
+    assert [path.name for path in keeper.folder.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask to speak of")
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_files_of_a_checkpoint_are_as_readable_as_the_umask_says(
+    keeper: CheckpointKeeper, umask: int, mode: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        folder = save(keeper, 1)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
+    assert modes == dict.fromkeys(("model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"), mode)
 
 
 @pytest.fixture

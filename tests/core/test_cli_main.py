@@ -183,6 +183,20 @@ def test_reader_that_leaves_early_causes_no_traceback(install_plugin: InstallPlu
         assert process.stderr == ""
 
 
+full_device = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has a device that is always full")
+
+
+@full_device
+@pytest.mark.parametrize("arguments", [["plugins"], ["--help"], ["config", "schema"]], ids=" ".join)
+def test_output_to_a_full_disk_is_told_in_a_sentence(arguments: list[str]) -> None:
+    code = "import sys; from tfs_core.cli.main import main; sys.exit(main())"
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-c", code, *arguments]
+        process = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert process.stderr == "Error: the output cannot be written: No space left on device.\n"
+    assert process.returncode == 1
+
+
 def test_terminal_that_lacks_a_character_is_no_reason_to_fail(install_plugin: InstallPlugin) -> None:
     hello_py = "import click\n@click.command()\ndef hello():\n    click.echo('\u2192')\n"
     install_plugin("tfs-hello", HELLO.format(name="hello", package="tfs_hello"), hello=hello_py)
@@ -305,6 +319,12 @@ FAULTY = {
         CONFIG.replace("Config(ModelConfig)", "Config"),
         BUILD,
         "does not extend",
+    ),
+    "path option that is none": (
+        MODEL.replace("Component(", "Component(path_option='path', "),
+        CONFIG,
+        BUILD,
+        "it has no option 'path', which the component's path_option names",
     ),
     "not frozen": (MODEL, CONFIG.replace("frozen=True", "frozen=False").replace("(ModelConfig)", ""), BUILD, "frozen"),
     "defaults that do not go together": (

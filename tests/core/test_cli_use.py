@@ -249,6 +249,13 @@ def test_generate_refuses_a_prompt_on_stdin_that_is_not_utf8(invoke: Invoke) -> 
     assert "not UTF-8 text: byte 3" in result.stderr
 
 
+def test_generate_refuses_a_prompt_on_the_command_line_that_is_not_utf8(invoke: Invoke) -> None:
+    as_python_hands_it_on = b"caf\xe9".decode("utf-8", errors="surrogateescape")
+    result = invoke("generate", "tiny", "--prompt", as_python_hands_it_on)
+    assert result.exit_code == 2
+    assert "the prompt is not UTF-8 text: after 3 characters comes the byte 0xe9" in result.stderr
+
+
 def test_generate_prints_brackets_and_escape_codes_harmlessly(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     writes(monkeypatch, "\x1b[31m[bold]", "x[/bold]\x07", "\r\n")
     result = invoke("generate", "tiny", "--prompt", "[red]\x1b]0;title\x07")
@@ -333,6 +340,14 @@ def test_chat_goes_on_after_a_wrong_setting(invoke: Invoke, line: str, message: 
     first, second = result.stderr.splitlines()
     assert message in first
     assert second in ("temp 0.8", "topk 50", "topp 1.0", "length 100"), "the setting is as it was"
+
+
+def test_chat_goes_on_after_a_line_that_is_not_utf8(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = iter(["caf\udce9", "quit"])
+    monkeypatch.setattr("builtins.input", lambda _prompt="": next(lines))
+    result = invoke("chat", "tiny")
+    assert result.exit_code == 0
+    assert "the prompt is not UTF-8 text: after 3 characters comes the byte 0xe9" in result.stderr
 
 
 def test_chat_help_names_every_command(invoke: Invoke) -> None:

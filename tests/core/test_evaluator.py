@@ -85,6 +85,13 @@ def test_evaluation_without_a_valid_target_is_an_error() -> None:
         Evaluator(Uniform()).evaluate([batch([[-100]])])
 
 
+def test_perplexity_of_a_loss_that_is_no_number_is_none_either() -> None:
+    model = Uniform()
+    with torch.no_grad():
+        model.bias[3] = math.nan
+    assert math.isnan(Evaluator(model).evaluate([batch([[1]])]).perplexity)
+
+
 def test_perplexity_of_a_huge_loss_is_infinite() -> None:
     model = Uniform()
     with torch.no_grad():

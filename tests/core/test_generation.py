@@ -1,7 +1,7 @@
 """How text is written: choosing a token, the window, the cache, whole characters."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tfs_core.contracts import ModelConfig
 from tfs_core.errors import TrainingError, UsageError
-from tfs_core.generation import Sampling, choose_token, generate, stream_text
+from tfs_core.generation import Sampling, choose_token, generate, lay_out_for_writing, stream_text
 from tfs_core.models import AutogradModel
 from tfs_core.registry import get_registry
 
@@ -255,6 +255,48 @@ def test_generate_with_a_cache_shows_each_token_once(transformer: Any, monkeypat
     )
     ids_of(transformer, [1, 2, 3], 11)
     assert lengths == [3] + 9 * [1] + [6]
+
+
+@pytest.fixture
+def two_threads_and_medium() -> Iterator[None]:
+    """Settings as a run may have chosen them."""
+    threads, kernel = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    torch.set_num_threads(2)
+    torch.set_float32_matmul_precision("medium")
+    yield
+    torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision(kernel)
+
+
+@pytest.mark.usefixtures("two_threads_and_medium")
+@pytest.mark.parametrize("one_thread_up_to", [10**9, 0])
+def test_generate_sets_the_machine_to_one_token_only_while_it_computes_one(
+    transformer: Any, monkeypatch: pytest.MonkeyPatch, one_thread_up_to: int
+) -> None:
+    seen = []
+    whole = transformer.forward_with_cache
+
+    def look(ids: Tensor, *rest: Any) -> Tensor:
+        seen.append((ids.shape[1], torch.get_num_threads(), torch.get_float32_matmul_precision()))
+        logits: Tensor = whole(ids, *rest)
+        return logits
+
+    monkeypatch.setattr(transformer, "forward_with_cache", look)
+    monkeypatch.setattr("tfs_core.generation.ONE_THREAD_UP_TO", one_thread_up_to)
+    tokens = generate(transformer, [1, 2, 3], max_new_tokens=3, sampling=GREEDY, generator=seeded())
+    for _ in tokens:
+        assert (torch.get_num_threads(), torch.get_float32_matmul_precision()) == (2, "medium")
+    threads = 1 if one_thread_up_to else 2
+    assert seen == [(3, 2, "medium"), (1, threads, "highest"), (1, threads, "highest")]
+
+
+def test_a_model_laid_out_for_writing_has_the_same_numbers_and_writes_the_same(transformer: Any) -> None:
+    before = {name: tensor.clone() for name, tensor in transformer.state_dict().items()}
+    text = ids_of(transformer, [1, 2, 3], 30)
+    lay_out_for_writing(transformer)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in transformer.state_dict().items())
+    assert transformer.blocks[0].attention.query.weight.stride() == (1, 16)
+    assert ids_of(transformer, [1, 2, 3], 30) == text
 
 
 # --- text ---------------------------------------------------------------------------------------------------------

@@ -111,6 +111,16 @@ def test_training_logger_computes_the_perplexity_when_it_is_not_given(tmp_path: 
     assert row["perplexity"] == math.exp(2.0)
 
 
+def test_training_logger_has_the_perplexity_of_the_evaluator(tmp_path: Path) -> None:
+    logger = TrainingLogger(tmp_path, "story", "torch")
+    logger.log_validation(step=1, epoch=0, loss=705.0)
+    logger.log_validation(step=2, epoch=0, loss=800.0)
+    logger.finish()
+    large, too_large = find_run(str(logger.folder), tmp_path).validation()
+    assert large["perplexity"] == math.exp(705.0)
+    assert too_large["perplexity"] is None  # infinite, which JSON does not have
+
+
 def test_load_training_log_reads_a_run_folder(tmp_path: Path) -> None:
     run = load_training_log(write_log(tmp_path).folder)
     assert (run.experiment_name, run.model_type) == ("story", "torch")

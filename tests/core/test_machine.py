@@ -39,7 +39,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, *, error: float = 3e-7, speedup: f
     """Make the measurements come out so."""
     errors = {"highest": 2e-7, "medium": error}
     monkeypatch.setattr(machine_module, "_product_error", lambda kernel: errors[kernel])
-    monkeypatch.setattr(machine_module, "_time_kernels", lambda step: {"highest": speedup, "medium": 1.0})
+    monkeypatch.setattr(machine_module, "_time_kernels", lambda step: [speedup] * 5)
 
 
 @pytest.mark.usefixtures("cpu_only")
@@ -136,7 +136,28 @@ def test_kernels_are_timed_on_the_training_step_in_turn(monkeypatch: pytest.Monk
     monkeypatch.setattr(machine_module, "_product_error", lambda kernel: 3e-7)
     monkeypatch.setattr(machine_module, "TIMED_SECONDS", 0.0)
     choose_machine(RuntimeConfig(), training_step=lambda: kernels.append(torch.get_float32_matmul_precision()))
-    assert kernels == ["highest", "medium"] * 2
+    assert kernels[:2] == ["highest", "medium"], "to warm up"
+    assert kernels[2:] == ["highest", "medium", "medium", "highest"] * 2 + ["highest", "medium"]
+
+
+@pytest.mark.usefixtures("cpu_only")
+@pytest.mark.parametrize(
+    ("speedups", "expected"),
+    [
+        ([2.0, 0.3, 2.0, 2.0, 2.0], "medium"),  # one round met something else on the machine
+        ([2.0, 0.3, 2.0, 1.1, 2.0], "highest"),
+        ([9.0, 9.0, 1.0, 1.0, 1.0], "highest"),  # faster on the average only
+    ],
+)
+def test_medium_must_be_clearly_faster_in_nearly_every_round(
+    monkeypatch: pytest.MonkeyPatch, speedups: list[float], expected: str
+) -> None:
+    measured(monkeypatch)
+    monkeypatch.setattr(machine_module, "_time_kernels", lambda step: speedups)
+    chosen = choose_machine(RuntimeConfig())
+    assert chosen.matmul == expected
+    assert chosen.how["speedup"] == sorted(speedups)[2]
+    assert (chosen.how["rounds"], chosen.how["rounds_clearly_faster"]) == (5, sum(s >= 1.15 for s in speedups))
 
 
 def test_measured_error_tells_float32_from_bfloat16() -> None:

@@ -1,13 +1,15 @@
 """What a model gets from `AutogradModel`, shown on the smallest one there is."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from tfs_core.contracts import IGNORED_TARGET, ModelConfig
-from tfs_core.models import AutogradModel, check_input_ids, compute_context, parameter_dtype
+from tfs_core.contracts import IGNORED_TARGET, ModelConfig, SupportsDocumentMasks, SupportsFeatures
+from tfs_core.models import LOGITS_AT_ONCE, AutogradModel, check_input_ids, compute_context, parameter_dtype
 
 VOCAB_SIZE = 7
 
@@ -104,6 +106,101 @@ def test_eval_loss_alone_gives_nothing_to_backward(model: Bigram, batch: tuple[T
 
 def test_loss_is_safe_to_keep(model: Bigram, batch: tuple[Tensor, Tensor]) -> None:
     assert not model.loss(*batch).requires_grad, "a kept loss would keep its graph"
+
+
+class TwoSteps(AutogradModel):
+    """A model with `SupportsFeatures`, whose vocabulary is larger than everything else about it."""
+
+    def __init__(self, *, dtype: Any = "float64", vocab_size: int = 101) -> None:
+        super().__init__(ModelConfig(max_seq_len=8, dtype=dtype), vocab_size=vocab_size)
+        generator = torch.Generator().manual_seed(0)
+        self.table = nn.Embedding(vocab_size, 3)
+        nn.init.normal_(self.table.weight, generator=generator)
+        self.to(parameter_dtype(self.config))
+
+    def features(self, input_ids: Tensor) -> Tensor:
+        return torch.tanh(self.table(input_ids))
+
+    def unembed(self, features: Tensor) -> Tensor:
+        return nn.functional.linear(features, self.table.weight)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        return self.unembed(self.features(input_ids))
+
+    def batch(self) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(1)
+        input_ids, target_ids = torch.randint(self.vocab_size, (2, 4, 8), generator=generator)
+        target_ids[1, 3:] = IGNORED_TARGET
+        return input_ids, target_ids
+
+
+def loss_and_gradient(model: TwoSteps, *, loss_chunk: Any) -> tuple[Tensor, Tensor]:
+    model.loss_chunk = loss_chunk
+    model.table.weight.grad = None
+    with compute_context(model.config, "cpu"):
+        loss = model.loss(*model.batch())
+    model.backward(0.5)
+    assert model.table.weight.grad is not None
+    return loss, model.table.weight.grad
+
+
+@pytest.mark.parametrize("loss_chunk", [1, 5, 16, 31, 32, 99, "auto"])
+def test_loss_in_pieces_has_the_value_and_the_gradients_of_the_whole(loss_chunk: Any) -> None:
+    model = TwoSteps()
+    expected, expected_gradient = loss_and_gradient(model, loss_chunk=None)
+    loss, gradient = loss_and_gradient(model, loss_chunk=loss_chunk)
+    assert math.isclose(float(loss), float(expected), rel_tol=1e-14)
+    assert (gradient - expected_gradient).norm() <= 1e-14 * expected_gradient.norm()
+
+
+def test_gradients_of_pieces_are_added_up_in_float32_when_the_model_computes_in_bfloat16() -> None:
+    exact = loss_and_gradient(TwoSteps(), loss_chunk=None)[1]
+    narrow = TwoSteps(dtype="bfloat16")
+    errors = [
+        float((loss_and_gradient(narrow, loss_chunk=chunk)[1] - exact).norm() / exact.norm()) for chunk in (None, 1)
+    ]
+    assert errors[1] < 1.2 * errors[0], "32 pieces, each rounded to bfloat16 as it is added, would be further off"
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the most elements of any tensor that an operation makes."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(tensor, Tensor):
+                self.largest = max(self.largest, tensor.numel())
+        return result
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_logits_of_all_positions_never_exist_at_once(training: bool) -> None:
+    model = TwoSteps()
+    model.train(training)
+    largest = {}
+    for loss_chunk in (None, 5):
+        model.loss_chunk = loss_chunk
+        with LargestTensor() as watch:
+            model.loss(*model.batch())
+            if training:
+                model.backward(1.0)
+        largest[loss_chunk] = watch.largest
+    assert largest == {None: 32 * 101, 5: 5 * 101}
+
+
+def test_auto_takes_as_many_positions_as_shapes_allow_and_never_none() -> None:
+    assert TwoSteps(vocab_size=50257)._positions_at_once(10**6) == LOGITS_AT_ONCE // 50257
+    model = TwoSteps()
+    model.vocab_size = 2**26
+    assert model._positions_at_once(10**6) == 1
+
+
+def test_smallest_model_declares_no_capability(model: Bigram) -> None:
+    assert not isinstance(model, SupportsDocumentMasks)
+    assert not isinstance(model, SupportsFeatures)
+    assert isinstance(TwoSteps(), SupportsFeatures)
 
 
 def test_embedding_parameters_are_the_tables(model: Bigram) -> None:

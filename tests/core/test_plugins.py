@@ -81,6 +81,10 @@ BROKEN = {
         offers("[Component(name='m', summary='M', factory='a:b', loader='a:c')]"),
         "which only tokenizers have",
     ),
+    "names an option for a path and has none": (
+        offers("[Component(name='m', summary='M', factory='a:b', path_option='path')]"),
+        "model 'm' has a path_option and no config, in which that option would be",
+    ),
     "gives a tokenizer no loader": (
         "@hookimpl\ndef tfs_tokenizers():\n    return [Component(name='t', summary='T', factory='a:b')]",
         "tokenizer 't' has no loader",

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tfs_core.contracts import ModelConfig, Operation
-from tfs_core.errors import UsageError
+from tfs_core.errors import ConfigError, UsageError
 from tfs_core.models import AutogradModel
 from tfs_core.testing.model_checks import MODEL_CHECKS, check_model
 from tfs_core.testing.results import CheckResult
-from tfs_core.testing.small_model import SmallModel
+from tfs_core.testing.small_model import SmallModel, small_model
 
 WIDTH = 4
 
@@ -241,6 +241,61 @@ class StaleCache(WithCache):
     stale = True
 
 
+class WithDocuments(Averager):
+    """The mean is of a position's own document."""
+
+    takes_document_ids = True
+    crosses, loss_forgets = False, False
+
+    def forward(self, input_ids: Tensor, document_ids: Tensor | None = None) -> Tensor:
+        self.check(input_ids)
+        documents = input_ids * 0 if document_ids is None else document_ids
+        visible = (documents[:, :, None] == documents[:, None]).tril()
+        if self.crosses and document_ids is not None:
+            visible[:, -1] = True
+        x = self.table(input_ids)
+        seen = visible.to(x.dtype) @ x / visible.sum(dim=-1, keepdim=True) + x
+        return self.output(F.dropout(torch.tanh(seen), self.config.dropout, self.training))
+
+    def loss(self, input_ids: Tensor, target_ids: Tensor, document_ids: Tensor | None = None) -> Tensor:
+        return super().loss(input_ids, target_ids, None if self.loss_forgets else document_ids)
+
+
+class CrossesDocuments(WithDocuments):
+    crosses = True
+
+
+class LossForgetsDocuments(WithDocuments):
+    loss_forgets = True
+
+
+class InTwoSteps(Averager):
+    """The logits in two steps."""
+
+    def features(self, input_ids: Tensor) -> Tensor:
+        self.check(input_ids)
+        return F.dropout(torch.tanh(self.seen(input_ids)), self.config.dropout, self.training)
+
+    def unembed(self, features: Tensor) -> Tensor:
+        return self.output(features)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        return self.unembed(self.features(input_ids))
+
+
+class OtherLogitsInTwoSteps(InTwoSteps):
+    def unembed(self, features: Tensor) -> Tensor:
+        return 1.001 * super().unembed(features)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        return self.output(self.features(input_ids))
+
+
+class MixesPositionsAtTheEnd(InTwoSteps):
+    def unembed(self, features: Tensor) -> Tensor:
+        return super().unembed(features) - features.mean()
+
+
 class NarrowParameters(Averager):
     def to(self, *, device: Any, dtype: torch.dtype) -> Any:
         return super().to(device=device, dtype=torch.bfloat16 if self.config.dtype == "bfloat16" else dtype)
@@ -319,11 +374,12 @@ def results(factory: type[AutogradModel]) -> dict[str, CheckResult]:
     return {result.name: result for result in check_model(subject(factory))}
 
 
-@pytest.mark.parametrize("factory", [Averager, WithCache, WithOperations, Frozen])
+@pytest.mark.parametrize("factory", [Averager, WithCache, WithDocuments, InTwoSteps, WithOperations, Frozen])
 def test_good_model_passes_every_check(factory: type[AutogradModel]) -> None:
     found = results(factory)
     assert not [str(result) for result in found.values() if not result.passed]
-    optional = {"each operation", "operations leave their inputs alone", "key/value cache"}
+    optional = {"each operation", "operations leave their inputs alone", "key/value cache", "document masks"}
+    optional |= {"logits in two steps"}
     assert {name for name, result in found.items() if result.status == "skip"} <= optional
 
 
@@ -364,6 +420,10 @@ def test_checks_of_what_a_model_does_not_offer_are_skipped() -> None:
         (ForgetsState, "save and load", "lacks parameters: output.bias"),
         (TakesAnyState, "save and load", "accepted a state without"),
         (HiddenState, "resume", "the losses went on as"),
+        (CrossesDocuments, "document masks", "changes the logits of the second"),
+        (LossForgetsDocuments, "document masks", "the same with and without the ids"),
+        (OtherLogitsInTwoSteps, "logits in two steps", "is not forward(ids)"),
+        (MixesPositionsAtTheEnd, "logits in two steps", "a few positions other logits"),
         (StaleCache, "key/value cache", "differ from those of the full forward"),
         (NarrowParameters, "narrow types", "small updates would vanish"),
         (NarrowBackward, "narrow types", "in bfloat16 the gradients are off by"),
@@ -444,3 +504,9 @@ def test_unknown_fault_is_told_with_those_there_are() -> None:
 
 def test_first_loss_is_near_that_of_guessing() -> None:
     assert f"ln 23 = {math.log(23):.3f}" in results(Averager)["starts near uniform"].detail
+
+
+@pytest.mark.parametrize("option", ["d_model", "max_seq_len"])
+def test_model_too_small_to_be_checked_is_refused(option: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{option}=1 is too small to be checked, a right model would fail: choose "):
+        small_model("torch", {"n_heads": 1, option: 1})

@@ -293,9 +293,28 @@ class Restless(Source):
         return str(id(self))
 
 
+class Streams(Source):
+    def stream(self, split: str, start: Sequence[int]) -> Iterator[tuple[Sequence[int], Any]]:
+        documents = list(enumerate(self.documents(split)))
+        for number, document in documents[start[0] if start else 0 :]:
+            yield (number,), document
+
+    def pinned_options(self) -> None:
+        return None
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Forgetful(Streams):
+    def stream(self, split: str, start: Sequence[int]) -> Iterator[tuple[Sequence[int], Any]]:
+        yield from super().stream(split, ())
+
+
 @pytest.mark.parametrize(
     ("source", "failing", "says"),
     [
+        (Forgetful, "places", "goes on with other documents from place [1]"),
         (NoTrain, "documents", "there must be 'train'"),
         (Empty, "documents", "has no documents"),
         (Shuffled, "documents", "are others when"),
@@ -313,9 +332,11 @@ def test_wrong_dataset_is_found(found: Found, source: type[Source], failing: str
     assert says in result.detail
 
 
-def test_right_dataset_passes(found: Found) -> None:
-    results = found("datasets", DATASET_CHECKS, DatasetUnderCheck("right", {}), lambda config, **options: Source())
-    assert [str(result) for result in results.values() if not result.passed] == []
+@pytest.mark.parametrize("source", [Source, Streams])
+def test_right_dataset_passes(found: Found, source: type[Source]) -> None:
+    results = found("datasets", DATASET_CHECKS, DatasetUnderCheck("right", {}), lambda config, **options: source())
+    assert [str(result) for result in results.values() if result.status == "fail"] == []
+    assert (results["places"].status == "pass") == (source is Streams)
 
 
 def test_wrong_logger_is_found(found: Found) -> None:

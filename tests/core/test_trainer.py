@@ -14,7 +14,7 @@ from tfs_core.config.schema import Choice, TrainingConfig
 from tfs_core.contracts import LanguageModel, ModelConfig, RunLogger
 from tfs_core.data.batches import Batches, evaluation_batches
 from tfs_core.data.store import TokenSplit
-from tfs_core.errors import TrainingError
+from tfs_core.errors import DataError, TrainingError
 from tfs_core.models import AutogradModel
 from tfs_core.records import EventRecord, SampleRecord, StepRecord, ValidationRecord
 from tfs_core.training.checkpoint import CheckpointKeeper
@@ -509,3 +509,36 @@ def test_loggers_are_told_before_a_checkpoint_and_after_all_lines_up_to_it(make_
     trainer.train()
     kinds = [record if isinstance(record, str) else type(record).__name__ for record in told(trainer).records]
     assert kinds == ["StepRecord", "StepRecord", "ValidationRecord", "about to save 2", "EventRecord"]
+
+
+def test_signal_while_waiting_for_data_saves_and_stops(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = StopSignal()
+    trainer = make_trainer(stop=stop)
+
+    def ready(step: int) -> bool:
+        if step == 3:
+            stop.received = 2
+        return step < 3
+
+    monkeypatch.setattr(trainer.batches, "ready", ready)
+    assert trainer.train() == "stopped"
+    assert saved(trainer) == ["03"]
+
+
+def test_stream_that_breaks_off_ends_training_after_a_checkpoint(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer()
+
+    def ready(step: int) -> bool:
+        if step == 3:
+            raise DataError("the Hub is gone")
+        return True
+
+    monkeypatch.setattr(trainer.batches, "ready", ready)
+    with pytest.raises(DataError, match="the Hub is gone"):
+        trainer.train()
+    assert saved(trainer) == ["03"]
+    assert told(trainer).events("checkpoint")[0].details["reasons"] == ["data"]

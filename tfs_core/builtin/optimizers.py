@@ -75,6 +75,8 @@ def sgd(
 ) -> Optimizer:
     """Return stochastic gradient descent, with momentum when the configuration has it.
 
+    Polyak (1964), "Some methods of speeding up the convergence of iteration methods" (momentum),
+    https://doi.org/10.1016/0041-5553(64)90137-5
     Sutskever et al. (2013), "On the importance of initialization and momentum in deep learning",
     https://proceedings.mlr.press/v28/sutskever13.html
     """

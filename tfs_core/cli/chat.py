@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tfs_core.cli.trained import model_options, new_seed, tell, writing_options
+from tfs_core.cli.trained import model_options, new_seed, require_utf8, tell, writing_options
 from tfs_core.errors import TfsError, UsageError
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def chat(
 
     Each line that you type is continued. `help` says what else can be typed; Ctrl-D leaves.
     """
-    from tfs_core.generation import Sampling
+    from tfs_core.generation import Sampling, lay_out_for_writing
     from tfs_core.runs import assets_folder
     from tfs_core.training.checkpoint import load_model
 
@@ -105,6 +105,7 @@ def chat(
     loaded = load_model(
         target, assets=assets_folder(assets), device=device, model=model, allow_local_code=allow_local_code
     )
+    lay_out_for_writing(loaded.model)
     with suppress(ImportError):  # Windows has none: lines can be typed there without it
         import readline  # noqa: F401  # gives input() a history and arrow keys
     if sys.stdin.isatty():
@@ -156,6 +157,7 @@ def _answer(loaded: "LoadedModel", prompt: str, settings: Settings, seed: int) -
     from tfs_core.generation import stream_text
     from tfs_core.terminal import harmless
 
+    require_utf8(prompt)
     pieces: Iterator[str] = stream_text(
         loaded.model,
         loaded.tokenizer,

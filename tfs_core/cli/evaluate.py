@@ -142,15 +142,21 @@ def _made_again(loaded: "LoadedModel", recorded: dict[str, str], assets: Path) -
 
 def _evaluate(loaded: "LoadedModel", split: "TokenSplit", max_batches: int | None) -> "Evaluation":
     from tfs_core.data.batches import evaluation_batches
+    from tfs_core.models import AutogradModel
+    from tfs_core.training.capabilities import check_document_masks
     from tfs_core.training.evaluator import Evaluator
 
     config = loaded.config
+    check_document_masks(loaded.model, config)
+    if isinstance(loaded.model, AutogradModel):
+        loaded.model.loss_chunk = config.runtime.loss_chunk
     batches = evaluation_batches(
         split,
         batching=config.data.batching,
         max_length=config.data.max_length,
         batch_size=config.training.batch_size,
         end_of_text_id=loaded.tokenizer.end_of_text_id,
+        document_masks=config.data.document_masks,
     )
     if sys.stderr.isatty():
         tell(f"evaluating step {loaded.step} on {split.n_tokens:,} tokens ...")

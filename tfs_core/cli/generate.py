@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from tfs_core.cli.trained import model_options, new_seed, tell, writing_options
+from tfs_core.cli.trained import model_options, new_seed, require_utf8, tell, writing_options
 from tfs_core.errors import UsageError
 
 
@@ -32,7 +32,7 @@ def generate(
 
     The prompt and what follows it go to stdout as they are written, control characters spelled out.
     """
-    from tfs_core.generation import Sampling, stream_text
+    from tfs_core.generation import Sampling, lay_out_for_writing, stream_text
     from tfs_core.runs import assets_folder
     from tfs_core.terminal import harmless
     from tfs_core.training.checkpoint import load_model
@@ -40,9 +40,11 @@ def generate(
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
     if prompt == "-":
         prompt = _read_stdin()
+    require_utf8(prompt)
     loaded = load_model(
         target, assets=assets_folder(assets), device=device, model=model, allow_local_code=allow_local_code
     )
+    lay_out_for_writing(loaded.model)
     if not prompt:
         tell("no prompt: a new text begins")
     if seed is None:

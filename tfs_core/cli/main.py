@@ -4,8 +4,11 @@ A TfsError ends a command with one message on stderr and its exit code; `--debug
 Anything else that is raised is our own bug and keeps its traceback.
 """
 
+import errno
 import os
 import sys
+from contextlib import suppress
+from typing import NoReturn
 
 import click
 
@@ -125,8 +128,27 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character is no reason to fail
     try:
         tfs.main(sys.argv[1:], prog_name="tfs")
+    except OSError as error:
+        _end_without_output(error)
     finally:
         try:
             sys.stdout.flush()
-        except BrokenPipeError:  # the reader, `head` say, has seen enough; keep Python from complaining at exit
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except BrokenPipeError:  # the reader, `head` say, has seen enough
+            _discard_stdout()
+        except OSError as error:
+            _end_without_output(error)
+
+
+def _end_without_output(error: OSError) -> NoReturn:
+    """End with a sentence when what is behind stdout takes no more: a full disk, a terminal that is gone."""
+    if error.errno not in (errno.ENOSPC, errno.EIO) or error.filename is not None:
+        raise error
+    _discard_stdout()
+    with suppress(OSError):  # stderr may lead to the same place
+        click.echo(f"Error: the output cannot be written: {error.strerror}.", err=True)
+    sys.exit(1)
+
+
+def _discard_stdout() -> None:
+    """Keep Python from complaining, at its exit, of what is still to be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

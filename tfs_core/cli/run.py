@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,27 +76,35 @@ def run(
     except StoppedBySignalError as stopped:
         click.echo(f"\n{stopped}", err=True)
         click.get_current_context().exit(stopped.exit_code)
-    for line in what_next(ended, assets):
-        click.echo(line)
+    try:
+        for line in what_next(ended, assets):
+            click.echo(line)
+    except OSError as error:  # nobody reads stdout, or its disk is full: the run is finished all the same
+        _report(f"The run is finished, in {ended.folder}; what to type next cannot be shown: {error.strerror}.")
 
 
 def _report(line: str) -> None:
     from tfs_core.terminal import harmless
 
-    click.echo(harmless(line), err=True)
+    with suppress(OSError):  # nor does a run depend on anyone's reading stderr
+        click.echo(harmless(line), err=True)
 
 
 def what_next(run: "Run", assets: str | None) -> list[str]:
     """Return what to type next: each line a command that works."""
+    from tfs_core.config.schema import is_local_model
+
     place = f" --assets {shlex.quote(assets)}" if assets else ""
-    if ".py:" in str(run.info["model"]):
-        place += " --allow-local-code"  # the model is a file of the user's own
+    if is_local_model(str(run.info["model"])):
+        place += " --allow-local-code"
     name, config = shlex.quote(run.name), shlex.quote(str(run.folder / "config.yaml"))
-    longer = 2 * int(run.info["summary"]["last_step"])
+    last_step, total_steps = int(run.info["summary"]["last_step"]), int(run.info["total_steps"])
+    stopped_early = last_step < total_steps  # after validations without improvement: more steps would change nothing
+    longer = "training.early_stopping=null" if stopped_early else f"training.max_steps={2 * last_step}"
     prompt = next((sample["prompt"] for sample in run.samples() if sample["prompt"].strip()), "Once")
     return [
         f"The run is in {run.folder}",
-        f"  train it longer   tfs run --resume {name} --set training.max_steps={longer}{place}",
+        f"  train it longer   tfs run --resume {name} --set {longer}{place}",
         f"  talk with it      tfs chat {name}{place}",
         f"  have it write     tfs generate {name} --prompt {shlex.quote(prompt)}{place}",
         f"  on your own text  tfs run --config {config} --set experiment_name=mine --set data.dataset=text "
@@ -121,13 +130,16 @@ def _try(config_file: Path, overrides: Sequence[str], model: str | None, assets:
 def estimate(tried: "DryRun") -> list[str]:
     """Return what a dry run found, in lines."""
     parameters, machine = tried.parameters, tried.machine
+    if tried.epochs is None:
+        to_train_on, epochs = "of a stream's beginning", "of the stream"
+    else:
+        to_train_on, epochs = "to train on", f"{tried.epochs:.2f} epochs"
     peak = "" if tried.peak_bytes is None else f"; at most {mebibytes(tried.peak_bytes)} in use during one step"
     return [
         f"parameters  {parameters.total:,} ({parameters.without_embeddings:,} without embeddings)",
-        f"tokens      {tried.train_tokens:,} to train on, {tried.validation_tokens:,} to validate on, "
+        f"tokens      {tried.train_tokens:,} {to_train_on}, {tried.validation_tokens:,} to validate on, "
         f"a vocabulary of {tried.vocab_size:,}, in {tried.tokens_folder}",
-        f"steps       {tried.total_steps:,}, of them {tried.warmup_steps:,} warm-up: {tried.tokens:,} tokens, "
-        f"{tried.epochs:.2f} epochs",
+        f"steps       {tried.total_steps:,}, of them {tried.warmup_steps:,} warm-up: {tried.tokens:,} tokens, {epochs}",
         f"FLOPs       {tried.flops:.3g}",
         f"memory      {mebibytes(tried.state_bytes)} for weights, gradients and optimizer{peak}",
         f"machine     {machine.device}, {machine.threads} threads, matmul {machine.matmul}",

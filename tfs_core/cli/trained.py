@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import click
 
 from tfs_core.config.schema import SamplesConfig
+from tfs_core.errors import UsageError
 
 Command = TypeVar("Command", bound=Callable[..., Any])  # any function that click calls
 
@@ -74,6 +75,15 @@ def writing_options(command: Command) -> Command:
     for option in reversed(_WRITING_OPTIONS):
         command = option(command)
     return command
+
+
+def require_utf8(prompt: str) -> None:
+    """Raise UsageError for a prompt whose bytes were no UTF-8: Python hands each of those on as a lone surrogate."""
+    for place, character in enumerate(prompt):
+        if "\udc80" <= character <= "\udcff":
+            raise UsageError(
+                f"the prompt is not UTF-8 text: after {place} characters comes the byte 0x{ord(character) - 0xDC00:02x}"
+            )
 
 
 def new_seed() -> int:

@@ -10,7 +10,7 @@ from tfs_core.config.documentation import field_docs
 from tfs_core.config.resolved import plain
 from tfs_core.config.schema import COMPONENT_KINDS, Choice, RunConfig
 from tfs_core.config.types_in_words import is_list, is_mapping
-from tfs_core.config.validation import FILE_COMPONENTS, type_adapter
+from tfs_core.config.validation import type_adapter
 from tfs_core.errors import PluginError
 from tfs_core.registry import Entry, get_registry
 
@@ -79,7 +79,7 @@ def _choices(kind: str) -> Schema:
     if kind == "model":
         local = {"type": "string", "pattern": r"\.py:[A-Za-z_]\w*$", "description": "./my_model.py:MyModel"}
         schema["anyOf"] += [local, {"type": "object", "properties": {"name": local}, "required": ["name"]}]
-    if kind in FILE_COMPONENTS:
+    if get_registry().for_path(kind):
         path = {"type": "string", "pattern": r"[/\\]|\.json$", "description": "a path, relative to this file"}
         schema["anyOf"].append(path)
     return schema

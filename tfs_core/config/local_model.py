@@ -17,8 +17,8 @@ from types import ModuleType
 from typing import Any
 
 from tfs_core.config.problems import Place, config_error
-from tfs_core.config.schema import Choice
-from tfs_core.config.validation import LOCAL_MODEL, Invalid, Validator
+from tfs_core.config.schema import LOCAL_MODEL, Choice
+from tfs_core.config.validation import Invalid, Validator
 from tfs_core.config.yaml_reader import Document
 from tfs_core.contracts import ModelConfig
 from tfs_core.errors import ConfigError

@@ -48,7 +48,7 @@ def known_settings(config: RunConfig) -> dict[Key, Any]:
 
 def findings(known: Known, given: Callable[[Key], bool]) -> Iterator[Finding]:
     """Yield everything that does not go together; `given` tells whether a setting was written down."""
-    for rule in (_folder_name, _length, _warmup, _learning_rates, _context, _loggers):
+    for rule in (_folder_name, _length, _warmup, _learning_rates, _context, _document_masks, _loggers):
         try:
             yield from rule(known)
         except KeyError:
@@ -110,6 +110,12 @@ def _context(known: Known) -> Iterator[Finding]:
     if length > limit:
         keys: tuple[Key, ...] = (("data", "max_length"), ("model", "max_seq_len"))
         yield keys, f"{length} tokens are more than the model takes. Lower it, or raise model.max_seq_len ({limit})"
+
+
+def _document_masks(known: Known) -> Iterator[Finding]:
+    masks: Key = ("data", "document_masks")
+    if known[masks] and known["data", "batching"] == "padded":
+        yield (masks, ("data", "batching")), "in padded rows there is one document each. Leave it out, or pack the rows"
 
 
 def _loggers(known: Known) -> Iterator[Finding]:

@@ -4,6 +4,7 @@ The string under a field is its documentation: `docs/configuration.md`, `tfs con
 What a value may be follows from its type; what several of them may be together is in `tfs_core.config.relations`.
 """
 
+import re
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -39,6 +40,15 @@ class Choice:
     options: Any = None
 
 
+LOCAL_MODEL = re.compile(r"(?P<file>.+\.py):(?P<attribute>[A-Za-z_]\w*)")
+"""A model in a file of the user's own: `./my_model.py:MyModel`."""
+
+
+def is_local_model(name: str) -> bool:
+    """Return whether a model's name says what is in which file, and not which component it is."""
+    return LOCAL_MODEL.fullmatch(name) is not None
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """What the model reads."""
@@ -57,14 +67,22 @@ class DataConfig:
     """`packed`: fixed windows from the stream of documents, no token wasted. `padded`: a row is a document, cut at
     `max_length`. Choose `padded` when documents are short and must not see each other."""
 
+    document_masks: bool = False
+    """Whether the documents in a packed row are kept apart: a position sees those of its own document only. For a model
+    that has document masks. Choose true when what stands before a document says nothing about it."""
+
     subset_size: Count | None = None
     """Use only the first so many training documents; null for all."""
 
     val_subset_size: Count | None = None
-    """Use only the first so many validation documents; null for all."""
+    """Use only the first so many validation documents; null for all, or for 1000 of what is held out of a stream."""
 
     validation_fraction: Annotated[float, Gt(0), Lt(1)] = 0.01
     """The share of the text held out for validation, in whole documents, when the data set has no validation split."""
+
+    shard_tokens: Count = 1 << 23
+    """Of a data set that streams, how many tokens lie on the disk in one part, among which the rows are shuffled. More
+    shuffle better and take longer until the first step; a few parts are on the disk at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +186,18 @@ class RuntimeConfig:
     matmul: Literal["auto", "highest", "medium"] = "auto"
     """The precision given to torch.set_float32_matmul_precision; auto measures error and speed and picks the faster
     one that is exact. The last bits of a result depend on it."""
+
+    compile: bool = False
+    """Whether torch.compile compiles the loss: a minute or two at the start, and faster steps. On a CPU it needs a C++
+    compiler; where it fails, the run goes on without and says why. The last bits of a result depend on it."""
+
+    activation_checkpointing: bool = False
+    """Whether what the blocks of a model (the items of every nn.ModuleList) compute is let go of, and computed again in
+    the backward pass: the same bits in much less memory, and about a third more time."""
+
+    loss_chunk: Count | Literal["auto"] | None = "auto"
+    """How many positions' logits exist at a time, in a model that makes them in two steps; null for all. auto: as many
+    as have 2^25 logits, so that a large vocabulary does not fill the memory. The last bits of a result depend on it."""
 
     def __post_init__(self) -> None:
         if self.threads != "auto" and self.threads > MOST_THREADS:

@@ -23,6 +23,7 @@ from tfs_core.config.problems import Key, dotted, show
 from tfs_core.config.resolved import plain
 from tfs_core.config.schema import (
     COMPONENT_KINDS,
+    LOCAL_MODEL,
     Choice,
     DataConfig,
     RunConfig,
@@ -39,12 +40,6 @@ from tfs_core.registry import get_registry
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
-
-LOCAL_MODEL = re.compile(r"(?P<file>.+\.py):(?P<attribute>[A-Za-z_]\w*)")
-"""A model in a file of the user's own: `./my_model.py:MyModel`."""
-
-FILE_COMPONENTS = {"tokenizer": "file"}
-"""The kinds of which a path is short for a component: `./x` for `{name: file, path: ./x}`."""
 
 SECTIONS = {
     "": RunConfig,
@@ -151,10 +146,12 @@ class Validator:
             raise self.invalid(at, f": expected the name of {_a(kind)}, not {show(name)}")
         if kind == "model" and re.search(r"\.py(:|$)", name):
             return self._local_model(name, options, at, key)
-        if kind in FILE_COMPONENTS and "path" not in options and self._is_path(name, at):
-            name, options = FILE_COMPONENTS[kind], {"path": name, **options}
+        registry = get_registry()  # a wrong TFS_PLUGINS is told once, and not as the fault of each setting
+        if (for_path := registry.for_path(kind)) and for_path[1] not in options and self._is_path(name, at):
+            path, (name, path_option) = name, for_path
+            options = {path_option: path, **options}
         try:
-            entry = get_registry().find(kind, name)
+            entry = registry.find(kind, name)
             config_class = entry.load_config_class()
         except PluginError as error:
             raise self.invalid(at, f": {error}") from None

@@ -13,7 +13,7 @@ dropped or repeated, and the last batch of an epoch is filled from the next one.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from tfs_core.contracts import IGNORED_TARGET
 from tfs_core.data.permutation import Permutation
-from tfs_core.data.store import TokenSplit
+from tfs_core.data.store import TokenSplit, read_ahead
 
 Batching = Literal["packed", "padded"]
 
@@ -48,12 +48,15 @@ class Rows:
         max_length: int,
         end_of_text_id: int,
         document_masks: bool = False,
+        token_before: int | None = None,
     ) -> None:
+        """`token_before` is what stands before the first token: end of text, where a text begins."""
         self.split = split
         self.batching = batching
         self.max_length = max_length
         self.end_of_text_id = end_of_text_id
         self.document_masks = document_masks
+        self.token_before = end_of_text_id if token_before is None else token_before
 
     def __len__(self) -> int:
         return self.split.documents if self.batching == "padded" else -(-self.split.n_tokens // self.max_length)
@@ -66,10 +69,20 @@ class Rows:
             left = self.split.n_tokens - rows * self.max_length
         return np.asarray(np.minimum(left, self.max_length))
 
+    def starts(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return where the targets of each row begin in the tokens."""
+        return np.asarray(self.split.offsets[rows] if self.batching == "padded" else rows * self.max_length)
+
+    def read_ahead(self, rows: NDArray[np.int64]) -> None:
+        """Have the operating system fetch what a batch of these rows will read, while other things are done."""
+        if self.batching == "padded":
+            read_ahead(self.split.offsets, rows, rows + 2)
+        starts = self.starts(rows)
+        read_ahead(self.split.tokens, np.maximum(starts - 1, 0), starts + self.lengths(rows))
+
     def batch(self, rows: NDArray[np.int64]) -> Batch:
         """Return the rows side by side: `max_length` long if packed, as long as the longest if padded."""
-        lengths = self.lengths(rows)
-        starts = self.split.offsets[rows] if self.batching == "padded" else rows * self.max_length
+        lengths, starts = self.lengths(rows), self.starts(rows)
         seq_len = self.max_length if self.batching == "packed" else int(lengths.max())
         input_ids = np.full((len(rows), seq_len), self.end_of_text_id, dtype=np.int64)
         target_ids = np.full((len(rows), seq_len), IGNORED_TARGET, dtype=np.int64)
@@ -77,8 +90,7 @@ class Rows:
             targets = self.split.tokens[start : start + length]
             target_ids[i, :length] = targets
             input_ids[i, 1:length] = targets[:-1]
-            if start > 0:  # before the first token of all, and only there, the end of text is not in the store
-                input_ids[i, 0] = self.split.tokens[start - 1]
+            input_ids[i, 0] = self.split.tokens[start - 1] if start > 0 else self.token_before
         # End of text, read, begins a document: counting them numbers the documents of a row.
         document_ids = (input_ids == self.end_of_text_id).cumsum(axis=1) if self.document_masks else None
         return Batch(
@@ -122,20 +134,27 @@ class Batches:
         self._rank = rank
         self._world_size = world_size
         self._permutation = lru_cache(maxsize=4)(lambda epoch: Permutation(self.rows, seed=seed, epoch=epoch))
+        self._rows_at = lru_cache(maxsize=2 * accumulation)(self._find_rows)  # a step's, and those read ahead
+
+    def ready(self, step: int) -> bool:  # noqa: ARG002 (a stream makes it wait)
+        """Return True: everything is on disk."""
+        return True
+
+    def state(self, step: int) -> dict[str, Any]:  # noqa: ARG002 (a stream has a place)
+        """Return what a checkpoint writes down to go on with a step: nothing."""
+        return {}
 
     def step(self, step: int) -> list[Batch]:
         """Return the parts, as many as `accumulation`, of optimizer step 0, 1, 2, ... for this rank."""
-        return [self._rows.batch(self.row_numbers(step, part)) for part in range(self._accumulation)]
+        parts = [self._rows.batch(self.row_numbers(step, part)) for part in range(self._accumulation)]
+        for part in range(self._accumulation):
+            self._rows.read_ahead(self.row_numbers(step + 1, part))
+        return parts
 
     def row_numbers(self, step: int, part: int) -> NDArray[np.int64]:
         """Return which rows make up a part of a step for this rank: int64 [batch_size]."""
         first = step * self.rows_per_step + (part * self._world_size + self._rank) * self._batch_size
         return self._rows_at(first, first + self._batch_size)
-
-    def valid_targets(self, step: int) -> int:
-        """Return the valid targets of a whole step, all parts and ranks, without reading a token."""
-        first = step * self.rows_per_step
-        return int(self._rows.lengths(self._rows_at(first, first + self.rows_per_step)).sum())
 
     def epoch(self, step: int) -> int:
         """Return how many epochs are complete before the first row of this step."""
@@ -166,7 +185,7 @@ class Batches:
             reached, row = int(so_far[taken - 1]), row + taken
         return -(-row // self.rows_per_step)
 
-    def _rows_at(self, first: int, stop: int) -> NDArray[np.int64]:
+    def _find_rows(self, first: int, stop: int) -> NDArray[np.int64]:
         """Return the rows at some places of the endless succession of epochs."""
         pieces = []
         while first < stop:

@@ -10,13 +10,14 @@ share asked for. If there is only one document, its tail is held out, from a lin
 
 import hashlib
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from tfs_core.contracts import DatasetSource, SupportsPieces
+from tfs_core.contracts import DatasetSource, SupportsPieces, SupportsStreaming
 from tfs_core.errors import DataError
 
 PIECE_CHARACTERS = 1 << 16
@@ -28,6 +29,15 @@ MANY_DOCUMENTS = 100_000
 
 DIVISION_VERSION = 1
 """Changes when the same source would be divided otherwise."""
+
+STREAM_BEGINNING = 20_000
+"""Training documents that stand for a stream, which is not held: a tokenizer is trained on them, and a model tried."""
+
+STREAM_CHARACTERS = 1 << 25
+"""The beginning of a stream ends after so many characters, if that comes first: documents may be books."""
+
+STREAM_VALIDATION = 1_000
+"""Documents held out of a stream for validation, where nobody says how many: of all, the share would have no end."""
 
 _WORD_END = re.compile(r"(?<=\S)(?=\s)")
 _CUT_WINDOW = 1 << 12
@@ -56,16 +66,19 @@ def describe(source: DatasetSource) -> str:
 
 
 def read_pieces(source: DatasetSource, split: str) -> Iterator[Piece]:
-    """Iterate over the text of a split, no piece longer than `PIECE_CHARACTERS`.
+    """Iterate over the text of a split, no piece longer than `PIECE_CHARACTERS`, as `cut_into_pieces` says."""
+    if isinstance(source, SupportsPieces):
+        return cut_into_pieces(source.pieces(split), source)
+    return cut_into_pieces(((document, True) for document in source.documents(split)), source)
+
+
+def cut_into_pieces(parts: Iterable[tuple[str, bool]], source: DatasetSource) -> Iterator[Piece]:
+    """Iterate over the text of documents that come in parts: (text, whether its document ends with it).
 
     A long document is cut where whitespace begins, if there is any near: there a byte-level BPE that looks ahead but
     not behind, as GPT-2's does, cuts too, so that the ids of the pieces are those of the whole. Raises DataError for
     text with a lone surrogate.
     """
-    if isinstance(source, SupportsPieces):
-        parts = source.pieces(split)
-    else:
-        parts = ((document, True) for document in source.documents(split))
     document, begins, rest = 0, True, ""
     for part, ends in parts:
         text, start = rest + part, 0
@@ -100,21 +113,29 @@ def _checked(piece: Piece, source: DatasetSource) -> Piece:
 def split_pieces(source: DatasetSource, *, quotas: Quotas, validation_fraction: float) -> Iterator[tuple[str, Piece]]:
     """Iterate over (split, piece), the splits being "train" and "validation", up to the quota of each.
 
-    A source's own validation split is used where there is one; else documents are held out as the module says.
+    A source's own validation split is used where there is one; else documents are held out as the module says. Of a
+    stream, the training documents end after `STREAM_CHARACTERS`.
     Raises DataError when there is too little text to hold any of it out.
     """
+    most = STREAM_CHARACTERS if isinstance(source, SupportsStreaming) else math.inf
     if "validation" in source.splits():
         for split in ("train", "validation"):
             pieces = ((split, piece) for piece in read_pieces(source, split))
-            yield from _up_to_quota(pieces, {split: quotas[split]})
+            yield from _up_to_quota(pieces, {split: quotas[split]}, most)
     else:
-        division = _Division.of(source, validation_fraction)
-        yield from _up_to_quota(division.divide(read_pieces(source, "train")), quotas)
+        division = Division.of(source, validation_fraction)
+        yield from _up_to_quota(division.divide(read_pieces(source, "train")), quotas, most)
 
 
-def _up_to_quota(pieces: Iterable[tuple[str, Piece]], quotas: Quotas) -> Iterator[tuple[str, Piece]]:
-    """Pass on the first so many documents of each split, and stop reading when every quota is filled."""
+def _up_to_quota(
+    pieces: Iterable[tuple[str, Piece]], quotas: Quotas, most_characters: float
+) -> Iterator[tuple[str, Piece]]:
+    """Pass on the first so many documents of each split, and stop reading when every quota is filled.
+
+    Of the training documents no more are passed on once they have `most_characters`.
+    """
     taken: Counter[str] = Counter()
+    characters = 0
     full = {split for split, quota in quotas.items() if quota == 0}
     skipping = False
     for split, piece in pieces:
@@ -125,14 +146,16 @@ def _up_to_quota(pieces: Iterable[tuple[str, Piece]], quotas: Quotas) -> Iterato
         if skipping:
             continue
         yield split, piece
+        if split == "train":
+            characters += len(piece.text)
         if piece.ends and not piece.is_empty_document:
             taken[split] += 1
-            if taken[split] == quotas[split]:
+            if taken[split] == quotas[split] or (split == "train" and characters >= most_characters):
                 full.add(split)
 
 
 @dataclass(frozen=True)
-class _Division:
+class Division:
     """Which of a source's documents are held out."""
 
     fraction: float
@@ -141,7 +164,7 @@ class _Division:
     characters: int = 0  # in all, where there is one document
 
     @classmethod
-    def of(cls, source: DatasetSource, fraction: float) -> "_Division":
+    def of(cls, source: DatasetSource, fraction: float) -> "Division":
         """Return how the source's documents divide; reads all of it if that is little, else the beginning."""
         sizes: dict[float, int] = {}  # draw -> characters of the documents that drew it
         documents, characters, lowest, highest = 0, 0, 1.0, 0.0
@@ -166,9 +189,22 @@ class _Division:
             )
         if len(sizes) > 1:
             return cls(fraction, draws=_share(sizes, fraction * characters))
+        if isinstance(source, SupportsStreaming):
+            raise DataError(f"{describe(source)}: a single document is no stream. Leave its `streaming` out.")
         smallest_side = characters // documents if documents > 1 else 1
         tail_from = min(max(round(characters * (1 - fraction)), smallest_side), characters - smallest_side)
         return cls(fraction, tail_from=tail_from, characters=characters if documents == 1 else 0)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Division":
+        """Return what `to_json` wrote down."""
+        draws = values["draws"]
+        return cls(values["fraction"], None if draws is None else frozenset(draws))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return, as JSON values, how a stream divides, wherever one begins to read it."""
+        assert self.tail_from is None, "what is held out of a single document hangs on where it stands"
+        return {"fraction": self.fraction, "draws": None if self.draws is None else sorted(self.draws)}
 
     def divide(self, pieces: Iterable[Piece]) -> Iterator[tuple[str, Piece]]:
         """Give every piece its split."""
@@ -239,14 +275,25 @@ class TrainingText:
         """A short string that changes when the text does."""
         has_own = "validation" in self.source.splits()
         held_out = None if has_own else [DIVISION_VERSION, self.validation_fraction]
-        return hash_of([self.source.fingerprint(), self.subset_size, held_out])
+        return hash_of([self.source.fingerprint(), documents_taken(self.source, self.subset_size), held_out])
 
     def __call__(self) -> Iterator[str]:
         """Iterate over the text, always in the same order."""
-        quotas = {"train": self.subset_size, "validation": 0}
+        quotas = {"train": documents_taken(self.source, self.subset_size), "validation": 0}
         for _, piece in split_pieces(self.source, quotas=quotas, validation_fraction=self.validation_fraction):
             if piece.text:
                 yield piece.text
+
+
+def documents_taken(source: DatasetSource, subset_size: int | None) -> int | None:
+    """Return how many training documents are held, None for all: of a stream, its beginning unless told otherwise."""
+    return STREAM_BEGINNING if subset_size is None and isinstance(source, SupportsStreaming) else subset_size
+
+
+def documents_held_out(source: DatasetSource, val_subset_size: int | None) -> int | None:
+    """Return how many validation documents are held, None for all there are; a stream's draws would have no end."""
+    endless = isinstance(source, SupportsStreaming) and "validation" not in source.splits()
+    return STREAM_VALIDATION if val_subset_size is None and endless else val_subset_size
 
 
 def hash_of(values: object) -> str:

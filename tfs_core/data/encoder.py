@@ -10,14 +10,15 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tfs_core.contracts import Tokenizer
 from tfs_core.data.documents import Piece
-from tfs_core.data.store import SplitWriter, saying_why_not
+from tfs_core.data.store import saying_why_not
 from tfs_core.errors import DataError
 
 BATCH_CHARACTERS = 1 << 19
@@ -37,6 +38,18 @@ Batch = list[tuple[str, Piece]]
 """Pieces, each with the split it belongs to."""
 
 
+class TokenWriter(Protocol):
+    """Where the tokens of a split go."""
+
+    folder: Path
+    documents: int
+    n_bytes: int
+
+    def add_block(self, tokens: NDArray[Any], document_ends: NDArray[np.int64], n_bytes: int) -> None:
+        """Append the tokens of many documents, end of text included: `document_ends` are the places behind those."""
+        ...
+
+
 @dataclass(frozen=True)
 class _Block:
     """What goes to one split of the store, of one batch."""
@@ -52,7 +65,7 @@ class Encoder:
     def __init__(
         self,
         tokenizer: Tokenizer,
-        writers: Mapping[str, SplitWriter],
+        writers: Mapping[str, TokenWriter],
         report: Progress,
         *,
         threads: int | None = None,

@@ -14,8 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from tfs_core.config.schema import Choice
-from tfs_core.contracts import DatasetSource, SupportsLeftOut, Tokenizer
-from tfs_core.data.documents import DIVISION_VERSION, Piece, TrainingText, describe, hash_of, split_pieces
+from tfs_core.contracts import DatasetSource, SupportsLeftOut, SupportsStreaming, Tokenizer
+from tfs_core.data.documents import (
+    DIVISION_VERSION,
+    Division,
+    Piece,
+    TrainingText,
+    describe,
+    documents_held_out,
+    documents_taken,
+    hash_of,
+    split_pieces,
+)
 from tfs_core.data.encoder import Encoder, Progress
 from tfs_core.data.store import (
     FORMAT_VERSION,
@@ -45,8 +55,7 @@ class PreparedData:
 def build_source(choice: Choice, *, assets: Path, offline: bool) -> DatasetSource:
     """Return the data set that the configuration chose. Raises DataError when it cannot be had."""
     entry = get_registry().find("dataset", choice.name)
-    options = entry.options_or_defaults(choice.options)
-    source: DatasetSource = entry.load_factory()(options, assets=assets, offline=offline)
+    source: DatasetSource = entry.build(choice.options, assets=assets, offline=offline)
     return source
 
 
@@ -56,9 +65,7 @@ def build_tokenizer(choice: Choice, *, assets: Path, offline: bool, documents: T
     Raises DataError when it cannot be had.
     """
     entry = get_registry().find("tokenizer", choice.name)
-    factory = entry.load_factory()
-    options = entry.options_or_defaults(choice.options)
-    tokenizer: Tokenizer = factory(options, assets=assets, offline=offline, documents=documents)
+    tokenizer: Tokenizer = entry.build(choice.options, assets=assets, offline=offline, documents=documents)
     return tokenizer
 
 
@@ -75,18 +82,21 @@ def prepare_tokens(
 ) -> PreparedData:
     """Return the token store of a data set under `assets/tokens`, writing it unless it is already there and whole.
 
+    Of a source that streams its training text is the beginning only: the rest is spooled while a run trains.
+
     `subset_size` and `val_subset_size` take the first so many documents of each split; `validation_fraction` counts
     where the source has no validation split (`tfs_core.data.documents` says what is held out). `threads` encode at
     once, by default as many as there are processors; the store is the same for any number. Raises DataError when there
     is no text, when a document is not Unicode, or when the store cannot be written.
     """
     has_own = "validation" in source.splits()
+    taken, held_out = documents_taken(source, subset_size), documents_held_out(source, val_subset_size)
     identity = {
         "format_version": FORMAT_VERSION,
         "source": source.fingerprint(),
         "tokenizer": tokenizer.fingerprint(),
-        "subset_size": subset_size,
-        "val_subset_size": val_subset_size,
+        "subset_size": taken,
+        "val_subset_size": held_out,
         "validation_fraction": None if has_own else validation_fraction,
         "division_version": None if has_own else DIVISION_VERSION,
     }
@@ -98,9 +108,14 @@ def prepare_tokens(
         with _only_writer(folder, report):
             found = _open(folder, identity)  # another process may have written it while this one waited
             if found is None:
-                quotas = {"train": subset_size, "validation": val_subset_size}
+                if taken != subset_size:
+                    report(f"{describe(source)}: the beginning of it is made into tokens, the rest while training")
+                quotas = {"train": taken, "validation": held_out}
                 pieces = split_pieces(source, quotas=quotas, validation_fraction=validation_fraction)
-                _write(folder, identity, pieces, tokenizer, source, report, threads)
+                besides = {}
+                if isinstance(source, SupportsStreaming) and not has_own:
+                    besides["division"] = Division.of(source, validation_fraction).to_json()
+                _write(folder, identity, besides, pieces, tokenizer, source, report, threads)
                 found = _open(folder, identity)
                 assert found is not None, f"{folder} cannot be read just after it was written"
     for line in found.info.get("left_out", []):
@@ -135,6 +150,7 @@ def _only_writer(folder: Path, report: Progress) -> Iterator[None]:
 def _write(
     folder: Path,
     identity: dict[str, Any],
+    besides: dict[str, Any],
     pieces: Iterable[tuple[str, Piece]],
     tokenizer: Tokenizer,
     source: DatasetSource,
@@ -159,15 +175,19 @@ def _write(
         with saying_why_not(folder):
             for writer in writers.values():
                 writer.close()
-        info = identity | {
-            "description": describe(source),
-            "vocab_size": tokenizer.vocab_size,
-            "end_of_text_id": tokenizer.end_of_text_id,
-            "dtype": dtype.name,
-            "empty_documents": empty_documents,
-            "left_out": list(source.left_out()) if isinstance(source, SupportsLeftOut) else [],
-            "splits": {split: writers[split].counts() for split in SPLITS},
-        }
+        info = (
+            identity
+            | besides
+            | {
+                "description": describe(source),
+                "vocab_size": tokenizer.vocab_size,
+                "end_of_text_id": tokenizer.end_of_text_id,
+                "dtype": dtype.name,
+                "empty_documents": empty_documents,
+                "left_out": list(source.left_out()) if isinstance(source, SupportsLeftOut) else [],
+                "splits": {split: writers[split].counts() for split in SPLITS},
+            }
+        )
         with saying_why_not(folder):
             write_info(unfinished, info)
             sync_folder(unfinished)

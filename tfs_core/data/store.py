@@ -6,7 +6,9 @@ tokens.json            what it was made from, counts, and the size of every file
 """
 
 import json
+import mmap
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -40,6 +42,21 @@ class TokenSplit:
     def n_tokens(self) -> int:
         """How many tokens there are, the end of text of every document included."""
         return len(self.tokens)
+
+
+def read_ahead(array: NDArray[Any], starts: NDArray[np.int64], stops: NDArray[np.int64]) -> None:
+    """Ask the operating system for stretches of a memory-mapped array, to have them in memory when they are read.
+
+    A page that is not there is otherwise read when it is touched, one after the other, and megabytes around each: what
+    is read in random places needs it, from a disk that is slow, or a store that is larger than memory.
+    """
+    if sys.platform == "win32" or not isinstance(array, np.memmap) or not isinstance(array.base, mmap.mmap):
+        return
+    first = array.offset % mmap.ALLOCATIONGRANULARITY
+    for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
+        page = (first + start * array.itemsize) // mmap.PAGESIZE * mmap.PAGESIZE
+        with suppress(OSError):  # it is advice: what it does not bring is read when it is touched
+            array.base.madvise(mmap.MADV_WILLNEED, page, first + stop * array.itemsize - page)
 
 
 def token_dtype(vocab_size: int) -> np.dtype[Any]:

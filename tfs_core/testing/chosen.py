@@ -9,6 +9,7 @@ from typing import Any
 
 from tfs_core.config import Choice, load_local_model
 from tfs_core.config.problems import Place, config_error
+from tfs_core.config.schema import is_local_model
 from tfs_core.config.validation import Invalid, Validator
 from tfs_core.config.yaml_reader import Document
 from tfs_core.registry import get_registry
@@ -37,7 +38,7 @@ def chosen(kind: str, name: str, options: Mapping[str, Any] | None = None) -> Ch
         choice = Choice(name)
     if document.problems:
         raise config_error(document.problems)
-    if kind == "model" and ".py:" in choice.name:
+    if kind == "model" and is_local_model(choice.name):
         factory, config = load_local_model(choice)
     else:
         factory, config = get_registry().find(kind, choice.name).load_factory(), choice.options

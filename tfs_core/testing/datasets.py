@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfs_core.contracts import DatasetSource
+from tfs_core.contracts import DatasetSource, SupportsStreaming
 from tfs_core.testing.chosen import chosen
-from tfs_core.testing.results import Check, Finding, check, expect
+from tfs_core.testing.results import Check, Finding, NotApplicable, check, expect
 
 DOCUMENTS = 100
 """How many documents of a split are looked at."""
@@ -71,8 +72,27 @@ def the_fingerprint_is_stable(subject: DatasetUnderCheck) -> Finding:
     return first
 
 
+@check("places")
+def a_stream_goes_on_from_any_place(subject: DatasetUnderCheck) -> Finding:
+    """A source that streams gives the documents of `documents`, from the place of each on, also when built again."""
+    with tempfile.TemporaryDirectory() as assets:
+        source, again = subject.build(Path(assets)), subject.build(Path(assets))
+        if not isinstance(source, SupportsStreaming) or not isinstance(again, SupportsStreaming):
+            raise NotApplicable("it does not stream")
+        for split in source.splits():
+            documents = list(itertools.islice(source.documents(split), DOCUMENTS))
+            streamed = list(itertools.islice(source.stream(split, ()), DOCUMENTS))
+            expect([text for _, text in streamed] == documents, f"stream and documents of '{split}' differ")
+            for number, (place, _) in enumerate(streamed):
+                known = json.loads(json.dumps(list(place)))  # as a checkpoint keeps it
+                rest = [text for _, text in itertools.islice(again.stream(split, known), len(documents) - number)]
+                expect(rest == documents[number:], f"'{split}' goes on with other documents from place {known}")
+    return f"from each of the first {DOCUMENTS} documents"
+
+
 DATASET_CHECKS: tuple[Check[DatasetUnderCheck], ...] = (
     documents_are_text_in_a_fixed_order,
     documents_come_one_at_a_time,
     the_fingerprint_is_stable,
+    a_stream_goes_on_from_any_place,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tfs_core.testing import gradients, invariances, loss_checks, operations, state_checks
+from tfs_core.testing import capability_checks, gradients, invariances, loss_checks, operations, state_checks
 from tfs_core.testing.parity import check_parity
 from tfs_core.testing.results import Check, CheckResult
 from tfs_core.testing.small_model import SmallModel
@@ -33,6 +33,8 @@ MODEL_CHECKS: tuple[Check[SmallModel], ...] = (
     state_checks.save_and_load,
     state_checks.resume_is_exact,
     state_checks.cache_equals_the_full_forward,
+    capability_checks.documents_do_not_see_each_other,
+    capability_checks.features_make_the_logits,
     loss_checks.narrow_types_are_as_near_as_they_can_be,
     loss_checks.starts_near_uniform,
     loss_checks.learns_one_batch,

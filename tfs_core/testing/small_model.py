@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tfs_core.config.schema import is_local_model
 from tfs_core.contracts import IGNORED_TARGET, LanguageModel, ModelConfig, SupportsFaults
 from tfs_core.errors import ConfigError, UsageError
 from tfs_core.plugins import did_you_mean
@@ -36,6 +37,10 @@ SMALL_SIZES: Mapping[str, int] = {
 }
 """What an option of this name is set to, so that a check takes seconds. No two dimensions have the same size: a
 swapped axis would go unseen between two of the same."""
+
+SMALLEST_SIZES: Mapping[str, int] = {"max_seq_len": 2, "d_model": 4, "n_embd": 4, "hidden_size": 4}
+"""Below these a model that is right fails: of one or two features a norm leaves at most the sign, three are too few
+to learn a batch with, and where there is one position none comes before it."""
 
 CHOSEN_BY_CHECKS = {"dtype", "dropout"}
 """Options that cannot be chosen: each check needs its own."""
@@ -139,12 +144,17 @@ def small_model(
         raise ConfigError(f"{error}\nThe check chose {sizes}. Choose sizes that fit with --set KEY=VALUE.") from None
     if not isinstance(model.config, ModelConfig):
         raise ConfigError(f"model '{name}': its options must extend ModelConfig, and {model.config!r} does not")
+    for option, least in SMALLEST_SIZES.items():
+        if (size := getattr(model.config, option, least)) < least:
+            raise ConfigError(
+                f"{option}={size} is too small to be checked, a right model would fail: choose {least} or more"
+            )
     return SmallModel(name=name, factory=model.factory, config=model.config, seed=seed, fault=fault, shake=shake)
 
 
 def _config_class(name: str, options: Mapping[str, Any]) -> type | None:
     """Return the class of a model's options."""
-    if ".py:" not in name:
+    if not is_local_model(name):
         return get_registry().find("model", name).load_config_class()
     try:  # it is known when the file has been imported, and that comes with options
         return type(chosen("model", name).config)

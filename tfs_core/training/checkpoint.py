@@ -20,6 +20,7 @@ from tfs_core.config import load_config
 from tfs_core.config.schema import RunConfig
 from tfs_core.contracts import LanguageModel, Tokenizer
 from tfs_core.errors import CheckpointError, TrainingError
+from tfs_core.plugins import blaming
 from tfs_core.registry import get_registry
 from tfs_core.runs import find_checkpoint
 from tfs_core.training.checkpoint_folder import (
@@ -60,11 +61,11 @@ def save_checkpoint(
     document = {"format_version": STATE_FORMAT, **state, "tied": tied}
 
     def write(path: Path) -> None:
-        save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
+        _write_tensors(weights, path / "model.safetensors")
         if optimizer is not None:
             described, document["optimizer"] = describe_optimizer(optimizer, model.named_parameters())
             tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in described.items()}
-            save_file(tensors, path / "optimizer.safetensors", metadata={"format": "pt"})
+            _write_tensors(tensors, path / "optimizer.safetensors")
         (path / "state.json").write_text(json.dumps(document) + "\n", encoding="utf-8", newline="\n")
         if config_yaml is not None:
             (path / "config.yaml").write_text(config_yaml, encoding="utf-8", newline="\n")
@@ -74,6 +75,12 @@ def save_checkpoint(
 
     with _saying_why_not(folder):
         write_checkpoint_folder(folder, write)
+
+
+def _write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a file of tensors; the library makes it readable by its owner only, so it gets what its folder got."""
+    save_file(tensors, path, metadata={"format": "pt"})
+    path.chmod(path.parent.stat().st_mode & 0o666)
 
 
 @contextmanager
@@ -272,6 +279,14 @@ class CheckpointManager:
         return list_checkpoints(self._keeper.folder)
 
 
+def _read_tokenizer(name: str, folder: Path) -> Tokenizer:
+    """Return the tokenizer that was saved in a folder. Raises PluginError when its loader fails."""
+    entry = get_registry().find("tokenizer", name)
+    load = entry.load_loader()
+    with blaming(f"{entry} cannot be read from {folder}"):
+        return load(folder)
+
+
 @dataclass(frozen=True)
 class LoadedModel:
     """A trained model, ready to evaluate and to write."""
@@ -305,7 +320,7 @@ def load_model(
     config = with_local_model(config, allowed=allow_local_code)
     machine = choose_machine(config.runtime, state["machine"])
     apply_machine(machine)
-    tokenizer = get_registry().find("tokenizer", config.data.tokenizer.name).load_loader()(folder / "tokenizer")
+    tokenizer = _read_tokenizer(config.data.tokenizer.name, folder / "tokenizer")
     if tokenizer.fingerprint() != state["fingerprints"]["tokenizer"]:
         raise CheckpointError(f"{folder}: its tokenizer is not the one that the model was trained with")
     built = build_model(config.model, vocab_size=tokenizer.vocab_size, seed=config.seed, device=machine.device)

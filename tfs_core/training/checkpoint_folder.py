@@ -12,7 +12,6 @@ name is whole, unless the disk lost something, which its manifest shows.
 import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,10 +20,10 @@ from typing import Literal
 
 from tfs_core.durable import replace, sync_folder, write_durably
 from tfs_core.errors import CheckpointError
+from tfs_core.runs import CHECKPOINT_NAME
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
-_NAME = re.compile(r"step-(\d{8,})")
 _REPLACED = ".replaced-"
 
 
@@ -35,7 +34,7 @@ def checkpoint_name(step: int) -> str:
 
 def checkpoint_step(folder: Path) -> int:
     """Return the step that a checkpoint folder's name says; raises CheckpointError for another name."""
-    match = _NAME.fullmatch(folder.name)
+    match = CHECKPOINT_NAME.fullmatch(folder.name)
     if match is None:
         raise CheckpointError(f"{folder}: not the name of a checkpoint; expected one like {checkpoint_name(500)}")
     return int(match[1])
@@ -46,7 +45,8 @@ def list_checkpoints(checkpoints: Path) -> list[Path]:
     if not checkpoints.is_dir():
         return []
     return sorted(
-        (path for path in checkpoints.iterdir() if path.is_dir() and _NAME.fullmatch(path.name)), key=checkpoint_step
+        (path for path in checkpoints.iterdir() if path.is_dir() and CHECKPOINT_NAME.fullmatch(path.name)),
+        key=checkpoint_step,
     )
 
 
@@ -68,6 +68,8 @@ def write_checkpoint_folder(folder: Path, write: Callable[[Path], None]) -> None
         replace(temporary, folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
+        if replaced.exists() and not folder.exists():
+            replace(replaced, folder)
         raise
     sync_folder(folder.parent)
     shutil.rmtree(replaced, ignore_errors=True)

@@ -1,29 +1,19 @@
 """What a configuration chose, built: model, optimizer, schedule, loggers, each by its factory from the registry."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from tfs_core.config import check_together, load_local_model
-from tfs_core.config.schema import Choice, RunConfig, TrainingConfig
+from tfs_core.config.schema import Choice, RunConfig, TrainingConfig, is_local_model
 from tfs_core.contracts import LanguageModel, RunContext, RunLogger, Schedule
-from tfs_core.errors import ConfigError
+from tfs_core.errors import ConfigError, PluginError, TfsError
 from tfs_core.models import parameter_dtype
-from tfs_core.plugins import describe
+from tfs_core.plugins import blaming
 from tfs_core.registry import get_registry
-
-
-def _factory_and_options(kind: str, choice: Choice) -> tuple[Callable[..., Any], Any]:
-    """Return the component's factory and its options: the defaults when it was chosen in Python, by name only."""
-    entry = get_registry().find(kind, choice.name)
-    return entry.load_factory(), entry.options_or_defaults(choice.options)
-
-
-def is_local(choice: Choice) -> bool:
-    """Return whether a model is in a file of the user's own: `./my_model.py:MyModel`."""
-    return ".py:" in choice.name
 
 
 def with_local_model(config: RunConfig, *, allowed: bool) -> RunConfig:
@@ -32,7 +22,7 @@ def with_local_model(config: RunConfig, *, allowed: bool) -> RunConfig:
     Raises ConfigError when there is such a model and nobody allowed it: nothing is imported because a run folder or a
     checkpoint names it.
     """
-    if not is_local(config.model):
+    if not is_local_model(config.model.name):
         return config
     if not allowed:
         raise ConfigError(
@@ -50,11 +40,16 @@ def build_model(choice: Choice, *, vocab_size: int, seed: int, device: str = "cp
 
     The weights are drawn on the CPU from a generator of their own.
     """
-    if is_local(choice):
+    generator = torch.Generator().manual_seed(seed)
+    model: LanguageModel
+    if is_local_model(choice.name):
         factory, options = load_local_model(choice)
+        with blaming(f"the model {choice.name} cannot be built"):
+            model = factory(options, vocab_size=vocab_size, generator=generator)
     else:
-        factory, options = _factory_and_options("model", choice)
-    model: LanguageModel = factory(options, vocab_size=vocab_size, generator=torch.Generator().manual_seed(seed))
+        model = (
+            get_registry().find("model", choice.name).build(choice.options, vocab_size=vocab_size, generator=generator)
+        )
     model.to(device=device, dtype=parameter_dtype(model.config))
     model.train()
     return model
@@ -62,28 +57,43 @@ def build_model(choice: Choice, *, vocab_size: int, seed: int, device: str = "cp
 
 def build_optimizer(config: TrainingConfig, model: LanguageModel) -> torch.optim.Optimizer:
     """Return the optimizer of the model's parameters, at the highest learning rate."""
-    factory, options = _factory_and_options("optimizer", config.optimizer)
-    optimizer: torch.optim.Optimizer = factory(
-        options,
+    entry = get_registry().find("optimizer", config.optimizer.name)
+    optimizer = entry.build(
+        config.optimizer.options,
         named_parameters=list(model.named_parameters()),
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
     )
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise PluginError(f"{entry}: it made {optimizer!r:.80}, which is no torch.optim.Optimizer")
     return optimizer
 
 
 def build_schedule(config: TrainingConfig, *, total_steps: int, warmup_steps: int) -> Schedule:
-    """Return the learning rate as a function of the step."""
-    factory, options = _factory_and_options("scheduler", config.lr_decay)
+    """Return the learning rate as a function of the step.
+
+    It raises PluginError, naming the component, for a rate that is none.
+    """
+    entry = get_registry().find("scheduler", config.lr_decay.name)
     floor = config.min_learning_rate
-    schedule: Schedule = factory(
-        options,
+    schedule: Schedule = entry.build(
+        config.lr_decay.options,
         total_steps=total_steps,
         warmup_steps=warmup_steps,
         peak=config.learning_rate,
         floor=config.learning_rate / 10 if floor is None else floor,
     )
-    return schedule
+
+    def checked(step: int) -> float:
+        with blaming(f"{entry} cannot tell the learning rate of step {step}"):
+            rate = schedule(step)
+        if not isinstance(rate, int | float) or not 0.0 <= rate < math.inf:
+            raise PluginError(
+                f"{entry}: the learning rate of step {step} is {rate!r:.80}; expected a finite number, 0 or more"
+            )
+        return rate
+
+    return checked
 
 
 def build_loggers(config: RunConfig, run: RunContext) -> tuple[list[RunLogger], list[str]]:
@@ -91,11 +101,10 @@ def build_loggers(config: RunConfig, run: RunContext) -> tuple[list[RunLogger], 
     loggers: list[RunLogger] = []
     failures: list[str] = []
     for choice in config.loggers:
-        factory, options = _factory_and_options("logger", choice)
         try:
-            loggers.append(factory(options, run=run))
-        except Exception as error:  # a plugin's own code may raise anything, and training goes on without it
-            failures.append(f"the logger '{choice.name}' cannot be built and is left out: {describe(error)}")
+            loggers.append(get_registry().find("logger", choice.name).build(choice.options, run=run))
+        except TfsError as error:
+            failures.append(f"the logger '{choice.name}' is left out: {error}")
     return loggers, failures
 
 
@@ -109,5 +118,5 @@ def plugin_versions(config: RunConfig) -> Mapping[str, str]:
         ("scheduler", config.training.lr_decay),
         *(("logger", choice) for choice in config.loggers),
     ]
-    entries = [get_registry().find(kind, choice.name) for kind, choice in chosen if not is_local(choice)]
+    entries = [get_registry().find(kind, choice.name) for kind, choice in chosen if not is_local_model(choice.name)]
     return {entry.distribution: entry.version for entry in sorted(entries, key=lambda entry: entry.distribution)}

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 
+from tfs_core.data.batches import Batches
 from tfs_core.errors import TrainingError
-from tfs_core.models import compute_context
+from tfs_core.training.batch_loss import batch_loss
 from tfs_core.training.components import build_optimizer, build_schedule
 from tfs_core.training.compute import ParameterCounts
 from tfs_core.training.machine import Machine
@@ -24,6 +25,7 @@ class DryRun:
     parameters: ParameterCounts
     vocab_size: int
     train_tokens: int
+    """In the token store; of a stream that is its beginning."""
     validation_tokens: int
     tokens_folder: Path
     machine: Machine
@@ -31,7 +33,8 @@ class DryRun:
     warmup_steps: int
     tokens: int
     """Valid targets in all steps; for padded rows the average row makes the estimate."""
-    epochs: float
+    epochs: float | None
+    """None for a stream: how long it is nobody knows."""
     flops: float
     """Of all steps; for padded rows as if each were `max_length` long."""
     first_loss: float
@@ -52,10 +55,9 @@ def try_run(prepared: Prepared) -> DryRun:
     device = prepared.machine.device
     build_schedule(config.training, total_steps=plan.total_steps, warmup_steps=plan.warmup_steps)
     optimizer = build_optimizer(config.training, model)
-    batch = batches.step(0)[0]
+    batch = prepared.trial_batches.step(0)[0]
     with random_state_kept():
-        with compute_context(model.config, device):
-            loss = float(model.loss(batch.input_ids.to(device), batch.target_ids.to(device))) / batch.valid_targets
+        loss = float(batch_loss(model, batch, device)) / batch.valid_targets
         if not math.isfinite(loss):
             raise TrainingError(f"the loss of the first batch is {loss}: something is wrong with the model's weights")
         model.backward(1.0 / batch.valid_targets)
@@ -75,7 +77,7 @@ def try_run(prepared: Prepared) -> DryRun:
         total_steps=plan.total_steps,
         warmup_steps=plan.warmup_steps,
         tokens=round(rows * batches.valid_targets_per_row),
-        epochs=rows / batches.rows,
+        epochs=rows / batches.rows if isinstance(batches, Batches) else None,
         flops=rows * max_length * model.flops_per_token(max_length),
         first_loss=loss,
         state_bytes=sum(tensor.numel() * tensor.element_size() for tensor in held),

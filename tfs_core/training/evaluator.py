@@ -13,7 +13,8 @@ from torch import Tensor
 from tfs_core.contracts import IGNORED_TARGET, LanguageModel
 from tfs_core.data.batches import Batch
 from tfs_core.errors import DataError
-from tfs_core.models import compute_context
+from tfs_core.records import perplexity_of
+from tfs_core.training.batch_loss import batch_loss
 from tfs_core.training.random_state import random_state_kept
 
 
@@ -60,19 +61,19 @@ class Evaluator:
         tokens = text_bytes = 0
         with _in_eval_mode(self.model), random_state_kept(), torch.no_grad():
             for batch in islice(batches, max_batches):
-                input_ids, target_ids = (batch.input_ids, batch.target_ids) if isinstance(batch, Batch) else batch
+                target_ids = batch.target_ids if isinstance(batch, Batch) else batch[1]
                 valid_ids = target_ids[target_ids != IGNORED_TARGET]
                 tokens += valid_ids.numel()
                 if bytes_of is not None:
                     text_bytes += int(bytes_of[valid_ids.cpu()].sum())
-                with compute_context(self.model.config, self.device):
-                    losses.append(self.model.loss(input_ids.to(self.device), target_ids.to(self.device)))
+                batch = batch if isinstance(batch, Batch) else Batch(*batch, valid_targets=valid_ids.numel())
+                losses.append(batch_loss(self.model, batch, self.device))
         if not tokens:
             raise DataError("nothing to evaluate: the batches hold no valid target")
         nats = math.fsum(torch.stack(losses).tolist())
         return Evaluation(
             loss=nats / tokens,
-            perplexity=perplexity(nats / tokens),
+            perplexity=perplexity_of(nats / tokens),
             bits_per_byte=nats / math.log(2) / text_bytes if text_bytes else None,
             tokens_evaluated=tokens,
         )
@@ -86,8 +87,3 @@ def _in_eval_mode(model: LanguageModel) -> Iterator[None]:
         yield
     finally:
         model.train(was_training)
-
-
-def perplexity(loss: float) -> float:
-    """Return exp(loss), infinite where a float ends."""
-    return math.exp(loss) if loss < 709.0 else math.inf

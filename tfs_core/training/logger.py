@@ -13,7 +13,7 @@ import yaml
 from tfs_core.contracts import RunContext, RunLogger
 from tfs_core.durable import write_durably
 from tfs_core.errors import CheckpointError
-from tfs_core.records import EventRecord, SampleRecord, StepRecord, ValidationRecord
+from tfs_core.records import EventRecord, SampleRecord, StepRecord, ValidationRecord, perplexity_of
 from tfs_core.registry import get_registry
 from tfs_core.runs import Run, read_run
 from tfs_core.training.run_folder import RunFolder
@@ -94,7 +94,7 @@ class TrainingLogger:
             total_steps=0,
             start_step=0,
         )
-        self._jsonl: RunLogger = get_registry().find("logger", "jsonl").load_factory()(None, run=run)
+        self._jsonl: RunLogger = get_registry().find("logger", "jsonl").build(None, run=run)
         self._jsonl.on_start()
         self._started_at = self._stepped_at = time.perf_counter()
         self._tokens: int | None = None
@@ -143,7 +143,7 @@ class TrainingLogger:
                 flops=unknown,
                 elapsed_seconds=time.perf_counter() - self._started_at,
                 loss=loss,
-                perplexity=math.exp(min(loss, 700.0)) if perplexity is None else perplexity,
+                perplexity=perplexity_of(loss) if perplexity is None else perplexity,
                 bits_per_byte=unknown,
                 tokens_evaluated=unknown,
             )

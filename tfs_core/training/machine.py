@@ -12,6 +12,7 @@ may slow down under it. So both are tried: the error on products, the time on a 
 import ctypes
 import math
 import os
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -31,8 +32,11 @@ EXACT = 2e-6
 CLEARLY_FASTER = 1.15
 """How many times faster `medium` must be to be chosen; where they are close it is always `highest`."""
 
-TIMED_SECONDS = 0.5
-"""How long the kernels are timed in all, at least one step each after a step to warm up."""
+NEARLY_EVERY = 0.8
+"""The share of rounds in which it must be: a machine that is busy now and then slows either kernel by chance."""
+
+LEAST_ROUNDS, TIMED_SECONDS = 5, 0.5
+"""How often the kernels are compared at least, and for how long in all, after a round to warm up."""
 
 _TORCH_THREADS = torch.get_num_threads()  # its own choice, before any run of this process set another
 
@@ -44,6 +48,7 @@ class Machine:
     device: str  # cpu, cuda or mps
     threads: int
     matmul: str  # what torch.set_float32_matmul_precision was given
+    compiled: bool = False  # whether torch.compile computes the loss
     how: dict[str, Any] = field(default_factory=dict)  # why: where each came from, and what was measured
 
 
@@ -68,7 +73,7 @@ def choose_machine(
         # A kernel's name means something else on another device: there the exact one is taken.
         kernel = recorded.get("matmul") if recorded.get("device", device) == device else "highest"
         matmul, measured = _choose_matmul(runtime.matmul, kernel, device, training_step)
-    return Machine(device, threads, matmul, {**how, **measured})
+    return Machine(device, threads, matmul, how={**how, **measured})
 
 
 def apply_machine(machine: Machine) -> None:
@@ -153,10 +158,10 @@ def _choose_matmul(
         return "highest", {"matmul": reason, **measured}
     if recorded == "medium":
         return recorded, {"matmul": "recorded", **measured}
-    seconds = _time_kernels(training_step or _product)
-    speedup = seconds["highest"] / seconds["medium"]
-    measured = {**measured, "seconds": seconds, "speedup": speedup}
-    faster = speedup >= CLEARLY_FASTER
+    speedups = _time_kernels(training_step or _product)
+    times_faster = sum(speedup >= CLEARLY_FASTER for speedup in speedups)
+    measured |= {"speedup": statistics.median(speedups), "rounds": len(speedups), "rounds_clearly_faster": times_faster}
+    faster = times_faster >= NEARLY_EVERY * len(speedups)
     reason = "measured: medium is exact and faster" if faster else "measured: medium is not clearly faster"
     return "medium" if faster else "highest", {"matmul": reason, **measured}
 
@@ -177,21 +182,28 @@ def _product_error(kernel: str) -> float:
     return largest
 
 
-def _time_kernels(step: Callable[[], object]) -> dict[str, float]:
-    """Return the seconds of a step under each kernel: the fastest of a few rounds, taken in turn."""
-    fastest = {"highest": math.inf, "medium": math.inf}
-    rounds, spent = 0, 0.0
-    while rounds < 2 or spent < TIMED_SECONDS:
-        for kernel in fastest:
-            torch.set_float32_matmul_precision(kernel)
-            started_at = time.perf_counter()
-            step()
-            seconds = time.perf_counter() - started_at
-            if rounds > 0:  # the first warms up
-                fastest[kernel] = min(fastest[kernel], seconds)
-                spent += seconds
-        rounds += 1
-    return fastest
+def _time_kernels(step: Callable[[], object]) -> list[float]:
+    """Return how many times faster a step is under `medium`, round by round.
+
+    Within a round the two follow one another, each as often first, so that what else the machine does meets both.
+    """
+    for kernel in ("highest", "medium"):  # to warm up
+        _timed(step, kernel)
+    speedups: list[float] = []
+    started_at = time.perf_counter()
+    while len(speedups) < LEAST_ROUNDS or time.perf_counter() - started_at < TIMED_SECONDS:
+        order = ("highest", "medium") if len(speedups) % 2 == 0 else ("medium", "highest")
+        seconds = {kernel: _timed(step, kernel) for kernel in order}
+        speedups.append(seconds["highest"] / seconds["medium"])
+    return speedups
+
+
+def _timed(step: Callable[[], object], kernel: str) -> float:
+    """Return the seconds that a step takes under a kernel."""
+    torch.set_float32_matmul_precision(kernel)
+    started_at = time.perf_counter()
+    step()
+    return time.perf_counter() - started_at
 
 
 def _product() -> object:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-from tfs_core.errors import TrainingError
+from tfs_core.errors import PluginError, TrainingError
 
 
 @contextmanager
@@ -13,9 +13,10 @@ def enough_memory(doing: str) -> Iterator[None]:
     """Raise TrainingError, with what to do, when memory runs out inside; `doing` says what was being done."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
-        is_ours = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if not is_ours and "allocate memory" not in str(error):  # what PyTorch's CPU allocator says
+    except (MemoryError, RuntimeError, PluginError) as error:
+        cause = error.__cause__ if isinstance(error, PluginError) else error  # it ran out while a plugin built a model
+        is_ours = isinstance(cause, MemoryError | torch.OutOfMemoryError)
+        if not is_ours and "allocate memory" not in str(cause):  # what PyTorch's CPU allocator says
             raise
         raise TrainingError(
             f"{doing} takes more memory than there is. Halve training.batch_size and double "

@@ -3,11 +3,11 @@
 import dataclasses
 
 from tfs_core.config import config_from_mapping, resolved
-from tfs_core.config.schema import Choice, RunConfig
+from tfs_core.config.schema import Choice, RunConfig, is_local_model
 from tfs_core.contracts import LanguageModel
 from tfs_core.errors import ConfigError
 from tfs_core.registry import get_registry
-from tfs_core.training.components import build_model, is_local
+from tfs_core.training.components import build_model
 
 
 def with_model(config: RunConfig, name: str) -> RunConfig:
@@ -32,4 +32,4 @@ def check_mirror(before: Choice, now: Choice, model: LanguageModel) -> None:
 
 
 def _bare_name(choice: Choice) -> str:
-    return choice.name if is_local(choice) else get_registry().find("model", choice.name).component.name
+    return choice.name if is_local_model(choice.name) else get_registry().find("model", choice.name).component.name

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from tfs_core.config.schema import TrainingConfig
 from tfs_core.data.batches import Batches
+from tfs_core.data.stream_batches import TrainingBatches
 from tfs_core.errors import ConfigError
 
 
@@ -15,12 +16,13 @@ class Plan:
     warmup_steps: int
 
 
-def plan_run(config: TrainingConfig, batches: Batches) -> Plan:
+def plan_run(config: TrainingConfig, batches: TrainingBatches) -> Plan:
     """Return the plan of a run, which says in one way how long it is: the configuration has been checked.
 
     Raises ConfigError when the warm-up is longer than what epochs or tokens come to.
     """
     if config.num_epochs is not None:
+        assert isinstance(batches, Batches), "how long an epoch of a stream is nobody knows: it has been refused"
         total_steps = batches.steps_for_epochs(config.num_epochs)
     elif config.max_tokens is not None:
         total_steps = batches.steps_for_tokens(config.max_tokens)

@@ -1,17 +1,24 @@
 """From a configuration to everything that training needs, made in the order in which each needs the one before."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from tfs_core.config.schema import DataConfig, RunConfig
-from tfs_core.contracts import LanguageModel, Tokenizer
+from tfs_core.contracts import LanguageModel, SupportsStreaming, Tokenizer
 from tfs_core.data.batches import Batch, Batches
 from tfs_core.data.documents import TrainingText
 from tfs_core.data.network import is_offline_by_choice
 from tfs_core.data.prepare import PreparedData, build_source, build_tokenizer, prepare_tokens
+from tfs_core.data.stream_batches import TrainingBatches
 from tfs_core.errors import ConfigError
-from tfs_core.models import compute_context, parameter_dtype
+from tfs_core.models import parameter_dtype
+from tfs_core.training.batch_loss import batch_loss
+from tfs_core.training.capabilities import check_document_masks, save_memory
+from tfs_core.training.compilation import Compilation
 from tfs_core.training.components import build_model
 from tfs_core.training.compute import ParameterCounts, parameter_counts
 from tfs_core.training.machine import Machine, apply_machine, choose_machine
@@ -20,6 +27,7 @@ from tfs_core.training.mirror import check_mirror
 from tfs_core.training.plan import Plan, plan_run
 from tfs_core.training.random_state import random_state_kept
 from tfs_core.training.resume import Origin, check_fingerprints
+from tfs_core.training.streaming import check_for_stream, pin_version, stream_batches
 
 TIMED_FLOPS = 2e10
 """The size of the training step on which kernels are timed, where a row is not larger: enough to tell them apart."""
@@ -35,11 +43,13 @@ class Prepared:
     tokenizer: Tokenizer
     data: PreparedData
     fingerprints: dict[str, str]
-    batches: Batches
+    batches: TrainingBatches
+    trial_batches: Batches  # to try things on: the same, or of a stream those of its beginning
     plan: Plan
     model: LanguageModel
     parameters: ParameterCounts
     machine: Machine
+    compilation: Compilation
 
 
 @enough_memory("preparing the run")
@@ -62,6 +72,8 @@ def prepare(config: RunConfig, *, assets: Path, origin: Origin | None, report: R
             f"data.validation_fraction has no effect: the data set '{data_config.dataset.name}' has a validation split "
             "of its own. Leave it out."
         )
+    check_for_stream(config, source)
+    config = pin_version(config, source)
     fingerprints = compare(source=source.fingerprint())
     text = TrainingText(source, data_config.subset_size, data_config.validation_fraction)
     tokenizer = build_tokenizer(data_config.tokenizer, assets=assets, offline=is_offline_by_choice(), documents=text)
@@ -76,7 +88,7 @@ def prepare(config: RunConfig, *, assets: Path, origin: Origin | None, report: R
         progress=report,
     )
     fingerprints |= compare(tokens=data.folder.name)
-    batches = Batches(
+    trial_batches = Batches(
         data.train,
         batching=data_config.batching,
         max_length=data_config.max_length,
@@ -84,38 +96,53 @@ def prepare(config: RunConfig, *, assets: Path, origin: Origin | None, report: R
         accumulation=config.training.gradient_accumulation_steps,
         seed=config.seed,
         end_of_text_id=tokenizer.end_of_text_id,
+        document_masks=data_config.document_masks,
     )
+    streams = isinstance(source, SupportsStreaming)
+    batches = stream_batches(config, source, tokenizer, data) if streams else trial_batches
 
     model = build_model(config.model, vocab_size=tokenizer.vocab_size, seed=config.seed)
     if origin is not None:
         check_mirror(origin.config.model, config.model, model)
+    check_document_masks(model, config)
+    save_memory(model, config)
+    compilation = Compilation(model, config, origin, report)
+    first_batch = trial_batches.step(0)[0]
     machine = choose_machine(
         config.runtime,
         origin.state["machine"] if origin is not None else None,
-        training_step=lambda: _try_step(model, batches.step(0)[0]),
+        training_step=lambda: _try_step(model, first_batch, whole=compilation.in_force),
     )
     apply_machine(machine)
     model.to(device=machine.device, dtype=parameter_dtype(model.config))
+    compilation.try_out(first_batch, machine.device)
     return Prepared(
         config=config,
         tokenizer=tokenizer,
         data=data,
         fingerprints=fingerprints,
         batches=batches,
+        trial_batches=trial_batches,
         plan=plan_run(config.training, batches),
         model=model,
         parameters=parameter_counts(model),
-        machine=machine,
+        machine=replace(machine, compiled=compilation.in_force, how={**machine.how, **compilation.how}),
+        compilation=compilation,
     )
 
 
-def _try_step(model: LanguageModel, batch: Batch) -> None:
-    """Run forward and backward on a part of a batch, on the CPU, and leave nothing behind."""
+def _try_step(model: LanguageModel, batch: Batch, *, whole: bool) -> None:
+    """Run forward and backward on a part of a batch, on the CPU, and leave nothing behind.
+
+    On the whole of it where the loss is compiled: that is compiled for one shape.
+    """
     seq_len = batch.input_ids.shape[1]
-    rows = max(1, int(TIMED_FLOPS / (seq_len * model.flops_per_token(seq_len))))
+    if not whole:
+        rows = max(1, int(TIMED_FLOPS / (1 + seq_len * model.flops_per_token(seq_len))))
+        parts: dict[str, Any] = {name: it[:rows] for name, it in vars(batch).items() if isinstance(it, Tensor)}
+        batch = replace(batch, **parts)
     with random_state_kept():
-        with compute_context(model.config, "cpu"):
-            model.loss(batch.input_ids[:rows], batch.target_ids[:rows])
+        batch_loss(model, batch, "cpu")
         model.backward(1.0)
     for _, parameter in model.named_parameters():
         parameter.grad = None

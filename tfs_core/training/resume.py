@@ -158,7 +158,7 @@ def versions_now() -> dict[str, str]:
 
 def differences_of_machine(state: Mapping[str, Any], machine: Mapping[str, Any]) -> list[str]:
     """Return in words what differs from the machine and the torch that saved the checkpoint."""
-    before = {**state["versions"], **state["machine"]}
+    before = {"compiled": False, **state["versions"], **state["machine"]}
     now = {**versions_now(), **machine}
     return [f"{key} was {before.get(key)}, is {now[key]}" for key in now if before.get(key) != now[key]]
 

@@ -44,6 +44,7 @@ UNTIL_KNOWN: dict[str, Any] = {
     "device": None,
     "threads": None,
     "matmul": None,
+    "compiled": None,
     "machine": None,
     "forked_from": None,
     "summary": {"last_step": 0, "tokens": 0, "flops": 0.0, "best_validation": None},

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -12,8 +13,10 @@ from tfs_core.config import resolved, to_yaml
 from tfs_core.contracts import RunContext
 from tfs_core.data.batches import evaluation_batches
 from tfs_core.data.bigram import bigram_bits_per_byte
+from tfs_core.data.stream_batches import StreamBatches
 from tfs_core.durable import write_durably
 from tfs_core.training.checkpoint import CheckpointKeeper, restore_checkpoint
+from tfs_core.training.checkpoint_folder import checkpoint_step, list_checkpoints
 from tfs_core.training.components import build_loggers, build_optimizer, build_schedule, plugin_versions
 from tfs_core.training.logger import Loggers
 from tfs_core.training.memory import enough_memory
@@ -63,16 +66,17 @@ class Sitting:
             start_step=progress.step,
         )
         built, not_built = build_loggers(config, context)
-        loggers = Loggers(built, self._logger_failed)
+        loggers = Loggers(built, self._report_and_warn)
         self.trainer = trainer = self._trainer(optimizer, progress, loggers, stop)
         loggers.on_start()
         try:
             for message in not_built:
-                self._logger_failed(message)
+                self._report_and_warn(message)
             self._tell_how_it_starts()
             if self.origin is not None:
                 restore_random_state(self.origin.state["random_state"])
-            status = self._train_within_memory(trainer)
+            with self._data_at_hand(progress.step):
+                status = self._train_within_memory(trainer)
         except BaseException as error:
             status = "failed" if isinstance(error, Exception) else "stopped"
             trainer.tell(status, message=str(error) or type(error).__name__)
@@ -86,6 +90,20 @@ class Sitting:
     def _train_within_memory(self, trainer: Trainer) -> str:
         with enough_memory("a training step"):
             return trainer.train()
+
+    def _data_at_hand(self, step: int) -> AbstractContextManager[None]:
+        """Within it there are batches: of a stream they are spooled as training comes to them."""
+        batches = self.prepared.batches
+        if not isinstance(batches, StreamBatches):
+            return nullcontext()
+        folder = self.run_folder.folder
+        return batches.spooled(
+            folder / "shards",
+            step=step,
+            state=None if self.origin is None else self.origin.state,
+            needed_steps=lambda: [checkpoint_step(path) for path in list_checkpoints(folder / "checkpoints")],
+            report=self.report,
+        )
 
     def _trainer(
         self, optimizer: torch.optim.Optimizer, progress: Progress, loggers: Loggers, stop: StopSignal
@@ -122,6 +140,7 @@ class Sitting:
                 max_length=config.data.max_length,
                 batch_size=config.training.batch_size,
                 end_of_text_id=prepared.tokenizer.end_of_text_id,
+                document_masks=config.data.document_masks,
             ),
             byte_lengths=prepared.tokenizer.byte_lengths(),
             write_samples=lambda step: write_samples(
@@ -135,7 +154,12 @@ class Sitting:
 
     def _machine(self) -> dict[str, Any]:
         machine = self.prepared.machine
-        return {"device": machine.device, "threads": machine.threads, "matmul": machine.matmul}
+        return {
+            "device": machine.device,
+            "threads": machine.threads,
+            "matmul": machine.matmul,
+            "compiled": machine.compiled,
+        }
 
     def _info(self) -> dict[str, Any]:
         """Return what `run.json` says of the run as it starts."""
@@ -168,17 +192,27 @@ class Sitting:
     def _tell_how_it_starts(self) -> None:
         if self.origin is None:
             self.trainer.tell("started")
-            return
+        else:
+            self._tell_where_it_resumes(self.origin)
+        compilation = self.prepared.compilation
+        if compilation.failure is not None:
+            self._warn(compilation.failure)
+        compilation.report = self._report_and_warn  # it may yet fail, at a shape that has not come before
+
+    def _tell_where_it_resumes(self, origin: Origin) -> None:
         changed = {"changed": self.changed} if self.changed else {}
-        self.trainer.tell("resumed", checkpoint=self.origin.checkpoint.name, **changed)
-        for problem in self.origin.damaged:
+        self.trainer.tell("resumed", checkpoint=origin.checkpoint.name, **changed)
+        before, now = origin.run and origin.run.info.get("total_steps"), self.prepared.plan.total_steps
+        if before not in (None, now):
+            self.report(f"the run has {now} steps now, not {before}: from here on its schedule is that of {now} steps")
+        for problem in origin.damaged:
             self._warn(f"a newer checkpoint is passed over and put aside: {problem}")
-        if other := differences_of_machine(self.origin.state, self._machine()):
+        if other := differences_of_machine(origin.state, self._machine()):
             self._warn(f"the last bits may differ from those of a run that was never stopped: {'; '.join(other)}")
 
     def _warn(self, message: str) -> None:
         self.trainer.tell("warning", message=message)
 
-    def _logger_failed(self, message: str) -> None:
+    def _report_and_warn(self, message: str) -> None:
         self.report(message)  # for the logger that would have shown it may be this one
         self._warn(message)

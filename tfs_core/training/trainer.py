@@ -11,10 +11,11 @@ import torch
 
 from tfs_core.config.schema import TrainingConfig
 from tfs_core.contracts import LanguageModel, RunLogger, Schedule
-from tfs_core.data.batches import Batch, Batches
-from tfs_core.errors import TrainingError
-from tfs_core.models import compute_context
+from tfs_core.data.batches import Batch
+from tfs_core.data.stream_batches import TrainingBatches
+from tfs_core.errors import DataError, TrainingError
 from tfs_core.records import EventRecord, SampleRecord, StepRecord, ValidationRecord
+from tfs_core.training.batch_loss import batch_loss
 from tfs_core.training.checkpoint import CheckpointKeeper
 from tfs_core.training.evaluator import Evaluator
 from tfs_core.training.plan import Plan
@@ -56,7 +57,7 @@ class Trainer:
         optimizer: torch.optim.Optimizer,
         schedule: Schedule,
         device: str,
-        batches: Batches,
+        batches: TrainingBatches,
         validation_batches: Callable[[], Iterable[Batch]],
         byte_lengths: np.ndarray,
         write_samples: Callable[[int], Iterator[SampleRecord]],
@@ -94,16 +95,33 @@ class Trainer:
     def train(self) -> str:
         """Return how it ended: `finished`, or `stopped` by a signal, with a checkpoint to go on from.
 
-        Raises TrainingError when a loss or a gradient is not finite, or when a checkpoint cannot be saved.
+        Raises TrainingError when a loss or a gradient is not finite, or when a checkpoint cannot be saved, and
+        DataError when a stream breaks off, after a checkpoint was saved.
         """
         self.model.train()
         while not self._is_complete():
-            self.advance()
+            if self._data_is_here():
+                self.advance()
             if self.stop.received is not None and not self._is_complete():
                 if self._saved_step != self.progress.step:  # the signal came after this step's saving was decided
                     self._save(["signal"])
                 return "stopped"
         return "finished"
+
+    def _data_is_here(self) -> bool:
+        """Wait for the next step's data, of a stream; return False when a signal came before it."""
+        started_at = time.perf_counter()
+        try:
+            while not self.batches.ready(self.progress.step):
+                if self.stop.received is not None:
+                    return False
+                self.run_folder.heartbeat()
+        except DataError:
+            if self.progress.step > 0 and self._saved_step != self.progress.step:
+                self._save(["data"])
+            raise
+        self._unlogged_seconds += time.perf_counter() - started_at  # a stream that keeps training waiting slows it down
+        return True
 
     def advance(self) -> None:
         """Take one optimizer step, then validate and save if that is due."""
@@ -148,10 +166,7 @@ class Trainer:
         valid_targets = sum(part.valid_targets for part in parts)
         losses = []
         for part in parts:
-            input_ids = part.input_ids.to(self.device, non_blocking=True)  # [batch_size, seq_len]
-            target_ids = part.target_ids.to(self.device, non_blocking=True)  # [batch_size, seq_len]
-            with compute_context(self.model.config, self.device):
-                losses.append(self.model.loss(input_ids, target_ids).detach())  # []
+            losses.append(batch_loss(self.model, part, self.device).detach())  # []
             self.model.backward(1.0 / valid_targets)
         gradients = [parameter.grad for _, parameter in self._parameters if parameter.grad is not None]
         total_norm = torch.nn.utils.get_total_norm(gradients)  # []
@@ -288,7 +303,11 @@ class Trainer:
         """Save a checkpoint, durable together with all that the loggers wrote up to here."""
         self.progress.elapsed_seconds = self._elapsed_seconds()
         self.loggers.on_checkpoint(self.progress.step)
-        state = {"progress": vars(self.progress), "random_state": capture_random_state()}
+        state = {
+            "progress": vars(self.progress),
+            "random_state": capture_random_state(),
+            **self.batches.state(self.progress.step),
+        }
         folder = self.checkpoints.save(
             self.progress.step,
             model=self.model,

@@ -16,7 +16,7 @@ from tfs_core.testing.shape_comments import check_shape_comments
 PACKAGE = Path(tfs_custom.__file__).parent
 OPERATIONS = SimpleNamespace(**{name: getattr(ops, name) for name in ops.__all__})
 MODEL_SIZES = {"batch_size": 2, "seq_len": 5, "n_heads": 3, "d_head": 7, "d_model": 21, "d_ffn": 11, "vocab_size": 13}
-MODEL_SIZES |= {"max_seq_len": 17, "n_slots": 5}
+MODEL_SIZES |= {"max_seq_len": 17}
 PER_CALL = ("in_features", "out_features", "n_rows", "n_inner", "n_columns", "n_keys")
 
 

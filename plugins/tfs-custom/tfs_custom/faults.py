@@ -141,8 +141,8 @@ def overwrite(parameter: Tensor, gradient: Tensor) -> None:
 # 5. Seeing what must not be seen, standing where one does not stand
 
 
-def nothing_hidden(seq_len: int, device: torch.device) -> Tensor:
-    return torch.zeros(seq_len, seq_len, dtype=torch.bool, device=device)
+def everything_visible(seq_len: int, device: torch.device) -> Tensor:
+    return torch.ones(seq_len, seq_len, dtype=torch.bool, device=device)
 
 
 def positions_off_by_one(input_ids: Tensor) -> Tensor:
@@ -216,7 +216,7 @@ FAULTS: Mapping[str, Fault] = {
     ),
     "mask-forgotten": Fault(
         "Attention sees the future: the causal mask hides nothing.",
-        {"attention_forward": rewired(attention_forward, causal_mask=nothing_hidden)},
+        {"attention_forward": rewired(attention_forward, visible_positions=everything_visible)},
     ),
     "mask-too-weak": Fault(
         "Hidden scores are set to -30, not to -inf: a little of the future leaks through.",

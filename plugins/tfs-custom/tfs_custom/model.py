@@ -6,6 +6,7 @@
 
 Vaswani et al. (2017), "Attention Is All You Need", https://arxiv.org/abs/1706.03762
 Radford et al. (2019), "Language Models are Unsupervised Multitask Learners" (GPT-2): norms stand before each part.
+https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf
 
 `_forward` and `_block_forward` go from top to bottom. `_backward` and `_block_backward` are the same lines from bottom
 to top: each takes the gradient of what its forward line made, and gives the gradient of what that line was made of.

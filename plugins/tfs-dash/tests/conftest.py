@@ -2,13 +2,17 @@
 
 import json
 import shutil
-import threading
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+
+if TYPE_CHECKING:
+    from tfs_dash.serve import Server
 
 ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -99,29 +103,26 @@ def browser() -> Iterator[Any]:
         chrome.close()
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder of the user's cache, which is the test's own."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME", str(folder))
+    return folder
+
+
 @pytest.fixture
-def serve(assets: Path) -> Iterator[Callable[[], str]]:
-    """Return `serve()`, which starts the dashboard of the test's runs on this machine and returns its address."""
+def serve(assets: Path) -> Iterator[Callable[[], "Server"]]:
+    """Return `serve()`, which starts the dashboard of the test's runs as `tfs dash` does: behind the gate."""
     from tfs_dash import create_app
-    from waitress.server import create_server
+    from tfs_dash.serve import Server, listen
 
-    servers: list[tuple[Any, threading.Thread]] = []
-
-    def start() -> str:
-        server = create_server(create_app(assets).server, host="127.0.0.1", port=0, threads=8)
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-        servers.append((server, thread))
-        return f"http://127.0.0.1:{server.effective_port}"
-
-    yield start
-    for server, thread in servers:
-        server.close()
-        thread.join(timeout=5)
+    with ExitStack() as servers:
+        yield lambda: servers.enter_context(Server(create_app(assets), listen("127.0.0.1", 0), token="the-right-token"))
 
 
 class Watched:
-    """A page whose console errors and requests to other hosts are remembered."""
+    """A page whose console errors, what the content policy refused among them, and requests elsewhere are kept."""
 
     def __init__(self, page: Any, base: str) -> None:
         self.page, self.base = page, base
@@ -143,14 +144,16 @@ class Watched:
 
 
 @pytest.fixture
-def watch(browser: Any, serve: Callable[[], str]) -> Iterator[Callable[..., Watched]]:
+def watch(browser: Any, serve: Callable[[], "Server"]) -> Iterator[Callable[..., Watched]]:
     """Return `watch(**options)`: a page of the dashboard of the test's runs, options being the browser context's."""
     contexts = []
 
     def start(**options: Any) -> Watched:
+        server = serve()
         context = browser.new_context(viewport={"width": 1300, "height": 900}, **options)
         contexts.append(context)
-        return Watched(context.new_page(), serve())
+        assert context.request.get(server.url).ok  # the token leaves a cookie
+        return Watched(context.new_page(), server.url.partition("/?")[0])
 
     yield start
     for context in contexts:

@@ -1,10 +1,11 @@
 """Smoothing, thinning and averaging: what must hold for every curve."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
-from tfs_dash.analysis import inside, mean_and_spread, smooth, thin
+from tfs_dash.analysis import PIECE, inside, mean_and_spread, smooth, thin
 
 values = st.lists(st.floats(-100, 100), min_size=1, max_size=200).map(np.array)
 weights = st.floats(0.01, 0.999)
@@ -28,6 +29,12 @@ def smoothed_one_by_one(y: np.ndarray, weight: float, steps: np.ndarray) -> np.n
 def test_smoothing_in_blocks_is_the_recurrence(y: np.ndarray, weight: float, every: int) -> None:
     steps = np.cumsum(np.ones(len(y)) * every)
     assert_allclose(smooth(y, weight, steps), smoothed_one_by_one(y, weight, steps), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("weight", [0.5, 0.99, 0.999])
+def test_smoothing_goes_on_from_piece_to_piece(weight: float) -> None:
+    y = np.random.default_rng(0).standard_normal(2 * PIECE + 7)
+    assert_allclose(smooth(y, weight), smoothed_one_by_one(y, weight, np.arange(len(y))), rtol=1e-9, atol=1e-9)
 
 
 @given(values, weights)

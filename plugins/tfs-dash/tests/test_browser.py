@@ -181,6 +181,8 @@ def test_finished_page_is_sent_nothing(three_runs: None, watch: Watch) -> None:
     page.wait_for_timeout(3500)
     assert 2 <= len(answers) <= 5
     assert all(answer.status == 204 for answer in answers)
+    names_and_values = [[*answer.all_headers().items()] for answer in answers]
+    assert all(sum(len(f"{name}: {value}\r\n") for name, value in headers) < 270 for headers in names_and_values)
 
 
 def test_theme_button_makes_charts_dark_and_is_remembered(three_runs: None, watch: Watch) -> None:

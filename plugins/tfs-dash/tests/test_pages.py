@@ -14,6 +14,7 @@ from tfs_dash.configurations import compare
 from tfs_dash.exports import curves_as_csv
 from tfs_dash.figures.style import GRAPH_CONFIG
 from tfs_dash.notebook import run_data
+from tfs_dash.pages import runs
 from tfs_dash.redact import HIDDEN, is_secret, public_text, without_secrets
 from tfs_dash.sounds import at_step, prompts, samples_of, what_losses_sound_like
 from tfs_dash.store import RunData, RunStore, last_lines
@@ -293,3 +294,23 @@ def test_report_is_one_file_that_asks_nobody_and_tells_no_secret(make_run: MakeR
     assert ours.count("Plotly.newPlot") == 6
     assert GRAPH_CONFIG["plotlyServerURL"] == ""  # Plotly takes it out of what it is given
     assert ours.count('"showSendToCloud": false') == 6
+
+
+def test_runs_are_grouped_by_each_of_their_tags_the_best_group_first(make_run: MakeRun, assets: Path) -> None:
+    make_run("a", [4.0] * 20, info={"tags": ["wide", "night"]})
+    make_run("b", [3.0] * 20, info={"tags": ["wide"]})
+    make_run("c", [3.2] * 20)
+    store = RunStore(assets)
+    store.index.refresh()
+    text = text_of(runs.groups([], View(group="tag"), store))
+    assert text.index('"(none)"') < text.index('"wide"') < text.index('"night"')
+    assert "3.5000 ± 0.7071" in text
+
+
+def test_group_links_to_its_runs_side_by_side(make_run: MakeRun, assets: Path) -> None:
+    for name in ("a", "b", "c"):
+        make_run(name, info={"group": "one" if name != "c" else "two"})
+    store = RunStore(assets)
+    store.index.refresh()
+    links = [part.href for part in runs.groups([], View(group="group"), store)._traverse() if hasattr(part, "href")]
+    assert sorted(links) == ["/compare?runs=b,a&seeds=mean", "/compare?runs=c&seeds=mean"]

@@ -11,6 +11,7 @@ import time
 import types
 import webbrowser
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -118,6 +119,14 @@ def test_path_out_of_the_assets_is_not_followed(server: Server) -> None:
 
     assert status == 404
     assert "root:" not in text
+
+
+def test_connections_that_say_nothing_lock_nobody_out(server: Server) -> None:
+    with ExitStack() as idle:
+        for position in range(150):
+            connection = idle.enter_context(socket.create_connection(("127.0.0.1", port_of(server)), timeout=10))
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: 127" if position % 2 else b"")
+        assert ask(server, "/", Cookie=cookie(server))[0] == 200
 
 
 def test_huge_body_is_cut_off(server: Server) -> None:

@@ -12,6 +12,9 @@ import numpy as np
 POINTS = 2000
 """About how many points of a curve are drawn: two for each pixel column of a wide chart."""
 
+PIECE = 1 << 15
+"""How many values are smoothed at a time."""
+
 
 def smooth(values: np.ndarray, weight: float, steps: np.ndarray | None = None) -> np.ndarray:
     """Return the debiased exponential moving average; what is not finite stays NaN and counts for nothing.
@@ -29,9 +32,10 @@ def smooth(values: np.ndarray, weight: float, steps: np.ndarray | None = None) -
         return np.where(np.isfinite(values), values, np.nan)
     known = np.isfinite(values)
     steps = np.arange(len(values)) if steps is None else steps
-    gaps = np.diff(steps, prepend=2 * steps[0] - steps[min(1, len(steps) - 1)])  # the first as the second
-    if known.all() and (gaps == gaps[0]).all() and gaps[0] > 0:
-        return _smooth_evenly(values, weight ** gaps[0])
+    first_gap = steps[1] - steps[0] if len(steps) > 1 else 1.0
+    if known.all() and first_gap > 0 and (steps[1:] - steps[:-1] == first_gap).all():
+        return _smooth_evenly(values, weight**first_gap)
+    gaps = np.diff(steps, prepend=steps[0] - first_gap)
     kept = weight ** np.maximum(gaps, 0)
     kept[0] = 0.0  # nothing is before the first
     given = np.where(known, 1.0 - weight ** np.maximum(gaps, 1), 0.0)
@@ -48,14 +52,24 @@ def smooth(values: np.ndarray, weight: float, steps: np.ndarray | None = None) -
 
 
 def _smooth_evenly(values: np.ndarray, kept: float) -> np.ndarray:
-    """Return the same where every value keeps as much of the past: the sum of the weights is then a formula."""
-    total, distance = values * (1.0 - kept), 1
+    """Return the same where every value keeps as much of the past: the sum of the weights is then a formula.
+
+    A piece at a time, which stays in the processor's cache: a piece takes in what the one before has gathered at its
+    end, as much of it as is left at each place.
+    """
+    total, gathered = np.empty(len(values)), 0.0
+    left = kept ** np.arange(1.0, min(len(values), PIECE) + 1)
+    for start in range(0, len(values), PIECE):
+        piece = values[start : start + PIECE] * (1.0 - kept)
+        distance, past = 1, kept
+        while distance < len(piece) and past > 1e-20:
+            piece[distance:] += past * piece[:-distance]
+            distance, past = 2 * distance, past * past
+        piece += gathered * left[: len(piece)]
+        total[start : start + PIECE] = piece
+        gathered = piece[-1]
     begin = int(min(len(values), np.ceil(-40 / np.log(kept)))) if kept > 0 else 1  # later the sum is 1
-    norm = 1.0 - kept ** np.arange(1.0, begin + 1)
-    while distance < len(values) and kept > 1e-20:
-        total[distance:] += kept * total[:-distance]
-        kept, distance = kept * kept, 2 * distance
-    total[:begin] /= norm
+    total[:begin] /= 1.0 - kept ** np.arange(1.0, begin + 1)
     return total
 
 

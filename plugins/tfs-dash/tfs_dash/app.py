@@ -18,13 +18,13 @@ import dash
 import dash_mantine_components as dmc
 from dash import ALL, MATCH, ClientsideFunction, Input, Output, State, dcc, html, no_update
 
-from tfs_dash import exports
+from tfs_dash.column_cache import users_cache
 from tfs_dash.curves import Window
 from tfs_dash.figures.style import TEMPLATES, empty_figure, encoded
 from tfs_dash.pages import compare, compute, config, health, runs, samples
 from tfs_dash.parts import Component, empty
 from tfs_dash.store import RunData, RunStore
-from tfs_dash.view import MAX_RUNS, NEWEST, chosen_runs, parse_view
+from tfs_dash.view import DEFAULT, MAX_RUNS, NEWEST, chosen_runs, parse_view
 
 PAGES = (runs, compare, compute, health, config, samples)
 
@@ -41,12 +41,12 @@ GRID = {"type": "grid", "name": ALL}
 
 
 def create_app(assets: str | Path = "assets") -> dash.Dash:
-    """Return the dashboard of the runs in an assets folder. It reads files and writes none.
+    """Return the dashboard of the runs in an assets folder. It reads files, and writes to the user's cache alone.
 
     The app alone lets everyone in who can reach it: `tfs_dash.launch` puts the gate before it.
     """
-    store = RunStore(Path(assets))
-    threading.Thread(target=store.read_ahead, args=(NEWEST,), daemon=True).start()
+    store = RunStore(Path(assets), cache=users_cache())
+    threading.Thread(target=_look_ahead, args=(store,), daemon=True).start()
     app = dash.Dash(
         "tfs_dash",
         title="tfs",
@@ -62,6 +62,13 @@ def create_app(assets: str | Path = "assets") -> dash.Dash:
     _register_server_callbacks(app, store)
     _register_browser_callbacks(app)
     return app
+
+
+def _look_ahead(store: RunStore) -> None:
+    """Draw the first chart while the browser still loads the page: what was read and smoothed for it is then there."""
+    store.index.refresh()
+    runs, _ = chosen_runs(DEFAULT, store)
+    CHARTS["loss"](runs, DEFAULT)
 
 
 def _shell(store: RunStore) -> Component:
@@ -213,6 +220,8 @@ def _register_server_callbacks(app: dash.Dash, store: RunStore) -> None:
     )
     def export(csv: int | None, report: int | None, query: str | None) -> tuple[Any, str]:
         """Hand out a file of what is chosen."""
+        from tfs_dash import exports  # here: it takes time to load, and few pages are exported
+
         del csv, report
         view = parse_view(query)
         found, _ = chosen_runs(view, store)

@@ -95,7 +95,7 @@ def _crossings(curves: dict[str, compute.Curve]) -> list[str]:
         assert common is not None
         at_end = [compute.loss_at(curves[name], common[1]) or np.inf for name in (a, b)]
         ahead, behind = (a, b) if at_end[0] < at_end[1] else (b, a)
-        more = f" (the {len(places)}th time they cross)" if len(places) > 3 else ""
+        more = f" (they cross {len(places)} times)" if len(places) > 3 else ""
         found.append((places[-1], f"{ahead} overtakes {behind} at {units.flops(places[-1])} and stays ahead{more}."))
     found.sort()
     left = len(found) - MOST_CROSSINGS

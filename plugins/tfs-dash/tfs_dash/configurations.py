@@ -35,11 +35,11 @@ def compare(runs: Sequence[RunData]) -> list[Row]:
 
 def _facts(run: RunData) -> dict[str, str]:
     facts = {f"({name})": _text(run.info.get(name)) for name in FACTS if run.info.get(name) is not None}
-    for name, number in (run.info.get("parameters") or {}).items():
+    for name, number in run.info["parameters"].items():
         facts[f"(parameters, {str(name).replace('_', ' ')})"] = _text(number)
-    for name, version in (run.info.get("versions") or {}).items():
+    for name, version in run.info["versions"].items():
         facts[f"(version of {name})"] = str(version)
-    commit = (run.info.get("git") or {}).get("commit")
+    commit = run.info["git"].get("commit")
     return facts | ({"(git commit)": str(commit)[:12]} if commit else {})
 
 

@@ -70,7 +70,7 @@ def export_report(runs: Sequence[Run | RunData | str | Path], path: str | Path, 
 
     found = [run_data(run, position=position) for position, run in enumerate(runs)]
     path = Path(path)
-    write_durably(path, report_html(found, view or View()).encode())
+    write_durably(path, report_html(found, view or View()).encode("utf-8", "replace"))
     return path
 
 

@@ -1,7 +1,8 @@
 """One log file as columns of numbers that grow: read once, then only what was added.
 
 Only the columns that were asked for are decoded, and a column that is asked for later is read for the lines so far:
-a chart of a million steps needs two of ten. A line that is no JSON object is damage: skipped, and counted.
+a chart of a million steps needs two of ten. A line that is no JSON object is damage: skipped, and counted. The columns
+of a long log are kept on the disk for the next start (column_cache.py).
 """
 
 import os
@@ -14,8 +15,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from tfs_dash.column_cache import ColumnCache, Extent, extent_of
+
 BLOCK_BYTES = 4 << 20
 """How much of a file is in memory at a time."""
+
+WORTH_KEEPING_BYTES = 8 << 20
+"""A log that is shorter is decoded as fast as its columns would be found."""
 
 HEAD_BYTES = 256
 """The beginning of a file, by which a file that was replaced without a change of size or inode is recognized."""
@@ -24,8 +30,9 @@ HEAD_BYTES = 256
 class LogColumns:
     """The columns of a `.jsonl` file, float64, NaN for null and for what is no number. Not safe for two threads."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, cache: ColumnCache | None = None) -> None:
         self.path = path
+        self.cache = cache
         self._start_over()
 
     def _start_over(self) -> None:
@@ -35,6 +42,7 @@ class LogColumns:
         self._inode = -1
         self._head = b""
         self._columns: dict[str, np.ndarray] = {}
+        self._kept: dict[str, Extent] = {}  # how far each column is in the cache
 
     @property
     def n_bytes(self) -> int:
@@ -49,9 +57,12 @@ class LogColumns:
         try:
             with self.path.open("rb") as file:
                 self._start_over_if_replaced(file.fileno())
-                if new := [name for name in dict.fromkeys(names) if name not in self._columns]:
+                new = [name for name in dict.fromkeys(names) if name not in self._columns]
+                if self.cache and (new or self._is_far_ahead_of_the_cache()):
+                    self._read_and_keep(file.fileno(), new, self.cache)
+                else:
                     self._read_again(file.fileno(), new)
-                self._read_on(file.fileno())
+                    self._read_on(file.fileno())
         except FileNotFoundError:
             self._start_over()
         return {name: self._columns.get(name, np.empty(0))[: self.rows] for name in names}
@@ -63,8 +74,44 @@ class LogColumns:
             self._start_over()
         self._inode = state.st_ino
 
+    def _is_far_ahead_of_the_cache(self) -> bool:
+        return any(self.offset > 1.25 * extent.offset for extent in self._kept.values())
+
+    def _read_and_keep(self, descriptor: int, new: list[str], cache: ColumnCache) -> None:
+        """Read what is in the cache from there and the rest from the log; then keep all that the cache lacks."""
+        state = os.fstat(descriptor)
+        if state.st_size < WORTH_KEEPING_BYTES:
+            self._read_again(descriptor, new)
+            self._read_on(descriptor)
+            return
+        with cache.decoding(self.path):
+            self._read_again(descriptor, [name for name in new if not self._take(descriptor, name, cache)])
+            self._read_on(descriptor)
+            extent = extent_of(descriptor, state, offset=self.offset, rows=self.rows, bad_lines=self.bad_lines)
+            if self._columns.keys() - self._kept or self._is_far_ahead_of_the_cache():
+                for name, column in self._columns.items():  # all: columns that end at one place are of use together
+                    cache.keep(self.path, extent, name, column[: self.rows])
+                    self._kept[name] = extent
+                cache.shrink()
+
+    def _take(self, descriptor: int, name: str, cache: ColumnCache) -> bool:
+        """Take a column from the cache, if it is as long as those that are here; the first one says how long."""
+        found = cache.load(self.path, descriptor, name)
+        if found is None:
+            return False
+        extent, values = found
+        if not self._columns:
+            self.rows, self.bad_lines, self.offset = extent.rows, extent.bad_lines, extent.offset
+            self._head = _read_at(descriptor, 0, min(HEAD_BYTES, self.offset))
+        if (extent.rows, extent.offset) != (self.rows, self.offset):
+            return False
+        self._columns[name], self._kept[name] = values, extent
+        return True
+
     def _read_again(self, descriptor: int, new: list[str]) -> None:
         """Add columns for the lines that were read already."""
+        if not new:
+            return
         rows, bad, offset = self.rows, self.bad_lines, self.offset
         for name in new:
             self._columns[name] = np.empty(max(rows, 1))
@@ -72,9 +119,9 @@ class LogColumns:
             self.rows = self.bad_lines = self.offset = 0
             self._append(descriptor, new, end=offset)
             if (self.rows, self.bad_lines) != (rows, bad):  # it changed under our hands: all columns must agree
-                known = list(self._columns)
+                known, inode = list(self._columns), self._inode
                 self._start_over()
-                self._columns = {name: np.empty(1) for name in known}
+                self._columns, self._inode = {name: np.empty(1) for name in known}, inode
 
     def _read_on(self, descriptor: int) -> None:
         self._append(descriptor, list(self._columns), end=os.fstat(descriptor).st_size)
@@ -135,13 +182,13 @@ def _decode(decoder: Any, block: bytes) -> tuple[list[Any], int]:
     """Return the block's lines decoded, and how many held no JSON object."""
     try:
         return decoder.decode_lines(block), 0
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     lines, bad = [], 0
     for line in block.splitlines():
         try:
             lines.append(decoder.decode(line))
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             bad += 1
     return lines, bad
 

@@ -12,6 +12,7 @@ from tfs_core.runs import Run, read_run
 from tfs_dash.figures.compute import flops_figure
 from tfs_dash.figures.loss import loss_figure
 from tfs_dash.figures.style import TEMPLATES
+from tfs_dash.run_info import well_formed
 from tfs_dash.store import Columns, RunData, RunStore
 from tfs_dash.view import View
 
@@ -54,7 +55,7 @@ def _from_log(log: "TrainingRun", *, name: str | None, position: int) -> RunData
     return RunData(
         name=name or log.experiment_name,
         position=position,
-        info=info,
+        info=well_formed(info),
         status="finished" if log.finished_at else "stopped",
         read=read,
         read_config=lambda: config,
@@ -101,7 +102,7 @@ def estimate_model_params(model: Any, vocab_size: int | None = None) -> int:
     with the size of the vocabulary; the registered model is built for it, without memory where it allows that.
     """
     if not isinstance(model, Mapping):
-        counted = (run_data(model).info.get("parameters") or {}).get("total")
+        counted = run_data(model).info["parameters"].get("total")
         if counted is None:
             raise CheckpointError(f"{model!r} does not say how many parameters it has: give the model's configuration")
         return int(counted)

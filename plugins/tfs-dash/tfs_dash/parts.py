@@ -144,7 +144,7 @@ def nothing_chosen(store: RunStore) -> Component:
         "No runs yet",
         ["Train a small transformer in about two minutes: ", html.Code("make demo")],
         ["or: ", html.Code("tfs run --config configs/quickstart.yaml")],
-        "It appears here by itself. Looked for in: the folder runs of the assets folder (--assets or TFS_ASSETS).",
+        "It appears here by itself, if it is in the assets folder that this dashboard shows (--assets or TFS_ASSETS).",
     )
 
 

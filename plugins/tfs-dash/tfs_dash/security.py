@@ -38,6 +38,14 @@ MAX_BODY_BYTES = 2 * 2**20
 LIBRARY_PATHS = ("/_dash-component-suites/", "/assets/")
 """Code and styles that are the same for everyone: a browser may keep them. Everything else is the user's data."""
 
+DATA_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+"""For what is posted for, which is never a page: few, since a page asks every second whether there is something new."""
+
 _HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[^\s:/@?#\[\]\\]+)(?::(?P<port>\d{1,5}))?")
 
 
@@ -137,7 +145,7 @@ class Gate:
         return time.monotonic() < self._tickets.pop(ticket, 0.0)  # pop: of two who come at once, one gets in
 
     def _with_security_headers(self, headers: list[tuple[str, str]], path: str) -> list[tuple[str, str]]:
-        ours = dict(self._headers)
+        ours = dict(DATA_HEADERS if path == UPDATE_PATH else self._headers)
         if path.startswith(LIBRARY_PATHS):
             theirs = next((value for name, value in headers if name.lower() == "cache-control"), "no-cache")
             ours["Cache-Control"] = "private, " + theirs.replace("public, ", "")

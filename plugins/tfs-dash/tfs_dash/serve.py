@@ -16,15 +16,20 @@ from urllib.parse import urlsplit
 
 from tfs_core.errors import TfsError, UsageError
 from tfs_core.runs import assets_folder
+from tfs_dash import read_ahead
 from tfs_dash.security import LOCAL_NAMES, MAX_BODY_BYTES, protect
 from tfs_dash.tunnel import MAX_HOURS, Tunnel, is_reachable, parse_target
 
 if TYPE_CHECKING:
+    from subprocess import Popen
+
     from dash import Dash
 
 PORT = 7860
 HOST = "127.0.0.1"
 THREADS = 8
+CONNECTIONS = 1000
+"""Open at a time, and those that say nothing cost no thread: who opens a hundred and waits must not lock others out."""
 
 Report = Callable[[str], None]
 
@@ -73,8 +78,19 @@ class Server:
     `url` and, while it is shared, `shared_url` have the token in them: whoever has one sees everything.
     """
 
-    def __init__(self, app: "Dash", listener: socket.socket, *, token: str | None, names: Iterable[str] = ()) -> None:
-        """Serve a finished app on a socket that listens, for requests that name this machine or one of `names`."""
+    def __init__(
+        self,
+        app: "Dash",
+        listener: socket.socket,
+        *,
+        token: str | None,
+        names: Iterable[str] = (),
+        reader: "Popen[bytes] | None" = None,
+    ) -> None:
+        """Serve a finished app on a socket that listens, for requests that name this machine or one of `names`.
+
+        `reader` is what `read_ahead.start` returned: it ends with the server.
+        """
         from waitress.server import create_server
 
         address, port = listener.getsockname()[:2]
@@ -91,6 +107,7 @@ class Server:
             map=self._sockets,
             sockets=[listener],
             threads=THREADS,
+            connection_limit=CONNECTIONS,
             ident=None,
             max_request_body_size=MAX_BODY_BYTES,
             max_request_header_size=64 * 2**10,
@@ -101,6 +118,7 @@ class Server:
         self._thread = threading.Thread(target=self._answer, daemon=True, name="dashboard")
         self._thread.start()
         self._tunnel: Tunnel | None = None
+        self._reader = reader
         self.shared_url: str | None = None
 
     @property
@@ -173,6 +191,8 @@ class Server:
     def stop(self) -> None:
         """End the tunnel, then the server."""
         self.stop_sharing()
+        if self._reader is not None:
+            read_ahead.end(self._reader)
         self._stopping.set()
         self._thread.join(timeout=5)
 
@@ -216,14 +236,16 @@ def serve(
     if not with_token and not is_loopback(host):
         raise UsageError(f"--no-token is for this machine alone: others reach --host {host}, so they need the token")
     listener = listen(host, port)
+    reader = read_ahead.start(assets)
     try:
         from tfs_dash.app import create_app
 
         app = create_app(assets)
     except BaseException:
         listener.close()
+        read_ahead.end(reader)
         raise
-    return Server(app, listener, token=secrets.token_urlsafe(32) if with_token else None, names=names)
+    return Server(app, listener, token=secrets.token_urlsafe(32) if with_token else None, names=names, reader=reader)
 
 
 def launch(

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ import numpy as np
 import yaml
 
 from tfs_core.runs import Run, parse_line, read_run, run_folders
+from tfs_dash.column_cache import ColumnCache
 from tfs_dash.log_columns import LogColumns
+from tfs_dash.run_info import well_formed
 
 Columns = dict[str, np.ndarray]
 
@@ -83,7 +85,7 @@ class RunIndex:
             if before is not None and before[0] == stamp:
                 known[folder.name] = before
             elif (run := read_run(folder)) is not None:
-                known[folder.name] = (stamp, run)
+                known[folder.name] = (stamp, replace(run, info=well_formed(run.info)))
         statuses = [run.status for _, run in known.values() if run.info.get("status") == "running"]
         stamp = (sorted((name, entry[0]) for name, entry in known.items()), statuses)
         if stamp != self._stamp:
@@ -106,9 +108,11 @@ class RunIndex:
 class RunStore:
     """The runs and their logs. Safe for several threads."""
 
-    def __init__(self, assets: Path, *, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, assets: Path, *, max_bytes: int = MAX_BYTES, cache: ColumnCache | None = None) -> None:
+        """Look at the runs of `assets`; `cache` keeps what is read of long logs for the next start."""
         self.index = RunIndex(assets)
         self.max_bytes = max_bytes
+        self.cache = cache
         self._lock = threading.Lock()
         self._logs: OrderedDict[tuple[str, str], tuple[threading.Lock, LogColumns]] = OrderedDict()
         self._lines: dict[tuple[str, str], tuple[object, list[dict[str, Any]]]] = {}
@@ -128,11 +132,11 @@ class RunStore:
         found = self.index.find(name)
         return None if found is None else self._data(*found)
 
-    def _data(self, position: int, run: Run) -> RunData:
-        return self.data_of(run, position=position)
-
     def data_of(self, run: Run, *, position: int, name: str | None = None) -> RunData:
         """Return a run whose folder may be anywhere, under a name of one's own."""
+        return self._data(position, replace(run, info=well_formed(run.info)), name)
+
+    def _data(self, position: int, run: Run, name: str | None = None) -> RunData:
         return RunData(
             name=name or run.name,
             position=position,
@@ -156,7 +160,7 @@ class RunStore:
             return {name: np.empty(0) for name in names}
         key = (str(run.folder), log)
         with self._lock:
-            lock, columns = self._logs.setdefault(key, (threading.Lock(), LogColumns(path)))
+            lock, columns = self._logs.setdefault(key, (threading.Lock(), LogColumns(path, self.cache)))
             self._logs.move_to_end(key)
         with lock:
             result = columns.read(names)
@@ -192,9 +196,22 @@ class RunStore:
         try:
             text = (run.folder / "config.yaml").read_text(encoding="utf-8")
             config = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        except (OSError, ValueError, yaml.YAMLError):
+        except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError):
             return {}
-        return config if isinstance(config, dict) else {}
+        return config if isinstance(config, dict) and _is_of_a_run(config) else {}
+
+
+def _is_of_a_run(config: dict[str, Any], *, most_values: int = 20_000, deepest: int = 20) -> bool:
+    """Say whether a configuration may be one: aliases make YAML that has no end, or a billion values in ten lines."""
+    values, left = 0, [(0, config)]
+    while left and values < most_values:
+        depth, value = left.pop()
+        values += 1
+        inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        if depth > deepest:
+            return False
+        left += [(depth + 1, item) for item in inside]
+    return not left
 
 
 def last_lines(path: Path | None, *, tail_bytes: int = 32768) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from tfs_dash.analysis import smooth
 from tfs_dash.curves import compute_curve
+from tfs_dash.run_info import number
 from tfs_dash.store import RunData
 from tfs_dash.view import View
 
@@ -39,17 +40,17 @@ def summarize(run: RunData) -> Summary:
     known = np.flatnonzero(np.isfinite(validation["loss"]))  # a first validation that is NaN is no best one
     best = known[validation["loss"][known].argmin()] if len(known) else None
     bits = validation["bits_per_byte"][np.isfinite(validation["bits_per_byte"])]
-    speeds = [row["tokens_per_second"] for row in run.read_tail("metrics") if row.get("tokens_per_second") is not None]
+    speeds = [speed for row in run.read_tail("metrics") if (speed := number(row.get("tokens_per_second"))) is not None]
     recent = run.training("loss")["loss"][-1000:]
     smoothed = smooth(recent[np.isfinite(recent)], 0.98)
     return Summary(
         name=run.name,
         status=run.status,
-        parameters=(run.info.get("parameters") or {}).get("total"),
-        steps=last.get("step"),
-        tokens=last.get("tokens"),
-        flops=last.get("flops"),
-        seconds=last.get("elapsed_seconds"),
+        parameters=run.info["parameters"].get("total"),
+        steps=number(last.get("step")),
+        tokens=number(last.get("tokens")),
+        flops=number(last.get("flops")),
+        seconds=number(last.get("elapsed_seconds")),
         best_loss=None if best is None else float(validation["loss"][best]),
         best_step=None if best is None else int(validation["step"][best]),
         last_loss=float(validation["loss"][known[-1]]) if len(known) else None,
@@ -80,10 +81,7 @@ def grid_rows(runs: Sequence[RunData]) -> list[dict[str, Any]]:
     rows = []
     for run in reversed(runs):
         info = run.info
-        summary = info.get("summary") or {}
-        best = summary.get("best_validation") or {}
-        total = info.get("total_steps")
-        step = summary.get("last_step")
+        total, step = info["total_steps"], info["summary"]["last_step"]
         rows.append(
             {
                 "name": run.name,
@@ -91,16 +89,16 @@ def grid_rows(runs: Sequence[RunData]) -> list[dict[str, Any]]:
                 "model": info.get("model"),
                 "experiment": info.get("experiment_name"),
                 "group": info.get("group"),
-                "tags": ", ".join(map(str, info.get("tags") or [])),
+                "tags": ", ".join(info["tags"]),
                 "seed": info.get("seed"),
-                "parameters": (info.get("parameters") or {}).get("total"),
+                "parameters": info["parameters"].get("total"),
                 "step": step,
-                "progress": round(100 * step / total) if step is not None and total else None,
-                "best_loss": best.get("loss"),
-                "last_loss": _last(run, "validation").get("loss"),
-                "training_loss": _last(run, "metrics").get("loss"),
-                "tokens": summary.get("tokens"),
-                "flops": summary.get("flops"),
+                "progress": round(100 * step / total) if step is not None and total and total >= 1 else None,
+                "best_loss": info["summary"]["best_validation"]["loss"],
+                "last_loss": number(_last(run, "validation").get("loss")),
+                "training_loss": number(_last(run, "metrics").get("loss")),
+                "tokens": info["summary"]["tokens"],
+                "flops": info["summary"]["flops"],
                 "started": _minute(info.get("started_at")),
             }
         )

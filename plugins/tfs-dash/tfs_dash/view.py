@@ -29,9 +29,13 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "second": ("none", "perplexity"),
     "rows": ("different", "all"),
     "axes": ("x", "xy", "none"),
-    "group": ("none", "group", "experiment", "model", "status"),
+    "group": ("none", "group", "tag", "model", "experiment", "status"),
 }
 """The words that a part of an address may have; the first is the default."""
+
+
+LARGEST = {"smooth": 0.999, "budget": 60.0}
+"""What a number may be at most: smoothing that never forgets shows nothing, and 10**60 FLOPs is more than any run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +67,11 @@ def parse_view(query: str | None) -> View:
     """Return the view that an address asks for; what it says wrongly is as if it did not say it."""
     found: dict[str, object] = {}
     kinds = {field.name: field.type for field in fields(View)}
-    for name, text in parse_qsl((query or "").lstrip("?"), max_num_fields=64, keep_blank_values=True):
+    try:
+        given = parse_qsl((query or "").lstrip("?"), max_num_fields=64, keep_blank_values=True)
+    except ValueError:  # more fields than there are
+        given = []
+    for name, text in given:
         if name == "runs":
             found[name] = tuple(dict.fromkeys(run for run in text.split(",") if run))[:MAX_RUNS]
         elif name in CHOICES:
@@ -72,7 +80,7 @@ def parse_view(query: str | None) -> View:
         elif kinds.get(name) in (float, int):
             number = _number(text)
             if number is not None:
-                found[name] = min(number, 0.999) if name == "smooth" else kinds[name](number)  # type: ignore[operator]
+                found[name] = min(kinds[name](number), LARGEST.get(name, number))  # type: ignore[operator]
         elif name in kinds:
             found[name] = text[:500]
     return View(**found)  # type: ignore[arg-type]

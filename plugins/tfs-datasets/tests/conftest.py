@@ -68,7 +68,7 @@ def run_python(arguments: Sequence[str], folder: Path, endpoint: str, environmen
     own |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(folder / "home"), "TFS_ASSETS": str(folder / "assets")}
     started_at = time.monotonic()
     ended = subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=own | environment, capture_output=True, text=True, timeout=120
+        [sys.executable, *arguments], cwd=folder, env=own | environment, capture_output=True, text=True, timeout=600
     )
     return Said(ended.stdout, ended.stderr, ended.returncode, time.monotonic() - started_at)
 

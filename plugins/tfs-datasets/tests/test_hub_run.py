@@ -95,6 +95,18 @@ def test_configuration_of_the_readme_is_tried_unchanged(stories: Any, tfs: Any, 
     assert "2 of 2 files to come" in said.errors
 
 
+def test_configuration_of_the_readme_runs_unchanged_but_for_its_length(stories: Any, tfs: Any, tmp_path: Path) -> None:
+    vocabulary = stories.folder / "models" / "openai-community" / "gpt2" / "tokenizer.json"
+    vocabulary.parent.mkdir(parents=True)
+    vocabulary.write_text(vocabulary_of_gpt2s_size(), encoding="utf-8", newline="\n")
+    (tmp_path / "tinystories.yaml").write_text(CONFIGURATION, encoding="utf-8")
+    said = tfs("run", "--config", "tinystories.yaml", "--set", "training.max_steps=1", endpoint=stories.url)
+    assert said.exit_code == 0, said.errors
+    run = json.loads((tmp_path / "assets" / "runs" / "tinystories_torch" / "run.json").read_text(encoding="utf-8"))
+    assert run["status"] == "finished"
+    assert run["summary"]["last_step"] == 1
+
+
 def test_run_resumes_when_the_hub_is_gone(stories: Any, tfs: Any, tmp_path: Path, nowhere: str) -> None:
     (tmp_path / "tinystories.yaml").write_text(CONFIGURATION, encoding="utf-8")
     said = tfs("run", "--config", "tinystories.yaml", *settings(**SMALL), endpoint=stories.url)

@@ -46,6 +46,14 @@ def test_survey_finds_duplicates_and_overlap() -> None:
     assert (found.overlap, found.validation_compared) == (1, 2)
 
 
+def test_survey_finds_parts_of_documents_that_are_shared() -> None:
+    tokens = np.arange(1, 97, dtype=np.uint16)
+    train = TokenSplit(tokens, np.array([0, 96]), 96)
+    validation = TokenSplit(np.concatenate([tokens[40:72], tokens[:32] + 100]), np.array([0, 64]), 64)
+    found = survey(train, validation, batches_of(train, "packed", 2), batching="packed", max_length=4)
+    assert (found.overlap, found.windows_shared, found.windows_compared) == (0, 1, 2)
+
+
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     lines = [f'{{"text": "{text}"}}\n' for text in ("ab", "cde\\u001b", "ab", "wxyz") * 5]
@@ -87,6 +95,12 @@ def test_look_shows_the_step_that_is_asked_for(config: Path) -> None:
     assert first.split("position")[1] != second.split("position")[1]
     assert "tfs datasets look" in first.splitlines()[-1]
     assert first.splitlines()[-1].endswith("--step 2")
+
+
+def test_look_says_when_documents_are_kept_apart(config: Path) -> None:
+    packed = config.read_text(encoding="utf-8").replace("batching: padded", "document_masks: true")
+    config.write_text(packed, encoding="utf-8")
+    assert ", and see none but themselves" in look(config)
 
 
 def test_look_needs_one_thing_to_look_at() -> None:

@@ -80,9 +80,10 @@ def download(
     from tfs_core.errors import UsageError
     from tfs_core.plugins import did_you_mean
     from tfs_core.runs import assets_folder
-    from tfs_datasets.config import HubConfig
-    from tfs_datasets.hub import Request, columns_here
+    from tfs_datasets.config import HubConfig, KnownHubConfig
+    from tfs_datasets.hub import Request
     from tfs_datasets.hub_download import download as fetch
+    from tfs_datasets.hub_reading import columns_in
     from tfs_datasets.hub_store import Wanted, hub_folder
     from tfs_datasets.known_sets import KNOWN_SETS
 
@@ -100,13 +101,13 @@ def download(
     if known and only is None:
         only = ["train"] + ([known.validation_split] if known.validation_split else [])
     ask_for = " ".join([name, *(["--config", config] if config else [])])
-    Request(wanted, {"train": "train"}, (), root, ask_for).check_reachable(offline=False)
+    Request(wanted, {"train": "train"}, (), root, ask_for, KnownHubConfig()).check_reachable(offline=False)
     hub_set = fetch(wanted, only, root=root, report=lambda line: click.echo(line, err=True), cache_dir=cache_dir)
     names = list(hub_set.splits)
     told = ", ".join(names[:MOST_SPLITS_TOLD]) + (", ..." if len(names) > MOST_SPLITS_TOLD else "")
     click.echo(f"{hub_set.path} ({hub_set.config}) at {hub_set.commit[:8]} is in {hub_set.files.parent}")
     click.echo(f"  splits   {told}")
-    click.echo(f"  columns  {', '.join(columns_here(hub_set, names[0]))}")
+    click.echo(f"  columns  {', '.join(columns_in(hub_set, hub_set.files_of(names[0])))}")
     click.echo(f"  train    {_how_to_choose(name, config, names, revision, root if output else None)}")
 
 
@@ -231,14 +232,19 @@ def look(
 
 
 def _look(config: "RunConfig", step: int, rows: int, positions: int, assets: Path) -> Iterator[str]:
+    from tfs_core.contracts import SupportsStreaming
     from tfs_core.data.batches import Batches
     from tfs_core.data.documents import TrainingText
     from tfs_core.data.prepare import build_source, build_tokenizer, prepare_tokens
     from tfs_core.terminal import harmless
-    from tfs_datasets.look import describe_row, survey
+    from tfs_core.training.streaming import check_for_stream
+    from tfs_datasets.look import describe_row, streamed_batch, survey
+    from tfs_datasets.shared_windows import MOST_TRAINING_TOKENS, WINDOW
 
     data = config.data
     source = build_source(data.dataset, assets=assets, offline=_offline())
+    check_for_stream(config, source)
+    streams = isinstance(source, SupportsStreaming)
     text = TrainingText(source, data.subset_size, data.validation_fraction)
     tokenizer = build_tokenizer(data.tokenizer, assets=assets, offline=_offline(), documents=text)
     prepared = prepare_tokens(
@@ -258,17 +264,26 @@ def _look(config: "RunConfig", step: int, rows: int, positions: int, assets: Pat
         accumulation=config.training.gradient_accumulation_steps,
         seed=config.seed,
         end_of_text_id=tokenizer.end_of_text_id,
+        document_masks=data.document_masks,
     )
     found = survey(prepared.train, prepared.validation, batches, batching=data.batching, max_length=data.max_length)
-    for name, split in (("training", prepared.train), ("validation", prepared.validation)):
+    train, an_epoch = ("beginning", "") if streams else ("training", " an epoch")
+    for name, split in ((train, prepared.train), ("validation", prepared.validation)):
         fertility = split.n_bytes / split.n_tokens
         yield f"{name:<11} {split.documents:,} documents, {split.n_tokens:,} tokens, {fertility:.2f} bytes a token"
-    yield f"batching    {data.batching}, max_length {data.max_length}: {batches.rows:,} rows an epoch"
+    yield f"batching    {data.batching}, max_length {data.max_length}: {batches.rows:,} rows{an_epoch}"
     padding, cut_off = f"{found.padding_share:.2%}", f"{found.truncated_share:.2%}"
     yield f"lost        {padding} of the positions to padding, {cut_off} of the tokens cut off"
     yield f"duplicates  {found.duplicates:,} of {found.compared:,} training documents occurred before"
     yield f"overlap     {found.overlap:,} of {found.validation_compared:,} validation documents are also trained on"
-    batch = batches.step(step - 1)[0]
+    if found.windows_compared:
+        shared = f"{found.windows_shared / found.windows_compared:.1%}"
+        looked_through = min(prepared.train.n_tokens, MOST_TRAINING_TOKENS)
+        yield (
+            f"            {shared} of {found.windows_compared:,} stretches of {WINDOW} validation tokens are among the "
+            f"{looked_through:,} training tokens looked through"
+        )
+    batch = streamed_batch(config, source, tokenizer, prepared, step - 1) if streams else batches.step(step - 1)[0]
     parts = config.training.gradient_accumulation_steps
     of = f", the first of {parts} batches" if parts > 1 else ""
     yield f"\nstep {step}{of}: {len(batch.input_ids)} rows, {batch.valid_targets:,} targets"

@@ -82,6 +82,10 @@ class KnownHubConfig:
     folder: Path | None = None
     """Where `tfs datasets download --output` put it; null for the assets."""
 
+    streaming: bool = False
+    """Train without keeping the data set: its files pass through one by one, and a few parts of it lie on the disk as
+    tokens. Choose it for a set that is larger than your disk, or than what you will train on."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class HubConfig:
@@ -107,6 +111,10 @@ class HubConfig:
 
     folder: Path | None = None
     """Where `tfs datasets download --output` put it; null for the assets."""
+
+    streaming: bool = False
+    """Train without keeping the data set: its files pass through one by one, and a few parts of it lie on the disk as
+    tokens. Choose it for a set that is larger than your disk, or than what you will train on."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", self.path):

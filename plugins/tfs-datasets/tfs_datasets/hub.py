@@ -4,7 +4,6 @@ What was downloaded, by `tfs datasets download` or by an earlier run, is used wi
 `datasets` has in its cache; only then is it downloaded.
 """
 
-import glob
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,16 +13,14 @@ from typing import Any
 
 from tfs_core.data.documents import hash_of
 from tfs_core.errors import DataError
-from tfs_core.plugins import did_you_mean
-from tfs_datasets.bad_input import BadInput
 from tfs_datasets.config import HubConfig, KnownHubConfig
 from tfs_datasets.hub_cache import find_cached
 from tfs_datasets.hub_connection import commit_of, refusals_explained, why_unreachable
-from tfs_datasets.hub_download import download
+from tfs_datasets.hub_download import download, listed
+from tfs_datasets.hub_reading import columns_in, first_of, need_reader, read_documents
 from tfs_datasets.hub_store import HubSet, Wanted, find_set, hub_folder, set_folder
+from tfs_datasets.hub_stream import HubStream
 from tfs_datasets.known_sets import KNOWN_SETS
-from tfs_datasets.needed import need
-from tfs_datasets.parquet import columns_of, read_parquet
 
 log = logging.getLogger(__name__)
 
@@ -32,11 +29,10 @@ class HubDocuments:
     """The values of one column; `splits` says which split of the Hub's is `train` and which, if any, `validation`."""
 
     def __init__(self, hub_set: HubSet, splits: Mapping[str, str], columns: Sequence[str]) -> None:
-        reader = "pyarrow" if hub_set.kind == "parquet" else "datasets"
-        need(reader, for_what=hub_set.path, extra="hub")
+        need_reader(hub_set)
         self._set = hub_set
         self._splits = splits
-        self._column = _first_of(columns, columns_here(hub_set, splits["train"]), hub_set.path)
+        self._column = first_of(columns, columns_in(hub_set, hub_set.files_of(splits["train"])), hub_set.path)
         self.description = f"{hub_set.path} ({hub_set.config}) at {hub_set.commit[:8]}"
 
     def splits(self) -> Sequence[str]:
@@ -45,50 +41,11 @@ class HubDocuments:
 
     def documents(self, split: str) -> Iterator[str]:
         """Iterate over the documents, a row each; null is an empty document."""
-        if self._set.kind == "parquet":
-            for file in self._set.files_of(self._splits[split]):
-                yield from read_parquet(file, BadInput("refuse"), column=self._column)
-            return
-        for row in read_rows(self._set, self._splits[split]):
-            text = row[self._column]
-            if text is not None and not isinstance(text, str):
-                raise DataError(f"{self.description}: column '{self._column}' holds no text but {type(text).__name__}")
-            yield text or ""
+        return read_documents(self._set, self._set.files_of(self._splits[split]), self._column)
 
     def fingerprint(self) -> str:
         """Return a hash of the commit, and of what is read of it."""
         return hash_of(["hub", self._set.path, self._set.config, self._set.commit, dict(self._splits), self._column])
-
-
-def read_rows(hub_set: HubSet, split: str) -> Iterator[dict[str, Any]]:
-    """Iterate over the rows of a split that is here, as `datasets` reads them: as a stream, nothing copied."""
-    import datasets
-
-    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # it would tell a server that a local file is read
-    files = [glob.escape(str(file)) for file in hub_set.files_of(split)]
-    try:
-        yield from datasets.load_dataset(
-            hub_set.kind, data_files={"train": files}, split="train", streaming=True, **hub_set.options
-        )
-    except Exception as error:  # of any of the libraries that read a format
-        said = " ".join(str(error).split())[:300]
-        raise DataError(f"{hub_set.path}: {hub_set.files} cannot be read as {hub_set.kind}: {said}") from error
-
-
-def columns_here(hub_set: HubSet, split: str) -> list[str]:
-    """Return the names of the columns of a split that is here."""
-    if hub_set.kind == "parquet":
-        return columns_of(hub_set.files_of(split)[0])
-    return list(next(read_rows(hub_set, split), {}))
-
-
-def _first_of(wanted: Sequence[str], there_are: Sequence[str], path: str) -> str:
-    """Return the first of the wanted columns that there is. Raises DataError when there is none."""
-    for column in wanted:
-        if column in there_are:
-            return column
-    hint = did_you_mean(wanted[0], there_are) or " Set column to the one that holds the text."
-    raise DataError(f"{path} has no column '{wanted[0]}'. Its columns: {', '.join(there_are)}.{hint}")
 
 
 def first_rows(wanted: Wanted, split: str) -> Iterator[dict[str, Any]]:
@@ -111,6 +68,8 @@ class Request:
     root: Path
     ask_for: str
     """What one types after `tfs datasets download` to have it."""
+    options: HubConfig | KnownHubConfig
+    """All that was asked for."""
 
     @classmethod
     def of(cls, config: HubConfig, assets: Path) -> "Request":
@@ -120,7 +79,7 @@ class Request:
             splits["validation"] = config.validation_split
         wanted = Wanted(config.path, config.config, config.revision)
         ask_for = config.path + (f" --config {config.config}" if config.config else "")
-        return cls(wanted, splits, (config.column,), config.folder or hub_folder(assets), ask_for)
+        return cls(wanted, splits, (config.column,), config.folder or hub_folder(assets), ask_for, config)
 
     @classmethod
     def of_known(cls, name: str, config: KnownHubConfig, assets: Path) -> "Request":
@@ -131,7 +90,7 @@ class Request:
             splits["validation"] = known.validation_split
         columns = (config.column,) if config.column else known.columns
         wanted = Wanted(known.path, known.config, config.revision)
-        return cls(wanted, splits, columns, config.folder or hub_folder(assets), name)
+        return cls(wanted, splits, columns, config.folder or hub_folder(assets), name, config)
 
     def find(self) -> HubSet | None:
         """Return what is here, whole: downloaded, or in the cache of `datasets`; None when something is missing."""
@@ -157,13 +116,20 @@ class Request:
             "--set data.dataset.path=FILE; or what every machine has: --set data.dataset=python-stdlib."
         )
 
-    def documents(self, *, offline: bool) -> HubDocuments:
-        """Return the documents, downloaded if they are not here. Raises DataError when they cannot be had."""
+    def documents(self, *, offline: bool) -> HubDocuments | HubStream:
+        """Return the documents, downloaded, or streamed, if they are not here. Raises DataError."""
         hub_set = self.find()
         if hub_set is None:
             self.check_reachable(offline=offline)
+        if self.options.streaming:
+            return HubStream(hub_set or self._listed(), self.splits, self.columns, self.options)
+        if hub_set is None:
             hub_set = download(self.wanted, tuple(self.splits.values()), root=self.root, report=log.warning)
         return HubDocuments(hub_set, self.splits, self.columns)
+
+    def _listed(self) -> HubSet:
+        with refusals_explained(self.wanted.path, revision=self.wanted.revision, config=self.wanted.config):
+            return listed(self.wanted, tuple(self.splits.values()), set_folder(self.root, self.wanted.path))
 
     def preview(self, split: str, *, offline: bool) -> Iterator[str]:
         """Iterate over documents without downloading more than is looked at. Raises DataError."""
@@ -174,15 +140,15 @@ class Request:
             return
         self.check_reachable(offline=offline)
         for row in first_rows(self.wanted, self.splits[split]):
-            yield str(row[_first_of(self.columns, list(row), self.wanted.path)] or "")
+            yield str(row[first_of(self.columns, list(row), self.wanted.path)] or "")
 
 
-def build(config: HubConfig, *, assets: Path, offline: bool) -> HubDocuments:
+def build(config: HubConfig, *, assets: Path, offline: bool) -> HubDocuments | HubStream:
     """Return the data set that the options name, downloaded if need be. Raises DataError when it cannot be had."""
     return Request.of(config, assets).documents(offline=offline)
 
 
-def build_known(name: str, config: KnownHubConfig, *, assets: Path, offline: bool) -> HubDocuments:
+def build_known(name: str, config: KnownHubConfig, *, assets: Path, offline: bool) -> HubDocuments | HubStream:
     """Return one of the data sets that have a name here, downloaded if need be. Raises DataError."""
     return Request.of_known(name, config, assets).documents(offline=offline)
 

@@ -37,7 +37,7 @@ def download(
     """
     folder = set_folder(root, wanted.path)
     with refusals_explained(wanted.path, revision=wanted.revision, config=wanted.config):
-        hub_set = _listed(wanted, splits, folder)
+        hub_set = listed(wanted, splits, folder)
     try:
         hub_set.files.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / "download.lock")
@@ -55,7 +55,7 @@ def download(
     return hub_set
 
 
-def _listed(wanted: Wanted, splits: Sequence[str] | None, folder: Path) -> HubSet:
+def listed(wanted: Wanted, splits: Sequence[str] | None, folder: Path) -> HubSet:
     """Return what the Hub says there is, before any of it is here."""
     from datasets import load_dataset_builder
     from huggingface_hub import HfApi
@@ -115,7 +115,7 @@ def _options(builder: "DatasetBuilder") -> dict[str, Any]:
 
 def _fetch_all(hub_set: HubSet, report: Report, cache_dir: Path | None) -> None:
     files = list(dict.fromkeys(file for in_split in hub_set.splits.values() for file in in_split))
-    missing = [file for file in files if not _is_whole(file, hub_set.files / file.path)]
+    missing = [file for file in files if not is_whole(file, hub_set.files / file.path)]
     to_come = sum(file.size for file in missing)
     if not missing:
         report(f"{hub_set.path}: all {len(files)} files are here and whole")
@@ -129,17 +129,18 @@ def _fetch_all(hub_set: HubSet, report: Report, cache_dir: Path | None) -> None:
     report(f"{hub_set.path}: {len(missing)} of {len(files)} files to come, {to_come / 1e6:,.1f} MB")
     started_at = time.monotonic()
     for number, file in enumerate(missing, start=1):
-        _fetch(hub_set, file, cache_dir)
+        fetch(hub_set, file, cache_dir)
         seconds = max(time.monotonic() - started_at, 1e-9)
         done = sum(whole.size for whole in missing[:number]) / 1e6
         report(f"{number}/{len(missing)} {file.path}: verified; {done:,.1f} MB, {done / seconds:,.1f} MB/s")
 
 
-def _is_whole(file: HubFile, here: Path) -> bool:
+def is_whole(file: HubFile, here: Path) -> bool:
+    """Return whether a file is here, with the repository's size and checksum."""
     return here.is_file() and here.stat().st_size == file.size and file.checksum_of(here) == file.checksum
 
 
-def _fetch(hub_set: HubSet, file: HubFile, cache_dir: Path | None) -> None:
+def fetch(hub_set: HubSet, file: HubFile, cache_dir: Path | None) -> None:
     """Bring one file here, from the cache or the Hub. Raises DataError when its bytes are not the repository's."""
     from huggingface_hub import hf_hub_url, try_to_load_from_cache
     from huggingface_hub.file_download import http_get
@@ -151,7 +152,7 @@ def _fetch(hub_set: HubSet, file: HubFile, cache_dir: Path | None) -> None:
     cached = try_to_load_from_cache(
         hub_set.path, file.path, cache_dir=cache_dir, revision=hub_set.commit, repo_type="dataset"
     )
-    if isinstance(cached, str) and _is_whole(file, Path(cached)):
+    if isinstance(cached, str) and is_whole(file, Path(cached)):
         shutil.copyfile(cached, part)
     url = hf_hub_url(hub_set.path, file.path, repo_type="dataset", revision=hub_set.commit, endpoint=endpoint())
 

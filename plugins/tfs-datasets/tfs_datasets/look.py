@@ -1,15 +1,21 @@
 """What a batch holds, and what the text is like that batches are made of."""
 
 import hashlib
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tfs_core.contracts import Tokenizer
+from tfs_core.config.schema import RunConfig
+from tfs_core.contracts import DatasetSource, Tokenizer
 from tfs_core.data.batches import Batch, Batches, Batching
+from tfs_core.data.prepare import PreparedData
 from tfs_core.data.store import TokenSplit
+from tfs_core.training.streaming import stream_batches
+from tfs_datasets.shared_windows import shared_windows
 
 MOST_DOCUMENTS = 1_000_000
 """More are not compared."""
@@ -30,6 +36,10 @@ class Survey:
     validation_compared: int
     overlap: int
     """Validation documents that are among the training documents compared."""
+    windows_compared: int
+    """Stretches of validation text, of `shared_windows.WINDOW` tokens each, that were looked for in training text."""
+    windows_shared: int
+    """Of them, those that were found."""
 
 
 def survey(
@@ -42,6 +52,7 @@ def survey(
     else:
         targets, positions = train.n_tokens, batches.rows * max_length
     seen, of_validation = _digests(train), _digests(validation)
+    windows_shared, windows_compared = shared_windows(train, validation)
     return Survey(
         padding_share=1 - targets / positions,
         truncated_share=1 - targets / train.n_tokens,
@@ -49,6 +60,8 @@ def survey(
         duplicates=len(seen) - len(np.unique(seen)),
         validation_compared=len(of_validation),
         overlap=int(np.isin(of_validation, seen).sum()),
+        windows_compared=windows_compared,
+        windows_shared=windows_shared,
     )
 
 
@@ -75,6 +88,20 @@ def _digests(split: TokenSplit) -> NDArray[np.uint64]:
     return digests
 
 
+def streamed_batch(
+    config: RunConfig, source: DatasetSource, tokenizer: Tokenizer, data: PreparedData, step: int
+) -> Batch:
+    """Return the first batch of a step of a stream, which is read from its beginning up to there."""
+    batches = stream_batches(config, source, tokenizer, data)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        batches.spooled(Path(folder), step=0, state=None, needed_steps=list, report=lambda _line: None),
+    ):
+        for shard in range(batches.shard(step)):  # each makes room for the next one
+            batches.step(shard * batches.steps_per_shard)
+        return batches.step(step)[0]
+
+
 def describe_row(batch: Batch, row: int, tokenizer: Tokenizer, *, positions: int) -> Iterator[str]:
     """Iterate over lines that show a row as the model sees it: what goes in, what is to be predicted."""
     inputs, targets = batch.input_ids[row].tolist(), batch.target_ids[row].tolist()
@@ -82,7 +109,8 @@ def describe_row(batch: Batch, row: int, tokenizer: Tokenizer, *, positions: int
     begins = [
         position for position, token in enumerate(inputs) if token == tokenizer.end_of_text_id and valid[position]
     ]
-    at = f"documents begin after {', '.join(map(str, begins))}" if begins else "no document begins in it"
+    apart = "" if batch.document_ids is None else ", and see none but themselves"
+    at = f"documents begin after {', '.join(map(str, begins))}{apart}" if begins else "no document begins in it"
     yield f"row {row}: {len(inputs)} positions, {sum(valid)} targets, {len(inputs) - sum(valid)} masked; {at}"
     for position, (token, target) in enumerate(zip(inputs[:positions], targets, strict=False)):
         predicted = f"{target:>7} {_text(target, tokenizer)}" if target >= 0 else "      - masked"

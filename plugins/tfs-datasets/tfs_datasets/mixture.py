@@ -12,10 +12,10 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tfs_core.contracts import DatasetSource, SupportsLeftOut
+from tfs_core.contracts import DatasetSource, SupportsLeftOut, SupportsStreaming
 from tfs_core.data.documents import Piece, describe, hash_of, read_pieces
 from tfs_core.data.prepare import build_source
-from tfs_core.errors import DataError
+from tfs_core.errors import ConfigError, DataError
 from tfs_datasets.config import MixtureConfig
 
 Document = Iterator[tuple[str, bool]]
@@ -117,6 +117,13 @@ def _draw(text: str) -> float:
 
 def build(config: MixtureConfig, *, assets: Path, offline: bool) -> Mixture:
     """Return the mixture of the data sets that the configuration names. Raises DataError when one cannot be had."""
-    return Mixture(
-        [(build_source(source.dataset, assets=assets, offline=offline), source.weight) for source in config.sources]
-    )
+    sources = []
+    for source in config.sources:
+        built = build_source(source.dataset, assets=assets, offline=offline)
+        if isinstance(built, SupportsStreaming):
+            raise ConfigError(
+                f"mixture: '{source.dataset.name}' cannot be streamed in a mixture, which is made into tokens as a "
+                "whole. Leave its `streaming` out, or train on it alone."
+            )
+        sources.append((built, source.weight))
+    return Mixture(sources)

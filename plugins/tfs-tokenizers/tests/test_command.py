@@ -197,3 +197,10 @@ def test_importing_the_package_or_its_plugin_imports_nothing_heavy() -> None:
 @pytest.mark.parametrize("name", tfs_tokenizers.__all__)
 def test_public_names_are_there(name: str) -> None:
     assert callable(getattr(tfs_tokenizers, name))
+
+
+def test_training_on_files_without_text_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text("", encoding="utf-8")
+    with pytest.raises(DataError, match=r"there is no text in text empty\.txt"):
+        tfs_tokenizers.train_tokenizer_from_files([tmp_path / "empty.txt"], 300, output=tmp_path / "trained")
+    assert not (tmp_path / "trained").exists()

@@ -130,7 +130,6 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
         dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
         | {"id": 901, "content": "added"}
     ),
-    "dropout": lambda rules: rules["model"].update(dropout=0.1),
 }
 
 

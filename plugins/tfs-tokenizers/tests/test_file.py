@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tfs_tokenizers import bpe, byte, character, file
-from tfs_tokenizers.config import BpeConfig, FileConfig, HubConfig
+from tfs_tokenizers.config import BpeConfig, FileConfig
 from tfs_tokenizers.tokenizer_json import END_OF_TEXT
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel, WordPiece
@@ -117,6 +117,19 @@ LOSSY: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda rules: (rules["model"]["vocab"].pop("Ā"), rules["model"].update(merges=[])),
         "lacks some of the 256 bytes",
     ),
+    "suffix": (lambda rules: rules["model"].update(end_of_word_suffix="</w>"), "end_of_word_suffix '</w>'"),
+    "prefix": (
+        lambda rules: rules["model"].update(continuing_subword_prefix="##"),
+        "continuing_subword_prefix '##'",
+    ),
+    "SentencePiece's": (
+        lambda rules: rules.update(
+            model=rules["model"] | {"byte_fallback": True},
+            normalizer={"type": "Prepend", "prepend": "▁"},
+            pre_tokenizer=None,
+        ),
+        "does not keep text as it is: Prepend",
+    ),
     "added token that takes blanks": (
         lambda rules: rules["added_tokens"][0].update(special=False, lstrip=True),
         "takes the blanks around it",
@@ -133,6 +146,25 @@ def test_tokenizer_that_loses_text_is_refused_in_a_sentence(saved: Path, case: s
     assert str(saved / "tokenizer.json") in str(caught.value)
     assert "byte-level BPE" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_tokenizer_that_encodes_at_random_is_refused(saved: Path) -> None:
+    change(saved, lambda rules: rules["model"].update(dropout=0.1))
+    with pytest.raises(DataError, match=r'now so, now so: .* a dropout of 0\.1\. Set "dropout" to null'):
+        build(saved)
+
+
+def test_tokenizer_without_any_special_token_is_told_how_to_get_one(saved: Path) -> None:
+    change(saved, lambda rules: rules.update(added_tokens=[]))
+    with pytest.raises(DataError, match=r"It has no special token at all: give it one with the `add_special_tokens`"):
+        build(saved)
+
+
+@pytest.mark.parametrize("model", [None, {}, {"type": "Imaginary"}])
+def test_file_that_is_no_tokenizer_is_refused(saved: Path, model: object) -> None:
+    change(saved, lambda rules: rules.update(model=model))
+    with pytest.raises(DataError, match=r"is no tokenizer that `tokenizers` can read|is not byte-level BPE"):
+        build(saved)
 
 
 @pytest.mark.parametrize("model", [WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]"), WordLevel({"a": 0})])
@@ -211,17 +243,3 @@ def test_saved_folder_is_loaded_by_transformers_unaided(content: str, tmp_path: 
         assert theirs.decode(ids) == text
     assert theirs.eos_token_id == ours.end_of_text_id
     assert len(theirs) == ours.vocab_size
-
-
-def test_hub_is_read_from_its_cache(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file, "try_to_load_from_cache", lambda *names, **options: str(saved / "tokenizer.json"))
-    choice = Choice("tfs-tokenizers/hub", HubConfig(repository="someone/something", end_of_text="</s>"))
-    tokenizer = build_tokenizer(choice, assets=saved, offline=True, documents=None)
-    assert tokenizer.fingerprint() == build(saved, end_of_text="</s>").fingerprint()
-
-
-def test_hub_offline_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file, "try_to_load_from_cache", lambda *names, **options: None)
-    choice = Choice("tfs-tokenizers/hub", HubConfig(repository="someone/something"))
-    with pytest.raises(DataError, match=r"^someone/something: its tokenizer\.json is not in .*switched off"):
-        build_tokenizer(choice, assets=tmp_path, offline=True, documents=None)

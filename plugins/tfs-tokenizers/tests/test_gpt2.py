@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -10,11 +9,7 @@ from pathlib import Path
 
 import pytest
 from tfs_tokenizers import gpt2
-from tfs_tokenizers.byte_level import ByteLevelTokenizer
-from tokenizers import AddedToken, Tokenizer
-from tokenizers.decoders import ByteLevel as ByteLevelDecoder
-from tokenizers.models import BPE
-from tokenizers.pre_tokenizers import ByteLevel
+from tfs_tokenizers.byte_level import FEW_CHARACTERS, ByteLevelTokenizer
 
 from tfs_core.errors import DataError
 
@@ -34,14 +29,6 @@ except DataError as error:
     print("error:", error)
 print(time.monotonic() - started_at)
 """
-
-
-@pytest.fixture
-def nowhere() -> str:
-    """Return the address of a port that nobody listens to."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    return f"http://127.0.0.1:{port}"
 
 
 def build(home: Path, endpoint: str) -> tuple[str, float]:
@@ -66,27 +53,6 @@ def cached_file(home: Path) -> Path:
     return folder / "tokenizer.json"
 
 
-def tokenizer_of_gpt2s_size() -> str:
-    """Return a tokenizer.json with 50,257 ids of which only those of "Hello, world!" are GPT-2's."""
-    words = ["Hello", "Ġworld"]
-    ids = {"!": 0, ",": 11, "Hello": 15496, "Ġworld": 995}
-    merges = []
-    for word in words:
-        for end in range(2, len(word) + 1):
-            merges.append((word[: end - 1], word[end - 1]))
-            ids.setdefault(word[:end], 20_000 + len(ids))
-    for letter in ByteLevel.alphabet():
-        ids.setdefault(letter, 30_000 + len(ids))
-    taken = set(ids.values())
-    free = (token_id for token_id in range(50_256) if token_id not in taken)
-    ids |= {f"zz{token_id}": token_id for token_id in free}
-    tokenizer = Tokenizer(BPE(ids, merges))
-    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = ByteLevelDecoder()
-    tokenizer.add_special_tokens([AddedToken("<|endoftext|>", special=True)])
-    return str(tokenizer.to_str())
-
-
 def test_gpt2_offline_says_in_a_line_what_to_do_without_retries(tmp_path: Path, nowhere: str) -> None:
     said, seconds = build(tmp_path, nowhere)
     assert said.startswith(
@@ -98,15 +64,15 @@ def test_gpt2_offline_says_in_a_line_what_to_do_without_retries(tmp_path: Path, 
     assert seconds < 10  # retries would take 48
 
 
-def test_gpt2_is_taken_from_the_cache_without_a_network(tmp_path: Path, nowhere: str) -> None:
-    cached_file(tmp_path).write_text(tokenizer_of_gpt2s_size(), encoding="utf-8")
+def test_gpt2_is_taken_from_the_cache_without_a_network(tmp_path: Path, nowhere: str, gpt2_content: str) -> None:
+    cached_file(tmp_path).write_text(gpt2_content, encoding="utf-8")
     said, _ = build(tmp_path, nowhere)
     assert said.startswith("50257 50256 [")
     assert said.endswith("15496]")
 
 
-def test_gpt2_that_is_another_tokenizer_is_refused(tmp_path: Path, nowhere: str) -> None:
-    content = json.loads(tokenizer_of_gpt2s_size())
+def test_gpt2_that_is_another_tokenizer_is_refused(tmp_path: Path, nowhere: str, gpt2_content: str) -> None:
+    content = json.loads(gpt2_content)
     vocabulary = content["model"]["vocab"]
     vocabulary["!"], vocabulary[","] = vocabulary[","], vocabulary["!"]
     cached_file(tmp_path).write_text(json.dumps(content), encoding="utf-8")
@@ -114,8 +80,8 @@ def test_gpt2_that_is_another_tokenizer_is_refused(tmp_path: Path, nowhere: str)
     assert "is not GPT-2's tokenizer. Delete it" in said
 
 
-def test_gpt2_that_is_damaged_is_refused(tmp_path: Path, nowhere: str) -> None:
-    cached_file(tmp_path).write_text(tokenizer_of_gpt2s_size()[:1000], encoding="utf-8")
+def test_gpt2_that_is_damaged_is_refused(tmp_path: Path, nowhere: str, gpt2_content: str) -> None:
+    cached_file(tmp_path).write_text(gpt2_content[:1000], encoding="utf-8")
     said, _ = build(tmp_path, nowhere)
     assert said.startswith("error:")
     assert "is damaged" in said
@@ -124,11 +90,27 @@ def test_gpt2_that_is_damaged_is_refused(tmp_path: Path, nowhere: str) -> None:
 PUBLISHED = {
     "Hello world": [15496, 995],
     "Hello, world!": [15496, 11, 995, 0],
-    " the": [262],
+    "Hello, I'm a language model,": [15496, 11, 314, 1101, 257, 3303, 2746, 11],
     "The quick brown fox jumps over the lazy dog": [464, 2068, 7586, 21831, 18045, 625, 262, 16931, 3290],
+    "Once upon a time": [7454, 2402, 257, 640],
+    " the": [262],
+    " SolidGoldMagikarp": [43453],
+    "antidisestablishmentarianism": [415, 29207, 44390, 3699, 1042],
+    "it's I'll DON'T": [270, 338, 314, 1183, 23917, 6, 51],
+    "1234567890": [10163, 2231, 30924, 3829],
+    "\n\n": [628],
+    "    return x\n": [220, 220, 220, 1441, 2124, 198],
+    "  two  spaces  ": [220, 734, 220, 9029, 220, 220],
+    "\t\r\n \u3000x": [197, 201, 198, 220, 5099, 222, 87],
+    "\x00": [188],
+    "naïve café": [2616, 38776, 40304],
+    "e\u0301": [68, 136, 223],
+    "東京": [30266, 109, 12859, 105],
+    "Привет": [140, 253, 21169, 18849, 38857, 16843, 20375],
+    "🦊": [8582, 99, 232],
     "<|endoftext|>": [27, 91, 437, 1659, 5239, 91, 29],
 }
-"""Ids that GPT-2's own encoder gives."""
+"""Ids that GPT-2's own encoder gives: those that have been printed often, and those of the edges of its rules."""
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +125,12 @@ def packaged() -> ByteLevelTokenizer:
 def test_gpt2_from_the_package_gives_the_published_ids(packaged: ByteLevelTokenizer, text: str) -> None:
     assert packaged.encode_batch([text]) == [PUBLISHED[text]]
     assert packaged.decode(PUBLISHED[text]) == text
+
+
+def test_gpt2_gives_the_published_ids_of_much_text_too(packaged: ByteLevelTokenizer) -> None:
+    texts = list(PUBLISHED) * 50
+    assert sum(map(len, texts)) > FEW_CHARACTERS  # so that the fast encoder does it
+    assert [list(ids) for ids in packaged.encode_batch(texts)] == [PUBLISHED[text] for text in texts]
 
 
 def test_gpt2_from_the_package_has_the_published_size(packaged: ByteLevelTokenizer) -> None:

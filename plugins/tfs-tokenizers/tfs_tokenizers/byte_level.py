@@ -5,7 +5,7 @@ pairs most frequent. Nothing is normalized and every byte has an id, so that any
 
 Sennrich, Haddow & Birch (2016), "Neural machine translation of rare words with subword units",
 https://arxiv.org/abs/1508.07909. On bytes: Radford et al. (2019), "Language models are unsupervised multitask
-learners".
+learners", https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf
 """
 
 import json
@@ -37,6 +37,13 @@ SUPPORTED = (
     "that `tfs tokenizer train` made)."
 )
 
+GIVE_IT_ONE = (
+    "It has no special token at all: give it one with the `add_special_tokens` of `tokenizers`, and save it again."
+)
+
+CHANGE_TEXT = ("continuing_subword_prefix", "end_of_word_suffix")
+"""What a model may write into words. It does not come out again."""
+
 KEEP_TEXT = frozenset({"ByteLevel", "Digits", "Punctuation", "Split", "UnicodeScripts"})
 """The steps before encoding that cut text and keep all of it (unless their behavior is to remove what they find)."""
 
@@ -58,13 +65,18 @@ class ByteLevelTokenizer:
     def __init__(self, content: str, *, end_of_text: str = END_OF_TEXT) -> None:
         self._content = content
         try:
+            check_lossless(json.loads(content))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"this is no tokenizer that `tokenizers` can read: it is not built like one ({error!r})"
+            ) from error
+        try:
             self._tokenizer = Tokenizer.from_str(content)
         except Exception as error:  # `tokenizers` raises nothing narrower
             raise DataError(f"this is no tokenizer that `tokenizers` can read: {error}") from error
         self._tokenizer.encode_special_tokens = True  # a literal <|endoftext|> in a text is text like any other
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        check_lossless(json.loads(content))
         self.special_tokens = {
             token.content: token_id
             for token_id, token in self._tokenizer.get_added_tokens_decoder().items()
@@ -72,11 +84,9 @@ class ByteLevelTokenizer:
         }
         """The ids of the special tokens by name. Text never makes one."""
         if end_of_text not in self.special_tokens:
-            there = ", ".join(self.special_tokens) or "none"
-            raise DataError(
-                f"the tokenizer has no special token {end_of_text}, to stand between documents. "
-                f"Name another with `end_of_text`. Its special tokens: {there}."
-            )
+            there = ", ".join(self.special_tokens)
+            ways_out = f"Name another with `end_of_text`. Its special tokens: {there}." if there else GIVE_IT_ONE
+            raise DataError(f"the tokenizer has no special token {end_of_text}, to stand between documents. {ways_out}")
         self.end_of_text = end_of_text
         self.end_of_text_id = self.special_tokens[end_of_text]
         self._bytes_of_id = self._spell_out()
@@ -149,13 +159,17 @@ class ByteLevelTokenizer:
 
 
 def check_lossless(rules: Mapping[str, Any]) -> None:
-    """Raise DataError when a `tokenizer.json` changes text before it is encoded, or is not byte-level."""
+    """Raise DataError when a `tokenizer.json` changes text, encodes it at random, or is not byte-level."""
+    model = rules["model"]
+    if model["type"] != "BPE":
+        raise DataError(f"the tokenizer ({model['type']}) is not byte-level BPE. {SUPPORTED}")
     steps = _steps(rules.get("pre_tokenizer"), "pretokenizers")
     byte_level = [step for step in steps if step["type"] == "ByteLevel"]
     changes = [step["type"] for step in _steps(rules.get("normalizer"), "normalizers")]
     changes += [step["type"] for step in steps if step["type"] not in KEEP_TEXT]
     changes += [f"{step['type']} ({step['behavior']})" for step in steps if step.get("behavior") == "Removed"]
     changes += ["ByteLevel with add_prefix_space" for step in byte_level if step.get("add_prefix_space", True)]
+    changes += [f"{key} {model[key]!r}" for key in CHANGE_TEXT if model.get(key)]
     changes += [
         f"the added token {token['content']!r}, which takes the blanks around it"
         for token in rules.get("added_tokens") or []
@@ -163,8 +177,13 @@ def check_lossless(rules: Mapping[str, Any]) -> None:
     ]
     if changes:
         raise DataError(f"the tokenizer does not keep text as it is: {', '.join(changes)}. {SUPPORTED}")
-    if not byte_level or rules["model"]["type"] != "BPE":
-        raise DataError(f"the tokenizer ({rules['model']['type']}) is not byte-level BPE. {SUPPORTED}")
+    if not byte_level:
+        raise DataError(f"the tokenizer ({model['type']}) is not byte-level BPE. {SUPPORTED}")
+    if model.get("dropout"):
+        raise DataError(
+            f"the tokenizer encodes the same text now so, now so: its model has a dropout of {model['dropout']}. "
+            'Set "dropout" to null in the file.'
+        )
 
 
 def _steps(rule: Mapping[str, Any] | None, many: str) -> list[Mapping[str, Any]]:

@@ -1,5 +1,6 @@
 """The options of the tokenizers."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,3 +75,7 @@ class HubConfig(_ReadConfig):
 
     revision: str = "main"
     """The version on the Hub: a branch, a tag, or a commit, which alone can never change."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", self.repository):
+            raise ValueError(f"repository must be a name such as openai-community/gpt2, not {self.repository!r}")

@@ -91,8 +91,7 @@ def _rules_fit(rules: Mapping[str, Any]) -> bool:
     model, words = rules["model"], rules.get("pre_tokenizer") or {}
     return (
         model.get("type") == "BPE"
-        and not any(model.get(key) for key in ("dropout", "byte_fallback", "ignore_merges"))
-        and not any(model.get(key) for key in ("continuing_subword_prefix", "end_of_word_suffix"))
+        and not any(model.get(key) for key in ("byte_fallback", "ignore_merges"))
         and rules.get("normalizer") is None
         and words.get("type") == "ByteLevel"
         and not words.get("add_prefix_space", True)

@@ -1,18 +1,16 @@
-"""`file`: any `tokenizer.json` that keeps text as it is, from a file, from a folder, or from the Hugging Face Hub."""
+"""`file`: any `tokenizer.json` that keeps text as it is, from a file or from a folder."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-
-from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+from typing import Any
 
 from tfs_core.contracts import Tokenizer
-from tfs_core.data.network import can_reach
 from tfs_core.errors import DataError
 from tfs_tokenizers import character
 from tfs_tokenizers.byte_level import ByteLevelTokenizer
-from tfs_tokenizers.config import FileConfig, HubConfig
+from tfs_tokenizers.config import FileConfig
 from tfs_tokenizers.tokenizer_json import (
-    CONFIG_FILE_NAME,
     FILE_NAME,
     USUAL_ENDS_OF_TEXT,
     read_end_of_text,
@@ -28,11 +26,17 @@ def read(file: Path, *, end_of_text: str | None = None) -> Tokenizer:
     """
     content = read_json_file(file)
     try:
-        if json.loads(content).get("model", {}).get("byte_fallback") is True and end_of_text is None:
+        if end_of_text is None and _is_of_characters(json.loads(content)):
             return character.from_json(content)
         return ByteLevelTokenizer(content, end_of_text=end_of_text or _end_of_text(file.parent, content))
     except DataError as error:
         raise DataError(f"{file}: {error}") from error
+
+
+def _is_of_characters(rules: Mapping[str, Any]) -> bool:
+    """Return whether the rules are such as `character` writes: bytes for what has no id, and nothing is joined."""
+    model = rules.get("model") or {}
+    return model.get("type") == "BPE" and model.get("byte_fallback") is True and not model.get("merges")
 
 
 def _end_of_text(folder: Path, content: str) -> str:
@@ -56,51 +60,6 @@ def build(
         trained = f" Under {assets / 'tokenizers'}: {', '.join(there)}." if there else ""
         raise DataError(f"{config.path}: there is no {FILE_NAME}, which a tokenizer is saved as.{trained}")
     return read(path, end_of_text=config.end_of_text)
-
-
-def build_from_hub(
-    config: HubConfig,
-    *,
-    assets: Path,  # noqa: ARG001 (the Hub's own cache is used)
-    offline: bool,
-    documents: object,  # noqa: ARG001 (nothing is trained)
-) -> Tokenizer:
-    """Return the tokenizer of a repository of the Hub. Raises DataError when it is neither here nor to be had."""
-    file = from_hub((config.repository,), revision=config.revision, offline=offline, ways_out=OTHER_WAYS)
-    return read(file, end_of_text=config.end_of_text)
-
-
-OTHER_WAYS = "copy that folder from a machine that has it, or take the tokenizer 'bpe', which is trained on your text"
-
-
-def from_hub(repositories: tuple[str, ...], *, revision: str, offline: bool, ways_out: str) -> Path:
-    """Return the `tokenizer.json` of the first of the names that is in the cache, or download it by the first name.
-
-    Raises DataError, within a second when there is no network.
-    """
-    for repository in repositories:
-        file = try_to_load_from_cache(repository, FILE_NAME, revision=revision)
-        if isinstance(file, str):
-            return Path(file)
-    repository = repositories[0]
-    if offline or constants.HF_HUB_OFFLINE or not can_reach(constants.ENDPOINT):
-        why = "the network is switched off" if offline or constants.HF_HUB_OFFLINE else "that cannot be reached"
-        raise DataError(
-            f"{repository}: its {FILE_NAME} is not in {constants.HF_HUB_CACHE} and comes from {constants.ENDPOINT}: "
-            f"{why}. Go online once, {ways_out}."
-        )
-    try:
-        file = hf_hub_download(repository, FILE_NAME, revision=revision)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise DataError(
-            f"{repository}: {FILE_NAME} could not be downloaded from {constants.ENDPOINT}: {reason}"
-        ) from error
-    try:
-        hf_hub_download(repository, CONFIG_FILE_NAME, revision=revision)  # beside it: it names the end of text
-    except (OSError, ValueError):  # not every repository has one
-        return Path(file)
-    return Path(file)
 
 
 def load(folder: Path) -> Tokenizer:

@@ -16,7 +16,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from tfs_core.errors import DataError
 from tfs_tokenizers.byte_level import ByteLevelTokenizer
-from tfs_tokenizers.file import from_hub
+from tfs_tokenizers.hub import from_hub
 from tfs_tokenizers.tokenizer_json import END_OF_TEXT, read_json_file
 
 REPOSITORIES = ("openai-community/gpt2", "gpt2")

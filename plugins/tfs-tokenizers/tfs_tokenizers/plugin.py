@@ -41,11 +41,12 @@ def tfs_tokenizers() -> list[Component]:
             factory="tfs_tokenizers.file:build",
             config="tfs_tokenizers.config:FileConfig",
             loader="tfs_tokenizers.file:load",
+            path_option="path",
         ),
         Component(
             name="hub",
             summary="any byte-level tokenizer.json of a repository on the Hugging Face Hub",
-            factory="tfs_tokenizers.file:build_from_hub",
+            factory="tfs_tokenizers.hub:build",
             config="tfs_tokenizers.config:HubConfig",
             loader="tfs_tokenizers.file:load",
         ),

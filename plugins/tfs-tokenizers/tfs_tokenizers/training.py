@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tfs_core.contracts import DatasetSource
-from tfs_core.data.documents import TrainingText, read_pieces
+from tfs_core.data.documents import TrainingText, describe, read_pieces
 from tfs_core.errors import DataError, UsageError
 from tfs_core.runs import assets_folder
 from tfs_tokenizers import bpe, named
@@ -94,8 +94,15 @@ def _by_format(files: list[Path]) -> Mapping[str, list[Path]]:
 
 
 def _all_text(sources: Sequence[DatasetSource]) -> Iterator[str]:
+    """Iterate over all text. Raises DataError when there is none."""
+    empty = True
     for source in sources:
-        yield from (piece.text for piece in read_pieces(source, "train") if piece.text)
+        for piece in read_pieces(source, "train"):
+            if piece.text:
+                empty = False
+                yield piece.text
+    if empty:
+        raise DataError(f"there is no text in {', '.join(describe(source) for source in sources)}")
 
 
 def _train(texts: Iterator[str], config: BpeConfig, folder: Path) -> Path:

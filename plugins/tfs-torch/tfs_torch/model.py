@@ -5,7 +5,8 @@
     logits = norm(x) @ token embedding transposed
 
 Vaswani et al. (2017), "Attention Is All You Need", https://arxiv.org/abs/1706.03762
-Radford et al. (2019), "Language Models are Unsupervised Multitask Learners" (GPT-2: the norm comes before each part)
+Radford et al. (2019), "Language Models are Unsupervised Multitask Learners" (GPT-2: the norm comes before each part),
+https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf
 
 Shapes in this file
     batch_size  sequences in the batch
@@ -105,7 +106,10 @@ class Attention(nn.Module):
         Dao et al. (2022), "FlashAttention", https://arxiv.org/abs/2205.14135. Without `visible` it skips the tiles
         that causality hides, half of the work.
         """
-        return F.scaled_dot_product_attention(queries, keys, values, attn_mask=visible, is_causal=visible is None)
+        causal = visible is None
+        if visible is not None and visible.shape[:-1].numel() == 1:
+            visible = None  # a single token sees every key that is there: without a mask that is twice as fast
+        return F.scaled_dot_product_attention(queries, keys, values, attn_mask=visible, is_causal=causal)
 
     def split_heads(self, x: Tensor) -> Tensor:
         """Return [batch_size, length, d_model] as [batch_size, n_heads, length, d_head], without copying."""
@@ -188,6 +192,10 @@ class Transformer(AutogradModel):
 
         Raises ValueError for ids outside the vocabulary and for more than max_seq_len of them.
         """
+        return self.unembed(self.features(input_ids))
+
+    def features(self, input_ids: Tensor) -> Tensor:
+        """Return x at the top of the transformer [batch_size, seq_len, d_model], from which logits are made."""
         positions = torch.arange(input_ids.shape[-1], device=input_ids.device)  # [seq_len]
         visible = positions <= positions[:, None]  # [seq_len, seq_len]
         return self.read(input_ids, positions, visible)
@@ -211,12 +219,12 @@ class Transformer(AutogradModel):
             raise ValueError(f"position {n_keys - 1} is outside the model's context of {self.config.max_seq_len}")
         slots = torch.arange(n_keys, device=positions.device)  # [n_keys]
         visible = slots <= positions[:, None, :, None]  # [batch_size, 1, seq_len, n_keys]
-        return self.read(input_ids, positions, visible, cache)
+        return self.unembed(self.read(input_ids, positions, visible, cache))
 
     def read(
         self, input_ids: Tensor, positions: Tensor, visible: Tensor, cache: list[BlockCache] | None = None
     ) -> Tensor:
-        """Return the logits of ids at their positions: the way from the bottom of the transformer to its top."""
+        """Return x [batch_size, seq_len, d_model] of ids at their positions, from the bottom to the top."""
         check_input_ids(input_ids, vocab_size=self.vocab_size, context_limit=self.context_limit)
 
         # 1. What the token is and where it stands, added.
@@ -226,11 +234,14 @@ class Transformer(AutogradModel):
         # 2. Every block reads x and adds to it.
         for index, block in enumerate(self.blocks):
             x = block(x, visible, positions, None if cache is None else cache[index])  # [batch_size, seq_len, d_model]
-        x = self.final_norm(x)  # [batch_size, seq_len, d_model]
+        return self.final_norm(x)  # [batch_size, seq_len, d_model]
 
-        # 3. The score of a token is how well x matches its embedding: the table is used at both ends (tied).
-        logits = F.linear(x, self.token_embedding.weight)  # [batch_size, seq_len, vocab_size]
-        return logits
+    def unembed(self, features: Tensor) -> Tensor:
+        """Return the logits [..., vocab_size] of x [..., d_model]: a token's is how well x matches its embedding.
+
+        The table is used at both ends (tied).
+        """
+        return F.linear(features, self.token_embedding.weight)
 
     def flops_per_token(self, seq_len: int) -> float:
         """Return the operations of training on one token: 2 a weight and token forward, and twice that backward.

@@ -84,9 +84,10 @@ class BrittleConfig(ModelConfig):
 '''
 
 PLUGIN = """
-def of(name, config=None, loader=None):
+def of(name, config=None, loader=None, path_option=None):
     config = config and f"stand_ins.options:{config}"
-    return Component(name=name, summary=f"the {name}", factory="stand_ins.absent:build", config=config, loader=loader)
+    return Component(name=name, summary=f"the {name}", factory="stand_ins.absent:build", config=config, loader=loader,
+                     path_option=path_option)
 
 @hookimpl
 def tfs_models():
@@ -99,7 +100,7 @@ def tfs_datasets():
 @hookimpl
 def tfs_tokenizers():
     return [of("gpt2", None, "a:b"), of("bpe", "BpeConfig", "a:b"), of("broken", "NoSuchConfig", "a:b"),
-            of("file", "FilesConfig", "a:b")]
+            of("file", "FilesConfig", "a:b", "path")]
 """
 
 GOOD = """\

@@ -1,4 +1,4 @@
-"""A tokenizer chosen by a path: short for the component `file`."""
+"""A tokenizer chosen by a path: short for the component that takes one."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -68,3 +68,8 @@ def test_full_name_of_a_tokenizer_is_no_path(load: Load, errors: Errors, small: 
     assert load(small.replace("gpt2", "stand-ins/gpt2")).data.tokenizer.name == "stand-ins/gpt2"
     (told,) = errors(small.replace("gpt2", "stand-ins/gpt"))
     assert "there is no tokenizer 'stand-ins/gpt'. Did you mean 'stand-ins/gpt2'?" in told
+
+
+def test_path_is_a_name_like_any_other_for_a_kind_that_takes_none(errors: Errors, small: str, folder: Path) -> None:
+    (told,) = errors(small.replace("tinystories", "./assets/stories"))
+    assert "there is no dataset './assets/stories'" in told

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tfs_core.config import Choice, RunConfig, config_from_mapping, load_config
-from tfs_core.errors import ConfigError
+from tfs_core.errors import ConfigError, PluginError
 
 Load = Callable[..., RunConfig]
 Errors = Callable[..., list[str]]
@@ -64,7 +64,8 @@ training:
 def test_unknown_setting_suggests_the_nearest_and_lists_all(errors: Errors, small: str) -> None:
     (told,) = errors(small + "runtime: {devise: cpu}\n")
     assert told == (
-        "run.yaml:5: runtime.devise is not a setting. Did you mean 'device'? Settings: device, threads, matmul."
+        "run.yaml:5: runtime.devise is not a setting. Did you mean 'device'? Settings: device, threads, matmul, "
+        "compile, activation_checkpointing, loss_chunk."
     )
 
 
@@ -223,6 +224,16 @@ def test_ambiguous_component_is_an_error_that_names_both(
     assert told.startswith("run.yaml:3: model: model 'torch' is in more than one distribution")
     assert "'other/torch'" in told
     assert "'stand-ins/torch'" in told
+
+
+def test_typo_in_tfs_plugins_is_told_once(small: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tfs_core.registry import get_registry
+
+    Path("run.yaml").write_text(small, encoding="utf-8")
+    monkeypatch.setenv("TFS_PLUGINS", "stand-inz")
+    get_registry.cache_clear()
+    with pytest.raises(PluginError, match=r"^TFS_PLUGINS names 'stand-inz'.*Did you mean 'stand-ins'"):
+        load_config(Path("run.yaml"))
 
 
 def test_component_whose_options_cannot_be_imported_is_an_error(errors: Errors, small: str) -> None:

@@ -1,5 +1,8 @@
 """Accumulation: a parameter's gradient is the sum of all that arrives for it.
 
+Linnainmaa (1976), "Taylor expansion of the accumulated rounding error", https://doi.org/10.1007/BF01931367 (the chain
+rule from the last operation to the first)
+
 A parameter may be used twice in one pass (the token table at both ends), and several batches may make one update. A
 nudge to it moves the loss through each of its uses, and the effects add up.
 """

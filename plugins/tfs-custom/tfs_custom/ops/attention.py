@@ -60,10 +60,11 @@ def score_scale(d_head: int) -> float:
     return 1.0 / math.sqrt(d_head)
 
 
-def causal_mask(seq_len: int, device: torch.device) -> Tensor:
-    """Return True above the diagonal: where the position asked (second axis) comes after the one that asks (first)."""
-    mask = torch.ones(seq_len, seq_len, dtype=torch.bool, device=device).triu(diagonal=1)  # [seq_len, seq_len]
-    return mask
+def visible_positions(seq_len: int, device: torch.device) -> Tensor:
+    """Return where the position that asks (first axis) may look at the one asked (second): at itself and before."""
+    positions = torch.arange(seq_len, device=device)  # [seq_len]
+    visible = positions <= positions[:, None]  # [seq_len, seq_len]
+    return visible
 
 
 def attention_forward(
@@ -83,8 +84,8 @@ def attention_forward(
     attention_scores = matrix_product(scaled_queries, head_keys.mT)  # [batch_size, n_heads, seq_len, seq_len]
 
     # 3. Nobody sees what comes later: at generation it will not be there yet (in place: the scores are ours alone)
-    mask = causal_mask(queries.shape[1], queries.device)  # [seq_len, seq_len]
-    visible_scores = attention_scores.masked_fill_(mask, HIDDEN_SCORE)  # [batch_size, n_heads, seq_len, seq_len]
+    visible = visible_positions(queries.shape[1], queries.device)  # [seq_len, seq_len]
+    visible_scores = attention_scores.masked_fill_(~visible, HIDDEN_SCORE)  # [batch_size, n_heads, seq_len, seq_len]
 
     # 4. Scores become weights that add up to 1 over the positions asked
     attention_weights, softmax_cache = softmax_forward(visible_scores)  # [batch_size, n_heads, seq_len, seq_len]

@@ -1,5 +1,8 @@
 """The matrix product: where a transformer spends nearly all of its time, and the one rule that its backward needs.
 
+Giles (2008), "Collected Matrix Derivative Results for Forward and Reverse Mode Algorithmic Differentiation",
+https://doi.org/10.1007/978-3-540-68942-3_4
+
 Shapes in this file
     n_rows, n_inner, n_columns  what they say; leading axes (batch_size, n_heads) may stand before them
 

@@ -1,6 +1,7 @@
 """Gradient descent: a step downhill, and with momentum the steps before still count.
 
-Polyak (1964), "Some methods of speeding up the convergence of iteration methods" (momentum)
+Polyak (1964), "Some methods of speeding up the convergence of iteration methods" (momentum),
+https://doi.org/10.1016/0041-5553(64)90137-5
 Sutskever et al. (2013), "On the importance of initialization and momentum in deep learning",
 https://proceedings.mlr.press/v28/sutskever13.html (Nesterov's look ahead)
 

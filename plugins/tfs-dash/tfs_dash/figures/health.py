@@ -91,6 +91,8 @@ def health_figure(column: str, runs: Sequence[RunData], view: View, window: Wind
         shapes=shapes,
         showlegend=len(runs) > 1,
     )
+    if column == "learning_rate":
+        result["layout"]["yaxis"]["tickformat"] = "~e"  # 3e-4, as configurations say it
     result["layout"]["yaxis"]["rangemode"] = "normal" if column == "grad_norm" else "tozero"
     if any(trace.get("yaxis") == "y3" for trace in traces):
         result["layout"]["yaxis3"] = {"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True}

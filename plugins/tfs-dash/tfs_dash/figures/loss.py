@@ -100,7 +100,7 @@ def _run_traces(run: RunData, label: str, view: View, window: Window) -> list[Fi
                 **drawn(x, y, log_x=log_x, window=window)._asdict(),
                 "mode": "lines+markers",
                 "line": {"color": color(run), "width": 1, "dash": style},
-                "marker": {"size": 6, "symbol": "circle", "line": {"width": 1, "color": "white"}},
+                "marker": {"size": 6, "symbol": "circle"},
                 "showlegend": not traces,
                 "name": safe(label) if not traces else f"{safe(label)} validation",
                 "hovertemplate": _hover(label, "validation", view),

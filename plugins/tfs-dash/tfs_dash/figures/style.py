@@ -122,7 +122,7 @@ def figure(
 
 
 def _exponents(log: bool) -> Figure:
-    return {"exponentformat": "SI", "dtick": "D2"} if log else {"exponentformat": "SI"}
+    return {"exponentformat": "SI extended", "dtick": "D2"} if log else {"exponentformat": "SI extended"}
 
 
 def empty_figure(message: str) -> Figure:

@@ -120,7 +120,7 @@ def summary(runs: Sequence[RunData], view: View, store: RunStore) -> Component:
                 ["run", "status", *[title for title, *_ in COLUMNS]], lines, caption="the chosen runs; ★ marks the best"
             ),
         ],
-        className="panel",
+        className="panel numbers",
     )
 
 

@@ -94,8 +94,8 @@ def costs(runs: Sequence[RunData], view: View, store: RunStore) -> Component:
         for column, write in (("flops", units.flops), ("tokens", units.short), ("elapsed_seconds", units.duration)):
             cells.append(_marked({name: costs[column] for name, costs in reached.items()}, run.name, write))
         gain = compute.last_gain(curves[run.name])
-        total = (run.info.get("parameters") or {}).get("total")
-        cells += [units.loss(gain), units.short(total), units.short(run.info.get("flops_per_token"))]
+        total = run.info["parameters"].get("total")
+        cells += [units.loss(gain), units.short(total), units.short(run.info["flops_per_token"])]
         lines.append(cells)
     title = f"FLOPs to {target:.4f}", f"tokens to {target:.4f}", f"time to {target:.4f}"
     head = ["run", f"loss at {units.flops(budget)}", *title, "gain of last doubling", "parameters", "FLOPs per token"]
@@ -109,7 +109,7 @@ def costs(runs: Sequence[RunData], view: View, store: RunStore) -> Component:
             html.P(note, className="note"),
             table(head, lines, caption="costs; ★ marks the best"),
         ],
-        className="panel",
+        className="panel numbers",
     )
 
 

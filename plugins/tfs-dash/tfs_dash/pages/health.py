@@ -99,7 +99,11 @@ def _details(line: dict[str, Any]) -> str:
     details = line.get("details")
     if not isinstance(details, dict):
         return ""
-    return public_text(", ".join(f"{name}: {value}" for name, value in details.items() if value not in ({}, [], None)))
+    known = {name: value for name, value in details.items() if value not in ({}, [], None)}
+    written = (
+        f"{name}: {value:.6g}" if isinstance(value, float) else f"{name}: {value}" for name, value in known.items()
+    )
+    return public_text(", ".join(written))
 
 
 CHARTS = dict(HEALTH_FIGURES)

@@ -7,14 +7,14 @@ from typing import Any
 import dash_ag_grid as dag
 import dash_mantine_components as dmc
 import numpy as np
-from dash import html
+from dash import dcc, html
 
 from tfs_dash import units
-from tfs_dash.parts import Component, choice, controls, nothing_chosen, part, table
+from tfs_dash.parts import Component, best, choice, controls, nothing_chosen, part, table
 from tfs_dash.redact import public_text
 from tfs_dash.store import RunData, RunStore
 from tfs_dash.summaries import grid_rows
-from tfs_dash.view import NEWEST, View
+from tfs_dash.view import MAX_RUNS, NEWEST, View, to_query
 
 PATH, TITLE = "/", "Runs"
 
@@ -47,6 +47,13 @@ COLUMNS: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
+_FIELDS = {"tag": "tags"}
+"""The field of a row that a run is grouped by, where it has not the group's own name."""
+
+FEW = 12
+"""Up to so many rows the table is as high as they are; more scroll within it."""
+
+
 def rows(store: RunStore) -> list[dict[str, Any]]:
     """Return the table's rows."""
     found = grid_rows(store.runs())
@@ -60,13 +67,16 @@ def layout(view: View, store: RunStore) -> Component:
     """Return the page."""
     columns = [dict(column) for column in COLUMNS]
     if view.group != "none":
+        grouped_by = _FIELDS.get(view.group, view.group)
         for column in columns:  # the runs of a group stand together; within it they are sorted by what is clicked
-            if column["field"] == view.group:
+            if column["field"] == grouped_by:
                 column |= {"sort": "asc", "sortIndex": 0, "hide": False}
-        columns.sort(key=lambda column: column["field"] not in ("name", view.group))
+        columns.sort(key=lambda column: column["field"] not in ("name", grouped_by))
+    found = rows(store)
+    few = len(found) <= FEW
     grid = dag.AgGrid(
         id={"type": "grid", "name": "runs"},
-        rowData=rows(store),
+        rowData=found,
         columnDefs=columns,
         getRowId="params.data.name",
         selectedRows={"ids": list(view.runs)},
@@ -77,11 +87,11 @@ def layout(view: View, store: RunStore) -> Component:
             "quickFilterText": view.search,
             "animateRows": False,
             "alwaysMultiSort": view.group != "none",
-            "domLayout": "normal",
+            "domLayout": "autoHeight" if few else "normal",
             "tooltipShowDelay": 300,
             "enableCellTextSelection": True,
         },
-        style={"height": "calc(100vh - 260px)", "minHeight": "320px"},
+        style={"height": None} if few else {"height": "calc(100vh - 260px)", "minHeight": "320px"},
         className="grid",
     )
     search = dmc.TextInput(
@@ -92,7 +102,10 @@ def layout(view: View, store: RunStore) -> Component:
         [
             html.H1("Runs"),
             part("no-runs"),
-            controls(html.Div(search, className="control"), choice("group", "group by", view.group)),
+            controls(
+                html.Div([html.Span("search", className="control-title"), search], className="control"),
+                choice("group", "group by", view.group),
+            ),
             html.P(
                 ["Tick runs to compare them on the other pages; while none is ticked these show the newest ",
                  f"{NEWEST}. Space ticks the row that has the focus."],
@@ -111,34 +124,65 @@ def no_runs(runs: Sequence[RunData], view: View, store: RunStore) -> Component:
 
 
 def groups(runs: Sequence[RunData], view: View, store: RunStore) -> Component:
-    """Return a row for each group of all runs: how many, and the mean and spread of their best losses."""
+    """Return a row for each group of all runs, the best first: how many, mean and spread of their best losses.
+
+    A run with several tags is in the group of each.
+    """
     del runs
     if view.group == "none":
         return None
     found: dict[str, list[dict[str, Any]]] = {}
     for row in rows(store):
-        found.setdefault(str(row.get(view.group) or "(none)"), []).append(row)
-    lines = []
-    for name, members in sorted(found.items(), key=lambda entry: _natural(entry[0])):
-        losses = [row["best_loss"] for row in members if row["best_loss"] is not None]
-        spread = f" ± {np.std(losses, ddof=1):.4f}" if len(losses) > 1 else ""
-        best = min(
-            (row for row in members if row["best_loss"] is not None), key=lambda row: row["best_loss"], default=None
-        )
-        mean = f"{np.mean(losses):.4f}{spread}" if losses else "–"
-        lines.append(
-            [
-                name,
-                str(len(members)),
-                mean,
-                units.loss(best["best_loss"]) if best else "–",
-                best["name"] if best else "–",
-            ]
-        )
-    grouped = table(
-        [view.group, "runs", "best loss, mean ± deviation", "lowest", "by"], lines, caption=f"runs by {view.group}"
+        for name in _groups_of(row, view.group):
+            found.setdefault(name, []).append(row)
+    measured = [_Group(name, members) for name, members in found.items()]
+    measured.sort(key=lambda group: (group.mean is None, group.mean or 0.0, _natural(group.name)))
+    lines = [
+        [
+            group.name,
+            str(len(group.members)),
+            _marked(group.text, lowest=position == 0 < len(group.losses) and len(measured) > 1),
+            units.loss(min(group.losses, default=None)),
+            group.best,
+            dcc.Link("compare them", href=f"/compare{group.query()}"),
+        ]
+        for position, group in enumerate(measured)
+    ]
+    head = [view.group, "runs", "best loss, mean ± deviation", "lowest", "by", ""]
+    return html.Section(
+        table(head, lines, caption=f"runs by {view.group}; ★ marks the best"), className="panel numbers"
     )
-    return html.Section(grouped, className="panel")
+
+
+class _Group:
+    """The runs of a group, and the best losses of those that were validated."""
+
+    def __init__(self, name: str, members: list[dict[str, Any]]) -> None:
+        self.name, self.members = name, members
+        validated = [row for row in members if row["best_loss"] is not None]
+        self.losses = [row["best_loss"] for row in validated]
+        self.mean = float(np.mean(self.losses)) if self.losses else None
+        self.best = min(validated, key=lambda row: row["best_loss"])["name"] if validated else "–"
+
+    @property
+    def text(self) -> str:
+        spread = f" ± {np.std(self.losses, ddof=1):.4f}" if len(self.losses) > 1 else ""
+        return f"{units.loss(self.mean)}{spread}"
+
+    def query(self) -> str:
+        """Return the address's part that shows these runs, those that differ in the seed alone as mean and band."""
+        return to_query(View(runs=tuple(row["name"] for row in self.members[:MAX_RUNS]), seeds="mean"))
+
+
+def _groups_of(row: dict[str, Any], group: str) -> list[str]:
+    value = row.get(_FIELDS.get(group, group))
+    if not value:
+        return ["(none)"]
+    return value.split(", ") if group == "tag" else [str(value)]
+
+
+def _marked(text: str, *, lowest: bool) -> Component:
+    return best(text) if lowest else text
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -23,7 +23,9 @@ def layout(view: View, store: RunStore) -> Component:
     row = (
         controls(
             picker("prompt", "prompt", _chosen_prompt(view, offered) or " ", data),
-            slider("step", "up to step", min(view.step or last, last), low=first, high=last, step=1)
+            slider(
+                "step", f"up to step, {first:,} to {last:,}", min(view.step or last, last), low=first, high=last, step=1
+            )
             if last > first
             else None,
         )
@@ -88,7 +90,7 @@ def sounds(runs: Sequence[RunData], view: View, store: RunStore) -> Component:
             units.loss(sample.loss),
             units.loss(sample.bits_per_byte),
             html.Pre(_one_line(prompt + sample.text)),
-            f"{sample.run}, step {sample.step:,}",
+            html.Td(f"{sample.run}, step {sample.step:,}", className="whole"),
         ]
         for sample in found
     ]

@@ -1,0 +1,85 @@
+"""Which form of attention is faster here? `explicit` beside `fused`, for rows of 64 to 1024 tokens, in three types.
+
+    python benchmarks/attention_forms.py            forward and backward of one attention, as in `baseline`
+    python benchmarks/attention_forms.py --quick    fewer rounds
+
+Every line of the table works on 2048 tokens: only the length of the rows differs. The sides take turns, call by call,
+and a side's time is the median of the quieter half of its calls. The rule of `attention: auto` in plugins/tfs-baseline
+was read off from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+
+import torch
+from tfs_baseline.config import BaselineConfig
+from tfs_baseline.model import Attention
+from torch import Tensor
+
+from tfs_core.training.machine import keep_freed_memory
+
+TOKENS, N_HEADS, N_KV_HEADS, D_HEAD = 2048, 4, 2, 64
+LENGTHS = (64, 128, 256, 512, 1024)
+KINDS = {
+    "float32, highest": (torch.float32, "highest"),
+    "float32, medium": (torch.float32, "medium"),
+    "bfloat16": (torch.bfloat16, "medium"),
+}
+
+
+def inputs(seq_len: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return queries, keys and values as a block has them, and the mask that the explicit form adds."""
+    generator = torch.Generator().manual_seed(1)
+
+    def heads(number: int) -> Tensor:
+        shape = (TOKENS // seq_len, seq_len, number, D_HEAD)
+        drawn = torch.randn(shape, generator=generator).to(dtype).requires_grad_()
+        return drawn.transpose(1, 2)  # [batch_size, number, seq_len, d_head]
+
+    hidden = torch.full((seq_len, seq_len), -torch.inf, dtype=dtype).triu(1)  # [seq_len, seq_len]
+    mask = hidden.repeat(N_HEADS // N_KV_HEADS, 1)[None, None]  # [1, 1, n_shared*seq_len, seq_len]
+    return heads(N_HEADS), heads(N_KV_HEADS), heads(N_KV_HEADS), mask
+
+
+def measure(seq_len: int, dtype: torch.dtype, rounds: int) -> dict[str, float]:
+    """Return the milliseconds of forward and backward of each form."""
+    attention = Attention(BaselineConfig(d_model=N_HEADS * D_HEAD, n_heads=N_HEADS, n_kv_heads=N_KV_HEADS))
+    queries, keys, values, mask = inputs(seq_len, dtype)
+    grad = torch.ones_like(queries)
+    forms = {
+        "explicit": lambda: attention.attend(queries, keys, values, mask),
+        "fused": lambda: attention.attend_fused(queries, keys, values, None),
+    }
+    times: dict[str, list[float]] = {form: [] for form in forms}
+    for taken in range(rounds + 3):
+        for form, attend in forms.items():
+            started_at = time.perf_counter()
+            attend().backward(grad)
+            if taken >= 3:  # the first calls warm up memory and kernels
+                times[form].append(1e3 * (time.perf_counter() - started_at))
+    return {form: statistics.median(sorted(values)[: (len(values) + 1) // 2]) for form, values in times.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="10 calls of each form instead of 40")
+    arguments = parser.parse_args()
+    keep_freed_memory()
+    print(
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads; {TOKENS} tokens, {N_HEADS} heads that ask, "
+        f"{N_KV_HEADS} that answer, {D_HEAD} wide; forward and backward"
+    )
+    print(f"{'type':<18} {'length':>6} {'explicit ms':>12} {'fused ms':>9} {'fused / explicit':>17}")
+    for kind, (dtype, precision) in KINDS.items():
+        torch.set_float32_matmul_precision(precision)
+        for seq_len in LENGTHS:
+            taken = measure(seq_len, dtype, 10 if arguments.quick else 40)
+            ratio = taken["fused"] / taken["explicit"]
+            print(f"{kind:<18} {seq_len:>6} {taken['explicit']:>12.2f} {taken['fused']:>9.2f} {ratio:>16.2f}x")
+
+
+if __name__ == "__main__":
+    main()

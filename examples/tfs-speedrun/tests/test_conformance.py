@@ -1,0 +1,25 @@
+"""What the core asks of every plugin, asked of this one."""
+
+from tfs_core.testing import ModelConformance, OptimizerConformance, PluginConformance
+
+
+class TestPlugin(PluginConformance):
+    distribution = "tfs-speedrun"
+
+
+class TestPlainModel(ModelConformance):
+    name = "tfs-speedrun/speedrun"
+
+
+class TestModelWithNgramTables(ModelConformance):
+    name = "tfs-speedrun/speedrun"
+    config = {"ngram_contexts": [1, 2], "ngram_rows": [24, 100]}
+
+
+class TestOptimizer(OptimizerConformance):
+    name = "tfs-speedrun/speedrun"
+
+
+class TestOptimizerOfTables(OptimizerConformance):
+    name = "tfs-speedrun/speedrun"
+    config = {"sgd_parameters": ["second.*"], "adamw_parameters": ["first.*"], "sgd_rate_ratio": 2.0}

@@ -1,0 +1,85 @@
+"""The options of the model and of the optimizer, beside those that every model and every optimizer has."""
+
+from dataclasses import dataclass
+
+from tfs_core.contracts import ModelConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedrunConfig(ModelConfig):
+    """A transformer of which every part was kept for what it is worth in seconds."""
+
+    d_model: int = 128
+    """The width of the residual stream."""
+
+    n_heads: int = 4
+    """Attention heads in a block, each d_model / n_heads wide."""
+
+    n_blocks: int = 4
+    """Transformer blocks, one after the other."""
+
+    d_ffn: int | None = None
+    """The hidden width of the feed-forward part; null for 4 * d_model."""
+
+    n_taps: int = 4
+    """How many tokens, this one and those right before it, each embedded by a table of its own, make the first x."""
+
+    ngram_contexts: tuple[int, ...] = ()
+    """For each n-gram table, of how many tokens its context is made: `[2, 3]` are a trigram and a 4-gram table. None
+    unless the text is small and time is short."""
+
+    ngram_rows: tuple[int, ...] = ()
+    """For each n-gram table, how many rows of vocab_size numbers it has. Contexts that are more than that share rows
+    by a hash."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("d_model", "n_heads", "n_blocks", "d_ffn", "n_taps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+        if self.d_model % self.n_heads:
+            raise ValueError(
+                f"n_heads must divide d_model into heads of equal width; {self.n_heads} does not divide {self.d_model}"
+            )
+        if len(self.ngram_contexts) != len(self.ngram_rows):
+            raise ValueError(
+                "ngram_contexts and ngram_rows describe the same tables, one number each; "
+                f"{len(self.ngram_contexts)} and {len(self.ngram_rows)} numbers are given"
+            )
+        for name in ("ngram_contexts", "ngram_rows"):
+            if any(number < 1 for number in getattr(self, name)):
+                raise ValueError(f"{name} must be numbers of at least 1, not {list(getattr(self, name))}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedrunOptimizerConfig:
+    """How each kind of parameter is updated; `training.learning_rate` is that of the hidden matrices."""
+
+    momentum: float = 0.95
+    """What of the running mean of a hidden matrix's gradient is kept each step."""
+
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's: what of the running means of the gradient and of its square is kept each step."""
+
+    adamw_parameters: tuple[str, ...] = ("*taps*", "*head*", "*bias*")
+    """Patterns of the names of matrices that AdamW updates. It updates vectors too."""
+
+    adamw_rate_ratio: float = 1.0
+    """AdamW's learning rate, as a multiple of training.learning_rate."""
+
+    sgd_parameters: tuple[str, ...] = ("*ngram*",)
+    """Patterns of the names of what plain gradient descent updates: tables of which a step sees a few rows."""
+
+    sgd_rate_ratio: float = 10_000.0
+    """The learning rate of plain gradient descent, as a multiple of training.learning_rate. It is a large number: the
+    gradient is the mean over all tokens of a batch, and a row is seen by a few of them."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.momentum < 1.0:
+            raise ValueError(f"momentum must be at least 0 and below 1, not {self.momentum}")
+        if not all(0.0 <= beta < 1.0 for beta in self.betas):
+            raise ValueError(f"betas must be at least 0 and below 1, not {list(self.betas)}")
+        for name in ("adamw_rate_ratio", "sgd_rate_ratio"):
+            if getattr(self, name) <= 0.0:
+                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")

@@ -1,0 +1,100 @@
+"""The options of the model `baseline`, beside those that every model has."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tfs_core.contracts import ModelConfig
+
+D_FFN_MULTIPLE = 32
+"""What a d_ffn that is not given is a multiple of: kernels work in tiles."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineConfig(ModelConfig):
+    """A pre-norm transformer with what practice added: Qwen3's function, and Llama's with `qk_norm: false`."""
+
+    d_model: int = 256
+    """The width of the residual stream. Twice the width is four times the parameters and the work."""
+
+    n_heads: int = 4
+    """Heads that ask, in a block; widths of 32 to 128 each work well."""
+
+    n_kv_heads: int | None = None
+    """Heads that answer: each serves n_heads / n_kv_heads of those that ask. null for n_heads. Fewer make the cache
+    smaller, and the block too; 1 is multi-query attention."""
+
+    d_head: int | None = None
+    """The width of a head; null for d_model / n_heads. Even, with rotary positions."""
+
+    n_blocks: int = 6
+    """Transformer blocks, one after the other. Deeper learns more a parameter, and slower."""
+
+    d_ffn: int | None = None
+    """The hidden width of the feed-forward part; null for 8/3 * d_model to the nearest 32 with SwiGLU and 4 * d_model
+    with GELU: the same number of parameters."""
+
+    norm: Literal["rms", "layer"] = "rms"
+    """`rms` scales, `layer` also centers, as in GPT-2."""
+
+    norm_epsilon: float = 1e-6
+    """What keeps a norm of zeros from dividing by zero. Part of a trained model: take over another's weights with
+    its own (1e-5 or 1e-6)."""
+
+    positions: Literal["rotary", "learned"] = "rotary"
+    """`rotary` turns queries and keys by their positions, `learned` adds a table to the embeddings, as in GPT-2."""
+
+    rope_theta: float = 10000.0
+    """The base of rotary positions' wavelengths; larger for contexts of many thousands. No effect with `learned`."""
+
+    qk_norm: bool = True
+    """Whether queries and keys are normed, head by head: a steadier training at high learning rates."""
+
+    feed_forward: Literal["swiglu", "gelu"] = "swiglu"
+    """`swiglu` is gated; `gelu` is GPT-2's (its definition, not the tanh form)."""
+
+    tied: bool = True
+    """Whether one token table serves both ends. Untied has vocab_size * d_model more parameters: for large models."""
+
+    attention: Literal["auto", "explicit", "fused"] = "auto"
+    """`explicit` is the formula, line by line; `fused` is one call that never holds all attention weights. `auto` is
+    explicit on a CPU for rows of 2 to 512 tokens, and otherwise fused. Dropout always takes explicit."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("d_model", "n_heads", "n_kv_heads", "d_head", "n_blocks", "d_ffn"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+        for name in ("norm_epsilon", "rope_theta"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+        if self.positions == "learned" and self.rope_theta != type(self).rope_theta:
+            raise ValueError("rope_theta has no effect with learned positions: leave it out")
+        if self.d_head is None and self.d_model % self.n_heads:
+            raise ValueError(
+                f"n_heads must divide d_model into heads of equal width; {self.n_heads} does not divide {self.d_model} "
+                "(or give d_head)"
+            )
+        if self.n_heads % self.heads_that_answer:
+            raise ValueError(f"n_kv_heads must divide n_heads; {self.n_kv_heads} does not divide {self.n_heads}")
+        if self.positions == "rotary" and self.head_width % 2:
+            raise ValueError(f"rotary positions turn pairs of features: a head of {self.head_width} cannot be paired")
+
+    @property
+    def head_width(self) -> int:
+        """Return d_head, or what it is when it is null."""
+        return self.d_model // self.n_heads if self.d_head is None else self.d_head
+
+    @property
+    def heads_that_answer(self) -> int:
+        """Return n_kv_heads, or what it is when it is null."""
+        return self.n_heads if self.n_kv_heads is None else self.n_kv_heads
+
+    @property
+    def hidden_width(self) -> int:
+        """Return d_ffn, or what it is when it is null."""
+        if self.d_ffn is not None:
+            return self.d_ffn
+        if self.feed_forward == "gelu":
+            return 4 * self.d_model
+        return max(1, round(8 * self.d_model / 3 / D_FFN_MULTIPLE)) * D_FFN_MULTIPLE

@@ -1,0 +1,85 @@
+"""Weights from and to Hugging Face: the same function under other names.
+
+A `baseline` as it comes (RMSNorm, rotary positions, SwiGLU) is Qwen3's function, and Llama's with `qk_norm: false`.
+Every tensor corresponds to one tensor there, in the same layout, so a name is all that changes. Take over the sizes,
+`rope_theta` and `norm_epsilon` of their config.json with the weights.
+"""
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from tfs_baseline.model import Transformer
+from tfs_core.errors import UsageError
+
+OUTSIDE_THE_BLOCKS = {
+    "token_embedding.weight": "model.embed_tokens.weight",
+    "final_norm.weight": "model.norm.weight",
+    "unembedding.weight": "lm_head.weight",
+}
+
+IN_A_BLOCK = {
+    "attention_norm.weight": "input_layernorm.weight",
+    "attention.query.weight": "self_attn.q_proj.weight",
+    "attention.key.weight": "self_attn.k_proj.weight",
+    "attention.value.weight": "self_attn.v_proj.weight",
+    "attention.query_norm.weight": "self_attn.q_norm.weight",
+    "attention.key_norm.weight": "self_attn.k_norm.weight",
+    "attention.output.weight": "self_attn.o_proj.weight",
+    "feed_forward_norm.weight": "post_attention_layernorm.weight",
+    "feed_forward.gate.weight": "mlp.gate_proj.weight",
+    "feed_forward.expand.weight": "mlp.up_proj.weight",
+    "feed_forward.contract.weight": "mlp.down_proj.weight",
+}
+
+
+def huggingface_name(name: str) -> str:
+    """Return what Qwen3 and Llama in `transformers` call the parameter that `baseline` calls `name`.
+
+    Raises UsageError for one that they do not have: of LayerNorm, of learned positions.
+    """
+    block = re.fullmatch(r"blocks\.(\d+)\.(.+)", name)
+    if block is not None and block[2] in IN_A_BLOCK:
+        return f"model.layers.{block[1]}.{IN_A_BLOCK[block[2]]}"
+    if name in OUTSIDE_THE_BLOCKS:
+        return OUTSIDE_THE_BLOCKS[name]
+    raise UsageError(
+        f"baseline: Qwen3 and Llama have no parameter for '{name}'. Only a model with `norm: rms`, "
+        "`positions: rotary` and `feed_forward: swiglu` is one of theirs."
+    )
+
+
+def huggingface_weights(model: Transformer) -> dict[str, Tensor]:
+    """Return the model's tensors under their Hugging Face names: what `load_state_dict` of theirs takes.
+
+    With tied embeddings the one table stands under both of its names. Raises UsageError as `huggingface_name` does.
+    """
+    weights = {huggingface_name(name): tensor for name, tensor in model.state_dict().items()}
+    if model.settings.tied:
+        weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
+    return weights
+
+
+def load_huggingface_weights(model: Transformer, weights: Mapping[str, Tensor]) -> None:
+    """Copy the `state_dict()` of a Qwen3ForCausalLM or LlamaForCausalLM into the model.
+
+    Raises UsageError, and copies nothing, when a tensor is missing, has another shape, or has no place here.
+    """
+    names = {name: huggingface_name(name) for name in model.state_dict()}
+    left_over = set(weights) - set(names.values())
+    if model.settings.tied:
+        left_over.discard("lm_head.weight")  # the token table once more
+    problems = [f"{theirs} has no place in it" for theirs in sorted(left_over)]
+    for name, own in model.state_dict().items():
+        if names[name] not in weights:
+            problems.append(f"{names[name]} is missing for {name}")
+        elif weights[names[name]].shape != own.shape:
+            theirs = list(weights[names[name]].shape)
+            problems.append(f"{names[name]} is {theirs} and {name} is {list(own.shape)}")
+    if problems:
+        raise UsageError(
+            f"baseline: the weights are of another model than the configuration describes: {'; '.join(problems[:5])}. "
+            "Compare the sizes, tied and qk_norm with their config.json (biases and other norms have no place here)."
+        )
+    model.load_state_dict({name: weights[theirs] for name, theirs in names.items()})

@@ -1,0 +1,18 @@
+"""What this plugin offers. Imports nothing heavy."""
+
+from tfs_core import Component, hookimpl
+
+TFS_PLUGIN_API = 1
+
+
+@hookimpl
+def tfs_models() -> list[Component]:
+    """Return the one model of this plugin."""
+    return [
+        Component(
+            name="baseline",
+            summary="what you would really train: RMSNorm, rotary positions, SwiGLU, grouped queries, QK-norm",
+            factory="tfs_baseline.model:Transformer",
+            config="tfs_baseline.config:BaselineConfig",
+        )
+    ]

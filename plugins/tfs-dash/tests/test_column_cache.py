@@ -1,0 +1,222 @@
+"""The cache of columns: what was decoded once is not decoded again, and nothing stale is ever shown."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tfs_dash import log_columns
+from tfs_dash.column_cache import ColumnCache, users_cache
+from tfs_dash.log_columns import LogColumns
+
+from tfs_core.durable import FileLock
+
+MakeRun = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def every_log_is_worth_keeping(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_columns, "WORTH_KEEPING_BYTES", 1)
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> ColumnCache:
+    return ColumnCache(tmp_path / "columns")
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "metrics.jsonl"
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Return a list that fills with the blocks that are decoded."""
+    blocks: list[bytes] = []
+    decode = log_columns._decode
+
+    def watch(decoder: object, block: bytes) -> tuple[list[object], int]:
+        blocks.append(block)
+        return decode(decoder, block)
+
+    monkeypatch.setattr(log_columns, "_decode", watch)
+    return blocks
+
+
+def write(path: Path, *losses: float, start: int = 1, mode: str = "w") -> None:
+    with path.open(mode, encoding="utf-8", newline="\n") as file:
+        for step, loss in enumerate(losses, start=start):
+            file.write(json.dumps({"step": step, "tokens": step * 8, "loss": loss}) + "\n")
+
+
+def read(log: Path, kept: ColumnCache, *names: str) -> dict[str, list[float]]:
+    """Return the columns as a dashboard that was just started has them."""
+    return {name: column.tolist() for name, column in LogColumns(log, kept).read(names).items()}
+
+
+def test_second_start_decodes_nothing(log: Path, kept: ColumnCache, decoded: list[bytes]) -> None:
+    write(log, 3.0, 2.0, 1.0)
+    first = read(log, kept, "step", "loss")
+    decoded.clear()
+    assert read(log, kept, "step", "loss") == first == {"step": [1, 2, 3], "loss": [3, 2, 1]}
+    assert decoded == []
+
+
+def test_second_start_decodes_what_was_appended_alone(log: Path, kept: ColumnCache, decoded: list[bytes]) -> None:
+    write(log, 3.0, 2.0)
+    read(log, kept, "step", "loss")
+    write(log, 1.0, start=3, mode="a")
+    decoded.clear()
+    assert read(log, kept, "step", "loss") == {"step": [1, 2, 3], "loss": [3, 2, 1]}
+    assert b"".join(decoded).count(b"\n") == 1
+
+
+def test_column_that_was_never_read_is_decoded_and_then_kept(
+    log: Path, kept: ColumnCache, decoded: list[bytes]
+) -> None:
+    write(log, 3.0, 2.0)
+    read(log, kept, "step")
+    assert read(log, kept, "step", "tokens")["tokens"] == [8, 16]
+    decoded.clear()
+    assert read(log, kept, "step", "tokens")["tokens"] == [8, 16]
+    assert decoded == []
+
+
+def test_columns_kept_at_different_ends_agree(log: Path, kept: ColumnCache) -> None:
+    write(log, 3.0, 2.0)
+    read(log, kept, "step")
+    write(log, 1.0, start=3, mode="a")
+    read(log, kept, "loss")
+    assert read(log, kept, "step", "loss", "tokens") == {"step": [1, 2, 3], "loss": [3, 2, 1], "tokens": [8, 16, 24]}
+
+
+def test_log_that_grows_while_it_is_watched_is_kept_again(log: Path, kept: ColumnCache, decoded: list[bytes]) -> None:
+    write(log, 3.0, 2.0)
+    columns = LogColumns(log, kept)
+    columns.read(["loss"])
+    write(log, *[1.0] * 8, start=3, mode="a")
+    columns.read(["loss"])
+    columns.read(["loss"])
+    decoded.clear()
+    assert len(read(log, kept, "loss")["loss"]) == 10
+    assert decoded == []
+
+
+def test_log_that_was_cut_is_read_anew(log: Path, kept: ColumnCache) -> None:
+    write(log, 3.0, 2.0, 1.0)
+    read(log, kept, "loss")
+    write(log, 3.0, 2.0)
+    assert read(log, kept, "loss")["loss"] == [3, 2]
+
+
+def test_log_that_was_replaced_by_a_longer_one_is_read_anew(log: Path, kept: ColumnCache) -> None:
+    write(log, 3.0, 2.0)
+    read(log, kept, "loss")
+    log.unlink()
+    write(log, 4.0, 2.0, 1.0)
+    assert read(log, kept, "loss")["loss"] == [4, 2, 1]
+
+
+def test_log_that_was_overwritten_in_place_is_read_anew(log: Path, kept: ColumnCache) -> None:
+    write(log, 3.0, 2.0)
+    read(log, kept, "loss")
+    with log.open("r+b") as file:
+        file.write(log.read_bytes().replace(b"3.0", b"9.0"))
+    os.utime(log, ns=(1, 1))
+    assert read(log, kept, "loss")["loss"] == [9, 2]
+
+
+def test_damage_is_counted_at_the_second_start_too(log: Path, kept: ColumnCache) -> None:
+    log.write_bytes(b'{"loss":1.0}\nno json\n{"loss":2.0}\n')
+    read(log, kept, "loss")
+    columns = LogColumns(log, kept)
+    assert columns.read(["loss"])["loss"].tolist() == [1, 2]
+    assert columns.bad_lines == 1
+
+
+def test_torn_last_line_is_read_when_it_is_whole(log: Path, kept: ColumnCache) -> None:
+    log.write_bytes(b'{"loss":1.0}\n{"lo')
+    assert read(log, kept, "loss")["loss"] == [1]
+    with log.open("ab") as file:
+        file.write(b'ss":2.0}\n')
+    assert read(log, kept, "loss")["loss"] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\n", b"null\n", b"[]\n", b"{}\n", b"\xff\n", b"{" * 5000, b'{"rows": 1}\n12345678', b"a torn colu"],
+)
+def test_damaged_cache_is_as_none(log: Path, kept: ColumnCache, content: bytes) -> None:
+    write(log, 3.0, 2.0)
+    read(log, kept, "loss")
+    for path in kept.folder.iterdir():
+        path.write_bytes(content)
+    assert read(log, kept, "loss")["loss"] == [3, 2]
+
+
+def test_cache_that_lacks_numbers_is_as_none(log: Path, kept: ColumnCache) -> None:
+    write(log, 3.0, 2.0)
+    read(log, kept, "loss")
+    for path in kept.folder.iterdir():
+        path.write_bytes(path.read_bytes()[:-8])
+    assert read(log, kept, "loss")["loss"] == [3, 2]
+
+
+def test_cache_that_cannot_be_written_changes_nothing(log: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    write(log, 3.0, 2.0)
+    assert read(log, ColumnCache(tmp_path / "file" / "columns"), "loss")["loss"] == [3, 2]
+
+
+def test_cache_is_bounded_and_forgets_what_was_not_used_for_longest(tmp_path: Path) -> None:
+    kept = ColumnCache(tmp_path / "columns", max_bytes=5000)
+    logs = [tmp_path / name for name in ("a", "b", "c")]
+    for position, log in enumerate(logs):
+        write(log, *np.arange(250.0).tolist())
+        read(log, kept, "loss")
+        for path in kept.folder.iterdir():
+            os.utime(path, (position + 1, position + 1))
+    assert 0 < sum(path.stat().st_size for path in kept.folder.iterdir()) <= 5000
+
+
+def test_cache_lies_outside_of_the_runs_and_is_the_users_alone(log: Path, kept: ColumnCache) -> None:
+    write(log, 3.0)
+    read(log, kept, "loss")
+    assert list(log.parent.glob("**/*metrics*")) == [log]
+    assert os.name == "nt" or kept.folder.stat().st_mode & 0o077 == 0
+
+
+def test_log_that_another_process_decodes_is_waited_for(
+    log: Path, kept: ColumnCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tfs_dash.column_cache.WAIT_SECONDS", 0.01)
+    write(log, 3.0)
+    waited: list[float] = []
+    acquire = FileLock.acquire
+
+    def watch(lock: FileLock, *, wait_seconds: float = 0.0, holder: str = "") -> bool:
+        waited.append(wait_seconds)
+        return acquire(lock, wait_seconds=wait_seconds, holder=holder)
+
+    with kept.decoding(log):
+        monkeypatch.setattr(FileLock, "acquire", watch)
+        assert read(log, kept, "loss")["loss"] == [3]  # it was not to be had: read without
+    assert waited == [0.01]
+
+
+def test_reading_ahead_leaves_the_newest_curves_in_the_cache(assets: Path, make_run: MakeRun, cache: Path) -> None:
+    make_run("long", np.linspace(5, 1, 60_000))
+    subprocess.run([sys.executable, "-m", "tfs_dash.read_ahead", str(assets)], check=True, timeout=60)
+    kept = users_cache()
+    assert kept is not None
+    assert kept.folder.is_relative_to(cache)
+    log = assets / "runs" / "long" / "metrics.jsonl"
+    with log.open("rb") as file:
+        found = {name: kept.load(log, file.fileno(), name) for name in ("step", "loss", "tokens")}
+    assert [name for name, entry in found.items() if entry] == ["step", "loss"]
+    assert found["loss"] is not None
+    assert found["loss"][1][-1] == 1

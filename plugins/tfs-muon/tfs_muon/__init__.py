@@ -1,0 +1,1 @@
+"""The optimizer `muon`: orthogonalized updates for hidden matrices, AdamW for everything else."""

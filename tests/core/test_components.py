@@ -1,0 +1,181 @@
+"""What a plugin does wrong while it is built is told by its name, in a sentence; its traceback stays as the cause."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tfs_core.config.schema import Choice, DataConfig, RunConfig, TrainingConfig
+from tfs_core.contracts import RunContext
+from tfs_core.data.prepare import build_source, build_tokenizer
+from tfs_core.errors import DataError, PluginError, TrainingError
+from tfs_core.training.components import build_loggers, build_model, build_optimizer, build_schedule
+from tfs_core.training.memory import enough_memory
+
+PLUGIN = """
+def of(name):
+    return Component(name=name, summary=f"the {name}", factory=f"tfs_bad.made:{name}")
+
+def named(*names):
+    return [of(name) for name in names]
+
+@hookimpl
+def tfs_models():
+    return named("raises", "nothing", "greedy")
+
+@hookimpl
+def tfs_datasets():
+    return named("raises", "nothing", "refuses")
+
+@hookimpl
+def tfs_tokenizers():
+    return [Component(name="raises", summary="s", factory="tfs_bad.made:raises", loader="tfs_bad.made:raises")]
+
+@hookimpl
+def tfs_schedulers():
+    return named("raises", "nothing", "nan", "negative", "word", "late")
+
+@hookimpl
+def tfs_optimizers():
+    return named("raises", "nothing", "other")
+
+@hookimpl
+def tfs_loggers():
+    return named("raises", "nothing")
+"""
+
+MADE = """
+from tfs_core.errors import DataError
+
+def raises(*_, **__):
+    return {}["there is no such key"]
+
+def nothing(*_, **__):
+    pass
+
+def greedy(*_, **__):
+    raise MemoryError
+
+def refuses(*_, **__):
+    raise DataError("this data set is closed on Sundays")
+
+def other(*_, **__):
+    return "an optimizer"
+
+def nan(*_, **__):
+    return lambda step: float("nan")
+
+def negative(*_, **__):
+    return lambda step: -1e-3
+
+def word(*_, **__):
+    return lambda step: "fast"
+
+def late(*_, **__):
+    return lambda step: 1e-3 if step < 2 else {}[step]
+"""
+
+BLAMED = r"of tfs-bad cannot be built: KeyError: 'there is no such key'\. TFS_DEBUG=1 shows where\."
+
+
+@pytest.fixture(autouse=True)
+def bad_plugin(install_plugin: Callable[..., None]) -> None:
+    install_plugin("tfs-bad", PLUGIN, made=MADE)
+
+
+class Weights(torch.nn.Module):
+    """All that an optimizer asks of a model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(2, 3))
+
+
+def build(kind: str, name: str) -> Any:
+    """Build a component of the plugin as training does."""
+    choice = Choice(f"tfs-bad/{name}")
+    if kind == "model":
+        return build_model(choice, vocab_size=7, seed=0)
+    if kind == "dataset":
+        return build_source(choice, assets=Path("assets"), offline=True)
+    if kind == "tokenizer":
+        return build_tokenizer(choice, assets=Path("assets"), offline=True, documents=None)
+    if kind == "optimizer":
+        return build_optimizer(TrainingConfig(max_steps=9, optimizer=choice), Weights())  # type: ignore[arg-type]
+    assert kind == "scheduler"
+    return build_schedule(TrainingConfig(max_steps=9, lr_decay=choice), total_steps=9, warmup_steps=0)
+
+
+@pytest.mark.parametrize("kind", ["model", "dataset", "tokenizer", "optimizer", "scheduler"])
+def test_factory_that_raises_is_named_with_its_distribution_and_the_cause(kind: str) -> None:
+    with pytest.raises(PluginError, match=f"^{kind} 'raises' {BLAMED}$") as caught:
+        build(kind, "raises")
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+@pytest.mark.parametrize("kind", ["model", "dataset", "optimizer", "scheduler"])
+def test_factory_that_returns_nothing_is_named(kind: str) -> None:
+    with pytest.raises(PluginError, match=f"^{kind} 'nothing' of tfs-bad: its factory '.*' returned None$"):
+        build(kind, "nothing")
+
+
+def test_what_a_factory_says_to_the_user_passes_unchanged() -> None:
+    with pytest.raises(DataError, match=r"^this data set is closed on Sundays$"):
+        build("dataset", "refuses")
+
+
+def test_optimizer_that_is_none_is_named() -> None:
+    with pytest.raises(PluginError, match=r"^optimizer 'other' of tfs-bad: .*'an optimizer', which is no torch\.optim"):
+        build("optimizer", "other")
+
+
+@pytest.mark.parametrize(("name", "rate"), [("nan", "nan"), ("negative", "-0.001"), ("word", "'fast'")])
+def test_learning_rate_that_is_none_is_blamed_on_its_schedule(name: str, rate: str) -> None:
+    schedule = build("scheduler", name)
+    with pytest.raises(PluginError, match=f"^scheduler '{name}' of tfs-bad: the learning rate of step 4 is {rate}; "):
+        schedule(4)
+
+
+def test_schedule_that_raises_in_the_middle_is_named_with_the_step() -> None:
+    schedule = build("scheduler", "late")
+    assert schedule(1) == 1e-3
+    with pytest.raises(PluginError, match=r"^scheduler 'late' of tfs-bad cannot tell the learning rate of step 2: "):
+        schedule(2)
+
+
+def test_running_out_of_memory_while_a_plugin_builds_is_told_as_such() -> None:
+    with pytest.raises(TrainingError, match="takes more memory than there is"), enough_memory("preparing the run"):
+        build("model", "greedy")
+
+
+@pytest.mark.parametrize("name", ["raises", "nothing"])
+def test_logger_that_cannot_be_built_is_left_out_with_the_reason(name: str, tmp_path: Path) -> None:
+    config = _with_logger(name)
+    run = RunContext(folder=tmp_path, name="a", config={}, info={}, total_steps=1, start_step=0)
+    loggers, failures = build_loggers(config, run)
+    assert loggers == []
+    assert len(failures) == 1
+    assert failures[0].startswith(f"the logger 'tfs-bad/{name}' is left out: logger '{name}' of tfs-bad")
+
+
+def _with_logger(name: str) -> RunConfig:
+    return RunConfig(
+        experiment_name="a",
+        data=DataConfig(dataset=Choice("text"), tokenizer=Choice("byte")),
+        model=Choice("torch"),
+        loggers=(Choice(f"tfs-bad/{name}"),),
+    )
+
+
+def test_model_in_a_file_that_raises_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "brittle.py"
+    file.write_text(
+        "from tfs_core.contracts import ModelConfig\n"
+        "def brittle(config: ModelConfig, *, vocab_size, generator):\n"
+        "    return [][vocab_size]\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(PluginError, match=r"the model .*brittle\.py:brittle cannot be built: IndexError: "):
+        build_model(Choice(f"{file}:brittle", {}), vocab_size=7, seed=0)

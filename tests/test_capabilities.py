@@ -1,0 +1,170 @@
+"""What a configuration asks of its model, through whole runs: documents kept apart, less memory, a compiled loss."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+import tfs_core
+from tfs_core.cli.main import tfs
+from tfs_core.config import config_from_mapping
+from tfs_core.errors import ConfigError
+from tfs_core.models import AutogradModel, compute_context
+from tfs_core.runs import Run
+from tfs_core.testing.small_model import small_model
+from tfs_core.training.capabilities import save_memory
+from tfs_core.training.compilation import Compilation
+
+Train = Callable[..., Run]
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> Train:
+    """Return `train(model, section={...}, resume=...)`, which trains a tiny model for four steps."""
+    lines = [json.dumps({"text": f"{word} {word}."}) for word in ("one", "two", "three", "four", "five", "six")]
+    text = tmp_path / "words.jsonl"
+    text.write_text("\n".join(lines * 4), encoding="utf-8")
+
+    def run(model: str = "baseline", *, resume: str | bool = False, **sections: dict[str, Any]) -> Run:
+        config: dict[str, Any] = {
+            "experiment_name": "tried",
+            "data": {
+                "dataset": {"name": "jsonl", "path": str(text)},
+                "tokenizer": "byte",
+                "max_length": 16,
+                "validation_fraction": 0.2,
+            },
+            "model": {"name": model, "d_model": 16, "n_heads": 2, "n_blocks": 2, "max_seq_len": 16, "dropout": 0.1},
+            "training": {"batch_size": 4, "max_steps": 4, "learning_rate": 1e-2, "warmup_steps": 0},
+            "runtime": {"device": "cpu", "threads": 1, "matmul": "highest"},
+            "loggers": ["jsonl"],
+        }
+        for section, values in sections.items():
+            config[section] |= values
+        return tfs_core.run(config, assets=tmp_path, resume=resume)
+
+    return run
+
+
+def losses(run: Run) -> list[float]:
+    return [record["loss"] for record in run.metrics()] + [record["loss"] for record in run.validation()]
+
+
+def warnings(run: Run) -> list[str]:
+    return [event["details"]["message"] for event in run.events() if event["kind"] == "warning"]
+
+
+def test_document_masks_reach_training_validation_and_evaluation(train: Train, tmp_path: Path) -> None:
+    apart, together = train(data={"document_masks": True}), train()
+    assert all(one != other for one, other in zip(losses(apart), losses(together), strict=True))
+    evaluated = CliRunner().invoke(tfs, ["evaluate", apart.name, "--json", "--assets", str(tmp_path)])
+    assert evaluated.exit_code == 0, evaluated.output
+    assert json.loads(evaluated.stdout)[0]["loss"] == losses(apart)[-1]
+
+
+def test_document_masks_of_padded_rows_are_an_error() -> None:
+    data = {"dataset": "python-stdlib", "tokenizer": "byte", "batching": "padded", "document_masks": True}
+    with pytest.raises(ConfigError, match=r"data\.document_masks: in padded rows there is one document each"):
+        config_from_mapping({"experiment_name": "a", "data": data, "model": "torch", "training": {"max_steps": 1}})
+
+
+def test_model_without_document_masks_is_refused_before_a_run_begins(train: Train, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.document_masks: the model 'torch' has no document masks"):
+        train("torch", data={"document_masks": True})
+    assert not list((tmp_path / "runs").glob("*"))
+
+
+@pytest.mark.parametrize("model", ["torch", "baseline"])
+def test_computing_blocks_again_changes_no_bit_of_a_run(train: Train, model: str) -> None:
+    assert losses(train(model, runtime={"activation_checkpointing": True})) == losses(train(model))
+
+
+@pytest.mark.parametrize("model", ["torch", "baseline"])
+def test_loss_in_pieces_trains_alike(train: Train, model: str) -> None:
+    assert losses(train(model, runtime={"loss_chunk": 7})) == pytest.approx(losses(train(model)), rel=1e-5)
+
+
+@pytest.mark.parametrize("runtime", [{"loss_chunk": 7}, {"activation_checkpointing": True}])
+def test_hand_written_model_refuses_what_needs_autograd(train: Train, runtime: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"runtime.{next(iter(runtime))}: the model 'custom'"):
+        train("custom", runtime=runtime)
+
+
+def test_hand_written_model_is_trained_without_the_compiler_and_says_so(train: Train) -> None:
+    asked = train("custom", runtime={"compile": True})
+    assert losses(asked) == losses(train("custom"))
+    assert asked.info["compiled"] is False
+    assert "backward of its own" in asked.info["machine"]["compile"]
+    assert "backward of its own" in warnings(asked)[0]
+
+
+def test_run_that_could_not_compile_goes_on_without(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(module: torch.nn.Module, **options: Any) -> Callable[..., Any]:
+        def compiled(*tensors: Any) -> Any:
+            raise RuntimeError("no compiler here")
+
+        return compiled
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "compile", fails)
+        begun = train(runtime={"compile": True})
+    assert begun.info["compiled"] is False
+    assert "no compiler here" in warnings(begun)[0]
+    resumed = train(runtime={"compile": True}, training={"max_steps": 6}, resume=begun.name)
+    assert resumed.info["compiled"] is False
+    assert "the run began without, and goes on so" in warnings(resumed)[1]
+
+
+def test_compiled_run_that_cannot_be_any_more_says_that_bits_may_differ(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda module, **options: module)
+    begun = train(runtime={"compile": True})
+    assert begun.info["compiled"] is True
+    resumed = train(runtime={"compile": False}, training={"max_steps": 6}, resume=begun.name)
+    assert any("compiled was True, is False" in message for message in warnings(resumed))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("model", ["torch", "baseline"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("saving", [{}, {"loss_chunk": 8, "activation_checkpointing": True}])
+def test_compiled_loss_works_together_with_everything_else(model: str, dtype: str, saving: dict[str, Any]) -> None:
+    torch._dynamo.reset()
+    subject = small_model(model)
+    built, said = subject.build(dtype=dtype), list[str]()
+    assert isinstance(built, AutogradModel)
+    masks = model == "baseline"
+    config = config_from_mapping(
+        {
+            "experiment_name": "a",
+            "data": {"dataset": "python-stdlib", "tokenizer": "byte", "max_length": 4, "document_masks": masks},
+            "model": {"name": model, "max_seq_len": 4},
+            "training": {"max_steps": 1},
+            "runtime": {"compile": True, **saving},
+        }
+    )
+    save_memory(built, config)
+    input_ids, target_ids = subject.batch()
+    tensors = [input_ids, target_ids]
+    if masks:
+        tensors.append((torch.arange(subject.seq_len) > 3).long().expand_as(input_ids).contiguous())
+    found = {}
+    for compiled in (True, False):
+        compilation = Compilation(built, config, None, said.append) if compiled else None
+        built.zero_grad()
+        with compute_context(built.config, "cpu"):
+            loss = float(built.loss(*tensors))
+        built.backward(1.0)
+        gradients = [parameter.grad.flatten() for parameter in built.parameters() if parameter.grad is not None]
+        found[compiled] = loss, torch.cat(gradients)
+        assert compilation is None or compilation.in_force, said
+        built.wrapped_loss = None
+    (loss, gradient), (expected, expected_gradient) = found[True], found[False]
+    rounding = 1e-5 if dtype == "float32" else 3e-2
+    assert loss == pytest.approx(expected, rel=rounding)
+    assert float((gradient - expected_gradient).norm()) <= rounding * float(expected_gradient.norm())
