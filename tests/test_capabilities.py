@@ -119,6 +119,30 @@ def test_run_that_could_not_compile_goes_on_without(train: Train, monkeypatch: p
     assert "the run began without, and goes on so" in warnings(resumed)[1]
 
 
+def test_checkpoint_after_a_failure_of_the_compiler_says_so(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
+
+    def fails_later(module: torch.nn.Module, **options: Any) -> Callable[..., Any]:
+        def compiled(*tensors: Any) -> Any:
+            calls.append(tensors)
+            if len(calls) > 4:  # two to try it out, and two steps
+                raise RuntimeError("another length")
+            return module(*tensors)
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", fails_later)
+    begun = train(runtime={"compile": True}, training={"checkpoint_every": 2})
+    compiled = {
+        path.parent.name: json.loads(path.read_text(encoding="utf-8"))["machine"]["compiled"]
+        for path in begun.folder.glob("checkpoints/step-*/state.json")
+    }
+    assert compiled == {"step-00000002": True, "step-00000004": False}
+    assert begun.info["compiled"] is False
+    assert "another length" in begun.info["machine"]["compile"]
+    assert "another length" in warnings(begun)[0]
+
+
 def test_compiled_run_that_cannot_be_any_more_says_that_bits_may_differ(
     train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """Batches of a stream: the same tokens as those of a store, from anywhere on, with little of it on disk."""
 
+import errno
 import threading
 import time
 import tracemalloc
@@ -304,7 +305,6 @@ def test_parts_and_ranks_of_a_step_are_its_rows(tmp_path: Path) -> None:
 def test_length_in_tokens_is_whole_steps() -> None:
     batches = batches_of(Stream())
     assert [batches.steps_for_tokens(n) for n in (1, TOKENS_PER_STEP, TOKENS_PER_STEP + 1)] == [1, 1, 2]
-    assert batches.valid_targets(7) == TOKENS_PER_STEP
     assert batches.valid_targets_per_row == MAX_LENGTH
 
 
@@ -417,6 +417,18 @@ def test_damaged_shard_is_made_again(damage: str, tmp_path: Path) -> None:
     again = batches_of(Stream())
     with spooled(again, tmp_path):
         assert torch.equal(again.step(0)[0].target_ids, expected)
+
+
+def test_disk_that_fills_up_is_told_and_not_left_fuller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(file: Any, _tokens: object) -> None:
+        file.write(b"a part")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "save", fill)
+    batches = batches_of(Stream())
+    with spooled(batches, tmp_path), pytest.raises(DataError, match=r"No space left on device\. Make room"):
+        batches.step(0)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_shard_that_somebody_deletes_is_missed_in_a_sentence(tmp_path: Path) -> None:

@@ -85,11 +85,14 @@ class ShardFolder:
             self.folder.mkdir(parents=True, exist_ok=True)
             info_file.unlink(missing_ok=True)
             unfinished = self.folder / "unfinished.npy"
-            with unfinished.open("wb") as file:
-                np.save(file, tokens)
-                file.flush()
-                os.fsync(file.fileno())
-            replace(unfinished, tokens_file)
+            try:
+                with unfinished.open("wb") as file:
+                    np.save(file, tokens)
+                    file.flush()
+                    os.fsync(file.fileno())
+                replace(unfinished, tokens_file)
+            finally:
+                unfinished.unlink(missing_ok=True)  # a full disk is not left fuller
             sync_folder(self.folder)
             write_durably(info_file, (json.dumps(info) + "\n").encode())
 

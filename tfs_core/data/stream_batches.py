@@ -119,22 +119,18 @@ class StreamBatches:
         places = np.arange(first, first + self._batch_size)
         return np.asarray(self._permutation(self.shard(step))(places))
 
-    def valid_targets(self, step: int) -> int:  # noqa: ARG002 (all are alike)
-        """Return the valid targets of a whole step, all parts and ranks: each row is full."""
-        return self.rows_per_step * self._max_length
-
     def epoch(self, step: int) -> int:
         """Return how many readings of the whole source were complete where a step's shard begins."""
         return self._spooling.start_of(self.shard(step)).epoch
 
     @property
     def valid_targets_per_row(self) -> float:
-        """Valid targets in a row."""
+        """Valid targets in a row: each is full."""
         return self._max_length
 
     def steps_for_tokens(self, n: int) -> int:
         """Return the steps after which n valid targets are reached, all ranks together."""
-        return -(-n // self.valid_targets(0))
+        return -(-n // (self.rows_per_step * self._max_length))
 
     def state(self, step: int) -> dict[str, Any]:
         """Return what a checkpoint writes down to go on with a step: its shard, and where in the stream that begins."""

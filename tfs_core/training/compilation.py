@@ -1,7 +1,8 @@
 """`runtime.compile`: a model's loss compiled by `torch.compile`, and computed as without it from the first failure on.
 
 Only the loss is compiled, in training and in validation. A compiler can fail in many ways, on a machine that has none
-for C++ to begin with. None of them stops a run: it goes on without, and says why.
+for C++ to begin with. A failure when it is tried out, or in a later forward pass, stops no run: it goes on without, and
+says why.
 """
 
 import time

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -197,7 +197,17 @@ class Sitting:
         compilation = self.prepared.compilation
         if compilation.failure is not None:
             self._warn(compilation.failure)
-        compilation.report = self._report_and_warn  # it may yet fail, at a shape that has not come before
+        compilation.report = self._tell_not_compiled  # it may yet fail, at a shape that has not come before
+
+    def _tell_not_compiled(self, message: str) -> None:
+        """Tell that the loss is compiled no more; `run.json` and the checkpoints to come say so too."""
+        machine = self.prepared.machine
+        how = {**machine.how, **self.prepared.compilation.how}
+        self.prepared = replace(self.prepared, machine=replace(machine, compiled=False, how=how))
+        checkpoints = self.trainer.checkpoints
+        checkpoints.fixed_state = {**checkpoints.fixed_state, "machine": self._machine()}
+        self.run_folder.write_info(compiled=False, machine=how)
+        self._report_and_warn(message)
 
     def _tell_where_it_resumes(self, origin: Origin) -> None:
         changed = {"changed": self.changed} if self.changed else {}

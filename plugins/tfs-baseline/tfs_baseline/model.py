@@ -5,7 +5,7 @@
     logits = norm(x) @ token embedding transposed
 
 The order is that of tfs_torch/model.py, so `diff` shows what is other. Each difference is marked: what it replaces,
-who proposed it, and what it was worth when everything else stayed (benchmarks/baseline_ablation.py; the README has
+who proposed it, and what it was worth when everything else stayed (plugins/tfs-baseline/ablation.py; the README has
 the table). Configured as they are, it is the function of Hugging Face's Qwen3, or of Llama with `qk_norm: false`.
 
 Shapes in this file
@@ -76,8 +76,8 @@ class RMSNorm(nn.Module):
     """Each position rescaled to a mean square of 1; nothing is centered, nothing is added.
 
     Instead of LayerNorm. Zhang & Sennrich (2019), "Root Mean Square Layer Normalization",
-    https://arxiv.org/abs/1910.07467. Worth: 0.04 nats at equal FLOPs; nothing at equal seconds on a CPU, where only
-    LayerNorm has a kernel of its own.
+    https://arxiv.org/abs/1910.07467. Worth: 0.04 nats at equal FLOPs, less than the spread between seeds, and
+    0.02 at equal seconds: on a CPU only LayerNorm has a kernel of its own.
     """
 
     def __init__(self, width: int, epsilon: float) -> None:
@@ -102,7 +102,7 @@ class Rotation(nn.Module):
     """Positions as angles: pairs of features are pointers that turn as the position grows, each pair slower.
 
     Instead of a table of learned positions. Su et al. (2021), "RoFormer: Enhanced Transformer with Rotary Position
-    Embedding", https://arxiv.org/abs/2104.09864. Worth: 0.7 nats at equal FLOPs and at equal seconds: the most of all.
+    Embedding", https://arxiv.org/abs/2104.09864. Worth: 0.6 nats at equal FLOPs and at equal seconds: the most of all.
 
     A query and a key then meet at the angle between them: attention sees distances instead of places.
     """
@@ -141,7 +141,7 @@ class Attention(nn.Module):
     """Each position asks a question of itself and of all before it, and takes a weighted mean of what they offer.
 
     No part has a bias, instead of all of them. Chowdhery et al. (2022), "PaLM", https://arxiv.org/abs/2204.02311.
-    Worth: nothing at equal FLOPs, where biases were 0.08 nats ahead; time, which puts it 0.03 ahead at equal seconds.
+    Worth: time, a fifth of a step; in loss nothing that is larger than the spread between seeds.
 
     Fewer heads answer than ask, instead of as many. Ainslie et al. (2023), "GQA: Training Generalized Multi-Query
     Transformer Models from Multi-Head Checkpoints", https://arxiv.org/abs/2305.13245. Worth: half the cache; in
@@ -149,8 +149,8 @@ class Attention(nn.Module):
 
     Queries and keys are normed head by head. Henry et al. (2020), "Query-Key Normalization for Transformers",
     https://arxiv.org/abs/2010.04245; with a gain, as in Dehghani et al. (2023), "Scaling Vision Transformers to 22
-    Billion Parameters", https://arxiv.org/abs/2302.05442. Worth: 0.05 nats at equal FLOPs; nothing at equal seconds,
-    since it takes a tenth of a small step.
+    Billion Parameters", https://arxiv.org/abs/2302.05442. Worth: 0.02 nats at equal FLOPs, less than the spread between
+    seeds; nothing at equal seconds, since it takes a tenth of a small step.
     """
 
     def __init__(self, config: BaselineConfig) -> None:
@@ -309,7 +309,7 @@ class Transformer(AutogradModel):
             self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_blocks))
             self.final_norm = build_norm(config)
             # Tied: the token table serves both ends. Press & Wolf (2016), "Using the Output Embedding to Improve
-            # Language Models", https://arxiv.org/abs/1608.05859. Worth: a fifth fewer parameters; untied was 0.27 nats
+            # Language Models", https://arxiv.org/abs/1608.05859. Worth: a fifth fewer parameters; untied was 0.35 nats
             # ahead in runs as short as the ablation's.
             if not config.tied:
                 self.unembedding = nn.Linear(config.d_model, vocab_size, bias=False)

@@ -148,7 +148,18 @@ def test_torn_last_line_is_read_when_it_is_whole(log: Path, kept: ColumnCache) -
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\n", b"null\n", b"[]\n", b"{}\n", b"\xff\n", b"{" * 5000, b'{"rows": 1}\n12345678', b"a torn colu"],
+    [
+        b"",
+        b"\n",
+        b"null\n",
+        b"[]\n",
+        b"{}\n",
+        b"\xff\n",
+        b"{" * 5000,
+        b"[" * 4000,
+        b'{"rows": 1}\n12345678',
+        b"a torn colu",
+    ],
 )
 def test_damaged_cache_is_as_none(log: Path, kept: ColumnCache, content: bytes) -> None:
     write(log, 3.0, 2.0)
@@ -170,6 +181,24 @@ def test_cache_that_cannot_be_written_changes_nothing(log: Path, tmp_path: Path)
     (tmp_path / "file").write_text("no folder")
     write(log, 3.0, 2.0)
     assert read(log, ColumnCache(tmp_path / "file" / "columns"), "loss")["loss"] == [3, 2]
+
+
+def test_cache_that_cannot_be_shrunk_changes_nothing(log: Path, kept: ColumnCache) -> None:
+    (kept.folder / "a folder of somebody's").mkdir(parents=True)
+    write(log, 3.0, 2.0)
+    assert read(log, ColumnCache(kept.folder, max_bytes=0), "loss")["loss"] == [3, 2]
+
+
+def test_cache_folder_that_is_no_whole_path_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME", "here")
+    kept = users_cache()
+    assert kept is not None
+    assert kept.folder.is_absolute()
+
+
+def test_log_that_cannot_be_read_has_no_rows(log: Path, kept: ColumnCache) -> None:
+    log.mkdir()
+    assert read(log, kept, "loss")["loss"] == []
 
 
 def test_cache_is_bounded_and_forgets_what_was_not_used_for_longest(tmp_path: Path) -> None:

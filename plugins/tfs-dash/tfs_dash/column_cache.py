@@ -70,7 +70,7 @@ class ColumnCache:
                     return None
                 values = np.fromfile(file, dtype="<f8")
             os.utime(path)  # it was used
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, RecursionError):
             return None
         return (extent, values) if len(values) == extent.rows else None
 
@@ -97,8 +97,9 @@ class ColumnCache:
         for state, path in sorted(states, key=lambda entry: entry[0].st_mtime_ns):
             if total <= self.max_bytes:
                 break
-            total -= state.st_size
-            Path(path).unlink(missing_ok=True)
+            with suppress(OSError):  # somebody else's, or being read on Windows
+                Path(path).unlink(missing_ok=True)
+                total -= state.st_size
 
     def _path(self, log: Path, name: str) -> Path:
         """Return where something of a log is kept: neither its path nor its column becomes part of a path."""
@@ -110,7 +111,7 @@ def users_cache() -> ColumnCache | None:
     """Return the cache in XDG_CACHE_HOME, LOCALAPPDATA or ~/.cache; None for a user without a home."""
     given = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME")
     try:
-        folder = Path(given) if given else Path.home() / ".cache"
+        folder = Path(given) if given and os.path.isabs(given) else Path.home() / ".cache"
     except RuntimeError:
         return None
     return ColumnCache(folder / "tfs" / "columns")

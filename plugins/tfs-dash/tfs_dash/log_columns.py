@@ -52,7 +52,7 @@ class LogColumns:
     def read(self, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Return the columns so far, as views that must not be written to: float64 [rows] each.
 
-        A file that is missing has no rows. One that was replaced or cut (by a resume) is read anew.
+        A file that is missing, or cannot be read, has no rows. One that was replaced or cut (by a resume) is read anew.
         """
         try:
             with self.path.open("rb") as file:
@@ -63,7 +63,7 @@ class LogColumns:
                 else:
                     self._read_again(file.fileno(), new)
                     self._read_on(file.fileno())
-        except FileNotFoundError:
+        except OSError:
             self._start_over()
         return {name: self._columns.get(name, np.empty(0))[: self.rows] for name in names}
 

@@ -1,11 +1,13 @@
 """What Hugging Face `datasets` left in its cache is used without a network."""
 
+import errno
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tfs_datasets.config import HubConfig, KnownHubConfig
 from tfs_datasets.hub import Request, build_known
+from tfs_datasets.hub_connection import refusals_explained
 
 from tfs_core.errors import DataError
 
@@ -52,6 +54,19 @@ def test_cached_set_of_which_a_split_is_missing_is_not_read(cache: Path, tmp_pat
     (cache / "tiny_stories-validation.arrow").unlink()
     with pytest.raises(DataError, match="Three ways out"):
         build(tmp_path)
+
+
+def test_stream_does_not_read_the_cache_whose_files_are_not_the_repositorys(cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="Three ways out"):
+        build(tmp_path, streaming=True)
+
+
+def test_full_disk_is_not_blamed_on_the_hub() -> None:
+    with (
+        pytest.raises(DataError, match=r"o/name: what arrives cannot be written here: .*No space left.*Make room"),
+        refusals_explained("o/name", revision="main", config=None),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_request_names_what_to_type(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """`tfs datasets`: list data sets, download them, and look at documents and batches."""
 
 import itertools
-import os
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -176,12 +175,13 @@ def _choose(name: str, settings: Sequence[str]) -> "Choice":
 
 def _documents(choice: "Choice", split: str, assets: Path) -> Iterator[str]:
     """Iterate over documents, of a set of the Hub that is not here without downloading it."""
+    from tfs_core.data.network import is_offline_by_choice
     from tfs_core.data.prepare import build_source
     from tfs_core.errors import UsageError
     from tfs_datasets.config import HubConfig, KnownHubConfig
     from tfs_datasets.hub import Request
 
-    offline = _offline()
+    offline = is_offline_by_choice()
     if isinstance(choice.options, HubConfig):
         return Request.of(choice.options, assets).preview(split, offline=offline)
     if isinstance(choice.options, KnownHubConfig):
@@ -191,10 +191,6 @@ def _documents(choice: "Choice", split: str, assets: Path) -> Iterator[str]:
     if split not in source.splits():
         raise UsageError(f"'{choice.name}' has no split '{split}'. There is: {', '.join(source.splits())}.")
     return source.documents(split)
-
-
-def _offline() -> bool:
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 @datasets.command()
@@ -235,18 +231,19 @@ def _look(config: "RunConfig", step: int, rows: int, positions: int, assets: Pat
     from tfs_core.contracts import SupportsStreaming
     from tfs_core.data.batches import Batches
     from tfs_core.data.documents import TrainingText
+    from tfs_core.data.network import is_offline_by_choice
     from tfs_core.data.prepare import build_source, build_tokenizer, prepare_tokens
     from tfs_core.terminal import harmless
     from tfs_core.training.streaming import check_for_stream
     from tfs_datasets.look import describe_row, streamed_batch, survey
     from tfs_datasets.shared_windows import MOST_TRAINING_TOKENS, WINDOW
 
-    data = config.data
-    source = build_source(data.dataset, assets=assets, offline=_offline())
+    data, offline = config.data, is_offline_by_choice()
+    source = build_source(data.dataset, assets=assets, offline=offline)
     check_for_stream(config, source)
     streams = isinstance(source, SupportsStreaming)
     text = TrainingText(source, data.subset_size, data.validation_fraction)
-    tokenizer = build_tokenizer(data.tokenizer, assets=assets, offline=_offline(), documents=text)
+    tokenizer = build_tokenizer(data.tokenizer, assets=assets, offline=offline, documents=text)
     prepared = prepare_tokens(
         source,
         tokenizer,

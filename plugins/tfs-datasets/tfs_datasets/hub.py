@@ -5,7 +5,7 @@ What was downloaded, by `tfs datasets download` or by an earlier run, is used wi
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -93,8 +93,14 @@ class Request:
         return cls(wanted, splits, columns, config.folder or hub_folder(assets), name, config)
 
     def find(self) -> HubSet | None:
-        """Return what is here, whole: downloaded, or in the cache of `datasets`; None when something is missing."""
-        for look_in in (partial(find_set, self.root), find_cached):
+        """Return what is here, whole: downloaded, or in the cache of `datasets`; None when something is missing.
+
+        A stream is not read from that cache, which divides the rows into other files: a place in it would be another.
+        """
+        places: list[Callable[[Wanted], HubSet | None]] = [partial(find_set, self.root)]
+        if not self.options.streaming:
+            places.append(find_cached)
+        for look_in in places:
             found = look_in(self.wanted)
             if found and not found.damage() and all(split in found.splits for split in self.splits.values()):
                 return found

@@ -1,5 +1,6 @@
 """The Hugging Face Hub from outside: whether it is there, what to do when it is busy, and what its refusals mean."""
 
+import errno
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,9 @@ ANSWER_SECONDS = 10.0
 """The first question is given up after so long: a host that takes connections and says nothing is no Hub."""
 
 BUSY = frozenset({408, 429, 500, 502, 503, 504})
+
+OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+"""Numbers of an OSError when something is wrong with this machine's disk, and not with the Hub."""
 
 
 def endpoint() -> str:
@@ -88,6 +92,8 @@ def _explanation(error: BaseException, path: str, *, revision: str, config: str 
     causes = _causes(error)
     log_in = "log in with `hf auth login`, or set HF_TOKEN"
     said = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno in OF_THE_DISK:
+        return f"{path}: what arrives cannot be written here: {said}. Make room, or choose another place with --assets."
     if _among(causes, errors.GatedRepoError) or "is a gated dataset" in said:  # `datasets` hides the cause
         then = "wait until they let you in" if logged_in else log_in
         return (

@@ -51,7 +51,10 @@ def download(
         finally:
             lock.release()
     except OSError as error:
-        raise DataError(f"{folder}: it cannot be written there: {error.strerror or error}") from error
+        raise DataError(
+            f"{folder}: it cannot be written there: {error.strerror or error}. "
+            "Make room, or choose another place with --output or --assets."
+        ) from error
     return hub_set
 
 

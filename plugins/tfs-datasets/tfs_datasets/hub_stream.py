@@ -90,7 +90,8 @@ class HubStream:
                 fetch(replace(self._set, files=folder), file, cache_dir=None)
         except OSError as error:
             raise DataError(
-                f"{self._set.files.parent}: it cannot be written there: {error.strerror or error}"
+                f"{self._set.files.parent}: it cannot be written there: {error.strerror or error}. "
+                "Make room, or choose another place with --assets."
             ) from error
         return passing
 

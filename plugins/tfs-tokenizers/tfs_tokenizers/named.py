@@ -1,6 +1,5 @@
 """Data sets and tokenizers as a command line names them: by name, by path, or as YAML with options beside the name."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,8 @@ from tfs_core.config.validation import Invalid, Validator
 from tfs_core.config.yaml_reader import Document, read_text
 from tfs_core.contracts import DatasetSource, Tokenizer
 from tfs_core.data.documents import TrainingText
+from tfs_core.data.network import is_offline_by_choice
 from tfs_core.data.prepare import build_source, build_tokenizer
-
-
-def offline() -> bool:
-    """Return whether the user switched the Hub off."""
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 def choice(kind: str, text: str) -> Choice:
@@ -35,16 +30,18 @@ def _chosen(kind: str, document: Document) -> Choice:
 
 def dataset(name: str, *, assets: Path) -> DatasetSource:
     """Return the data set of a name, or of YAML. Raises TfsErrors when it cannot be had."""
-    return build_source(choice("dataset", name), assets=assets, offline=offline())
+    return build_source(choice("dataset", name), assets=assets, offline=is_offline_by_choice())
 
 
 def dataset_of_files(paths: list[Path], *, format_name: str, options: dict[str, Any], assets: Path) -> DatasetSource:
     """Return the data set `format_name` (text, jsonl, ...) of some files."""
     value = {"name": format_name, "path": [str(path) for path in paths], **options}
     document = Document(values=value, places={("dataset",): Place(source="command line", base=Path.cwd())})
-    return build_source(_chosen("dataset", document), assets=assets, offline=offline())
+    return build_source(_chosen("dataset", document), assets=assets, offline=is_offline_by_choice())
 
 
 def tokenizer(name: str, *, assets: Path, documents: TrainingText | None = None) -> Tokenizer:
     """Return the tokenizer of a name, a path, or YAML, trained on `documents` if it is one that is trained."""
-    return build_tokenizer(choice("tokenizer", name), assets=assets, offline=offline(), documents=documents)
+    return build_tokenizer(
+        choice("tokenizer", name), assets=assets, offline=is_offline_by_choice(), documents=documents
+    )
