@@ -13,6 +13,7 @@ from tfs_core.data.batches import Batch, Batches
 from tfs_core.data.documents import TrainingText
 from tfs_core.data.network import is_offline_by_choice
 from tfs_core.data.prepare import PreparedData, build_source, build_tokenizer, prepare_tokens
+from tfs_core.data.store import TokenSplit
 from tfs_core.data.stream_batches import TrainingBatches
 from tfs_core.errors import ConfigError
 from tfs_core.models import parameter_dtype
@@ -88,16 +89,7 @@ def prepare(config: RunConfig, *, assets: Path, origin: Origin | None, report: R
         progress=report,
     )
     fingerprints |= compare(tokens=data.folder.name)
-    trial_batches = Batches(
-        data.train,
-        batching=data_config.batching,
-        max_length=data_config.max_length,
-        batch_size=config.training.batch_size,
-        accumulation=config.training.gradient_accumulation_steps,
-        seed=config.seed,
-        end_of_text_id=tokenizer.end_of_text_id,
-        document_masks=data_config.document_masks,
-    )
+    trial_batches = store_batches(config, data.train, tokenizer)
     streams = isinstance(source, SupportsStreaming)
     batches = stream_batches(config, source, tokenizer, data) if streams else trial_batches
 
@@ -128,6 +120,20 @@ def prepare(config: RunConfig, *, assets: Path, origin: Origin | None, report: R
         parameters=parameter_counts(model),
         machine=replace(machine, compiled=compilation.in_force, how={**machine.how, **compilation.how}),
         compilation=compilation,
+    )
+
+
+def store_batches(config: RunConfig, split: TokenSplit, tokenizer: Tokenizer) -> Batches:
+    """Return the batches that a configuration cuts from a split of a token store."""
+    return Batches(
+        split,
+        batching=config.data.batching,
+        max_length=config.data.max_length,
+        batch_size=config.training.batch_size,
+        accumulation=config.training.gradient_accumulation_steps,
+        seed=config.seed,
+        end_of_text_id=tokenizer.end_of_text_id,
+        document_masks=config.data.document_masks,
     )
 
 

@@ -229,11 +229,11 @@ def look(
 
 def _look(config: "RunConfig", step: int, rows: int, positions: int, assets: Path) -> Iterator[str]:
     from tfs_core.contracts import SupportsStreaming
-    from tfs_core.data.batches import Batches
     from tfs_core.data.documents import TrainingText
     from tfs_core.data.network import is_offline_by_choice
     from tfs_core.data.prepare import build_source, build_tokenizer, prepare_tokens
     from tfs_core.terminal import harmless
+    from tfs_core.training.preparation import store_batches
     from tfs_core.training.streaming import check_for_stream
     from tfs_datasets.look import describe_row, streamed_batch, survey
     from tfs_datasets.shared_windows import MOST_TRAINING_TOKENS, WINDOW
@@ -253,16 +253,7 @@ def _look(config: "RunConfig", step: int, rows: int, positions: int, assets: Pat
         validation_fraction=data.validation_fraction,
         progress=lambda line: click.echo(harmless(line), err=True),
     )
-    batches = Batches(
-        prepared.train,
-        batching=data.batching,
-        max_length=data.max_length,
-        batch_size=config.training.batch_size,
-        accumulation=config.training.gradient_accumulation_steps,
-        seed=config.seed,
-        end_of_text_id=tokenizer.end_of_text_id,
-        document_masks=data.document_masks,
-    )
+    batches = store_batches(config, prepared.train, tokenizer)
     found = survey(prepared.train, prepared.validation, batches, batching=data.batching, max_length=data.max_length)
     train, an_epoch = ("beginning", "") if streams else ("training", " an epoch")
     for name, split in ((train, prepared.train), ("validation", prepared.validation)):
