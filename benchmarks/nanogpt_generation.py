@@ -85,7 +85,7 @@ def qwen3(baseline: LanguageModel) -> nn.Module:
     from tfs_baseline.huggingface import huggingface_weights
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    settings = baseline.settings
+    settings = baseline.config
     config = Qwen3Config(
         vocab_size=VOCAB_SIZE,
         hidden_size=D_MODEL,

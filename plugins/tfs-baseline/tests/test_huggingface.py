@@ -56,7 +56,7 @@ def build(family: str, sizes: dict[str, Any], dtype: str = "float64") -> Transfo
 
 def build_theirs(family: str, own: Transformer) -> PreTrainedModel:
     """Return the model of `transformers` that `own` should be, with other weights."""
-    settings = own.settings
+    settings = own.config
     options: dict[str, Any] = {
         "vocab_size": VOCAB_SIZE,
         "hidden_size": settings.d_model,

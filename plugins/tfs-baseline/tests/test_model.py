@@ -68,7 +68,7 @@ def random_document_ids() -> Tensor:
 
 def logits_by_formulas(model: Transformer, input_ids: list[int], document_ids: list[int] | None = None) -> Tensor:
     """Return the logits [seq_len, vocab_size] of one row by the papers' formulas, one position and head at a time."""
-    weights, config = model.state_dict(), model.settings
+    weights, config = model.state_dict(), model.config
     epsilon = config.norm_epsilon
     document_ids = document_ids or [0] * len(input_ids)
 

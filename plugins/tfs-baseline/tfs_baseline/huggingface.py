@@ -56,7 +56,7 @@ def huggingface_weights(model: Transformer) -> dict[str, Tensor]:
     With tied embeddings the one table stands under both of its names. Raises UsageError as `huggingface_name` does.
     """
     weights = {huggingface_name(name): tensor for name, tensor in model.state_dict().items()}
-    if model.settings.tied:
+    if model.config.tied:
         weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
     return weights
 
@@ -68,7 +68,7 @@ def load_huggingface_weights(model: Transformer, weights: Mapping[str, Tensor]) 
     """
     names = {name: huggingface_name(name) for name in model.state_dict()}
     left_over = set(weights) - set(names.values())
-    if model.settings.tied:
+    if model.config.tied:
         left_over.discard("lm_head.weight")  # the token table once more
     problems = [f"{theirs} has no place in it" for theirs in sorted(left_over)]
     for name, own in model.state_dict().items():

@@ -294,11 +294,11 @@ class Block(nn.Module):
 class Transformer(AutogradModel):
     """The whole: embeddings, blocks, and scores for the next token at every position."""
 
+    config: BaselineConfig
     takes_document_ids: Literal[True] = True
 
     def __init__(self, config: BaselineConfig, *, vocab_size: int, generator: torch.Generator) -> None:
         super().__init__(config, vocab_size=vocab_size)
-        self.settings = config
         with torch.random.fork_rng(devices=[]):  # PyTorch's own initial values must not move its global random state
             self.token_embedding = nn.Embedding(vocab_size, config.d_model)
             if config.positions == "learned":
@@ -354,8 +354,8 @@ class Transformer(AutogradModel):
 
     def make_cache(self, batch_size: int) -> list[BlockCache]:
         """Return an empty cache, one for each block. Slots hold zeros: a hidden NaN times a weight of 0 is a NaN."""
-        settings = self.settings
-        sizes = (batch_size, settings.heads_that_answer, settings.max_seq_len, settings.head_width)
+        config = self.config
+        sizes = (batch_size, config.heads_that_answer, config.max_seq_len, config.head_width)
         empty = torch.zeros(
             sizes, dtype=self.compute_dtype(), device=self.token_embedding.weight.device
         )  # [batch_size, n_kv_heads, max_seq_len, d_head]
@@ -370,8 +370,8 @@ class Transformer(AutogradModel):
         # 1. When all sequences are at the same place, a slice of the cache is written: quicker than slot by slot.
         listed = positions.tolist()
         first, n_keys = listed[0][0], max(map(max, listed)) + 1
-        if n_keys > self.settings.max_seq_len:
-            raise ValueError(f"position {n_keys - 1} is outside the model's context of {self.settings.max_seq_len}")
+        if n_keys > self.config.max_seq_len:
+            raise ValueError(f"position {n_keys - 1} is outside the model's context of {self.config.max_seq_len}")
         together = all(row == list(range(first, n_keys)) for row in listed)
 
         # 2. A single new token sees all there is, and the fused form needs no mask to know.
@@ -386,15 +386,15 @@ class Transformer(AutogradModel):
 
     def is_fused(self, seq_len: int, n_keys: int) -> bool:
         """Return which form attention takes; see `attention` in config.py."""
-        if self.training and self.settings.dropout > 0:
+        if self.training and self.config.dropout > 0:
             return False  # the fused form cannot drop on a CPU, and elsewhere draws another mask
-        if self.settings.attention == "auto":
+        if self.config.attention == "auto":
             return self.token_embedding.weight.device.type != "cpu" or n_keys > EXPLICIT_UP_TO or seq_len == 1
-        return self.settings.attention == "fused"
+        return self.config.attention == "fused"
 
     def compute_dtype(self) -> torch.dtype:
         """Return what is multiplied in."""
-        return torch.bfloat16 if self.settings.dtype == "bfloat16" else self.token_embedding.weight.dtype
+        return torch.bfloat16 if self.config.dtype == "bfloat16" else self.token_embedding.weight.dtype
 
     def mask(self, visible: Tensor) -> Tensor:
         """Return what to add to scores so that only keys remain that are `visible` [n_rows, seq_len, n_keys].
@@ -403,18 +403,18 @@ class Transformer(AutogradModel):
         """
         zeros = torch.zeros(visible.shape, dtype=self.compute_dtype(), device=visible.device)
         hidden = zeros.masked_fill(~visible, -math.inf)  # [n_rows, seq_len, n_keys]
-        return hidden.repeat(1, self.settings.n_heads // self.settings.heads_that_answer, 1)[:, None]
+        return hidden.repeat(1, self.config.n_heads // self.config.heads_that_answer, 1)[:, None]
 
     def sight(self, positions: Tensor | slice, n_keys: int, mask: Tensor | None, fused: bool) -> Sight:
         """Return what the blocks need to know, the angles of the positions looked up."""
-        rotation = self.rotation(positions) if self.settings.positions == "rotary" else None
+        rotation = self.rotation(positions) if self.config.positions == "rotary" else None
         return Sight(positions, rotation, n_keys, mask, fused)
 
     def read(self, input_ids: Tensor, sight: Sight, cache: list[BlockCache] | None = None) -> Tensor:
         """Return x [batch_size, seq_len, d_model] of ids at their positions, from the bottom to the top."""
         # 1. What the token is. Where it stands is for attention to see, unless positions are learned.
         x = self.token_embedding(input_ids)  # [batch_size, seq_len, d_model]
-        if self.settings.positions == "learned":
+        if self.config.positions == "learned":
             x = x + self.position_embedding.weight[sight.positions]  # [batch_size, seq_len, d_model]
         x = self.dropout(x)  # [batch_size, seq_len, d_model]
 
@@ -425,7 +425,7 @@ class Transformer(AutogradModel):
 
     def unembed(self, features: Tensor) -> Tensor:
         """Return the logits [..., vocab_size] of x [..., d_model]: a token's is how well x matches its embedding."""
-        table = self.token_embedding if self.settings.tied else self.unembedding
+        table = self.token_embedding if self.config.tied else self.unembedding
         return F.linear(features, table.weight)
 
     def flops_per_token(self, seq_len: int) -> float:
@@ -434,8 +434,8 @@ class Transformer(AutogradModel):
         Looking up an embedding multiplies nothing; a tied token table counts as the output projection that it also is.
         Scores and weighted means are 2 * seq_len * n_heads * d_head each, in every block.
         """
-        settings = self.settings
+        config = self.config
         matrices = sum(parameter.numel() for parameter in self.blocks.parameters() if parameter.dim() == 2)
-        matrices += self.vocab_size * settings.d_model
-        attention = 4 * settings.n_blocks * seq_len * settings.n_heads * settings.head_width
+        matrices += self.vocab_size * config.d_model
+        attention = 4 * config.n_blocks * seq_len * config.n_heads * config.head_width
         return float(3 * (2 * matrices + attention))
