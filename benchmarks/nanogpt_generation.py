@@ -10,8 +10,9 @@ d_model 256, 6 blocks, 4 heads, context 256, vocabulary 4096, float32, for all:
     Hugging Face GPT2        `generate` of transformers with its key/value cache: the function of nanoGPT and `torch`
     Hugging Face Qwen3       the same, with the weights of `baseline`: the function of `baseline`
     torch, baseline          `tfs_core.generation.generate`, with and without the cache
+    ... compiled             the same after `--compile`, whose seconds are printed apart
 
-`generate` of tfs takes one thread and the default kernel for a single token by itself; `--threads 1` gives one to all.
+`generate` of tfs takes few threads and the default kernel for a single token by itself; `--threads 1` gives one to all.
 All take turns in one process. What counts is the ratio, the median over the rounds. It is an error when ours writes
 other tokens with the cache than without it, or when `baseline` and Qwen3 with the same weights write other tokens.
 """
@@ -30,9 +31,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from tfs_core.compiled_step import CompiledStep
 from tfs_core.config import config_from_mapping
 from tfs_core.contracts import LanguageModel
-from tfs_core.generation import Sampling, generate, lay_out_for_writing
+from tfs_core.generation import OneTokenStep, Sampling, generate, lay_out_for_writing
 from tfs_core.training.components import build_model
 
 D_MODEL, N_BLOCKS, N_HEADS, SEQ_LEN, VOCAB_SIZE = 256, 6, 4, 256, 4096
@@ -119,15 +121,21 @@ def ours(name: str) -> LanguageModel:
     return model.eval()
 
 
-def with_tfs(model: LanguageModel, *, use_cache: bool) -> Writer:
+def with_tfs(model: LanguageModel, *, use_cache: bool = True, compiled: OneTokenStep | None = None) -> Writer:
     def write() -> list[int]:
         generator = torch.Generator().manual_seed(0)
         greedy = Sampling(temperature=0)
-        return list(
-            generate(model, PROMPT, max_new_tokens=N_NEW, sampling=greedy, generator=generator, use_cache=use_cache)
-        )
+        options = {"max_new_tokens": N_NEW, "sampling": greedy, "generator": generator}
+        return list(generate(model, PROMPT, **options, use_cache=use_cache, compiled=compiled))
 
     return write
+
+
+def compiled(name: str) -> Writer:
+    """Return the writer whose step is compiled."""
+    model = ours(name)
+    step = CompiledStep(model, name=name, report=lambda said: print(f"{name}: {said}", flush=True))
+    return with_tfs(model, compiled=step)
 
 
 def main() -> None:
@@ -152,8 +160,10 @@ def main() -> None:
         "Hugging Face Qwen3": huggingface(rival),
         "torch without cache": with_tfs(plain, use_cache=False),
         "baseline without cache": with_tfs(baseline, use_cache=False),
-        "torch": with_tfs(plain, use_cache=True),
-        "baseline": with_tfs(baseline, use_cache=True),
+        "torch": with_tfs(plain),
+        "baseline": with_tfs(baseline),
+        "torch compiled": compiled("torch"),
+        "baseline compiled": compiled("baseline"),
     }
     speeds: dict[str, list[float]] = {side: [] for side in writers}
     written: dict[str, list[int]] = {}
@@ -164,8 +174,9 @@ def main() -> None:
             if turn > 0:  # the first round warms up
                 speeds[side].append(N_NEW / (time.perf_counter() - started_at))
             assert len(written[side]) == N_NEW
-    assert written["torch"] == written["torch without cache"]
-    assert written["baseline"] == written["baseline without cache"] == written["Hugging Face Qwen3"]
+    assert written["torch"] == written["torch compiled"] == written["torch without cache"]
+    assert written["baseline"] == written["baseline compiled"] == written["baseline without cache"]
+    assert written["baseline"] == written["Hugging Face Qwen3"]
 
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; the same tokens with and without the cache")
     print(f"{'side':<23} {'tokens/s':>9} {'best':>6}" + "".join(f"{'of ' + rival:>22}" for rival in RIVALS))

@@ -240,6 +240,9 @@ class SupportsKeyValueCache(Protocol):
         `input_ids` and `positions` are [batch_size, new_len]; a position is a row's own (prompts of different
         lengths batch: pad on the right). The key and value of a token go to the slot of its position, and a token
         sees the slots up to its own, so what padding left in a slot is overwritten before it is ever seen.
+
+        To be compiled (`tfs generate --compile`), it must not ask a tensor for its values while
+        `torch.compiler.is_compiling()`: it then looks at every slot of the cache, those to come being hidden.
         """
         ...
 

@@ -11,6 +11,16 @@ class TfsError(Exception):
     exit_code = 1
 
 
+def in_short(error: Exception) -> str:
+    """Return the type of somebody else's error and the first line of what it says: a compiler may say pages.
+
+    The first that says something: `BackendCompilerFailed: backend='inductor' raised:` leaves it to the next.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    message = " ".join(lines[:2] if lines and lines[0].endswith(":") else lines[:1])
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
 class UsageError(TfsError):
     """The command line asks for something that makes no sense (exit code 2)."""
 

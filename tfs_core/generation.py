@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +19,11 @@ from tfs_core.contracts import LanguageModel, SupportsKeyValueCache, Tokenizer
 from tfs_core.errors import TrainingError, UsageError
 from tfs_core.models import compute_context
 
-ONE_THREAD_UP_TO = 2**26
-"""The most parameters of a model that writes on one thread; larger ones, which no cache holds, keep all threads."""
+FEW_THREADS_UP_TO = 2**26
+"""The most parameters of a model that writes on few threads; larger ones, which no cache holds, keep all threads."""
+
+OneTokenStep = Callable[[Tensor, Tensor, Any], Tensor]
+"""What stands in for a model's `forward_with_cache` when a single token is new: a compiled one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,11 +86,13 @@ def generate(
     generator: torch.Generator,
     stop_id: int | None = None,
     use_cache: bool = True,
+    compiled: OneTokenStep | None = None,
 ) -> Iterator[int]:
     """Iterate over up to `max_new_tokens` ids that follow the prompt, as they are drawn; `stop_id` ends it, unseen.
 
     A prompt longer than the model's context is read from its end. When the text outgrows the context, the last half
-    of the context is kept and read anew, with a cache (`use_cache`, and a model that has one) as without.
+    of the context is kept and read anew, with a cache (`use_cache`, and a model that has one) as without. `compiled`
+    takes the model's place wherever a single token is new (`tfs_core.compiled_step`).
 
     Raises ValueError for an empty prompt and for ids outside the vocabulary.
     """
@@ -97,7 +103,7 @@ def generate(
         raise ValueError(f"token id {wrong[0]} is outside the vocabulary: ids go from 0 to {model.vocab_size - 1}")
     limit = model.context_limit
     window = list(prompt_ids) if limit is None else list(prompt_ids[-limit:])
-    return _write(model, window, max_new_tokens, sampling, generator, stop_id, use_cache)
+    return _write(model, window, max_new_tokens, sampling, generator, stop_id, use_cache, compiled)
 
 
 def _write(
@@ -108,6 +114,7 @@ def _write(
     generator: torch.Generator,
     stop_id: int | None,
     use_cache: bool,
+    compiled: OneTokenStep | None,
 ) -> Iterator[int]:
     limit = model.context_limit
     parameters = [parameter for _, parameter in model.named_parameters()]
@@ -120,14 +127,17 @@ def _write(
     try:
         for _ in range(max_new_tokens):
             input_ids = torch.tensor([window[cached:]], device=device)  # [1, new_len]
-            alone = len(window) - cached == 1 and device.type == "cpu"
-            settings = _suited_to_one_token(n_parameters) if alone else nullcontext()
-            with torch.no_grad(), compute_context(model.config, device), settings:
-                if cacher is None:
-                    logits = model.forward(input_ids)  # [1, new_len, vocab_size]
-                else:
-                    positions = torch.arange(cached, len(window), device=device)[None]  # [1, new_len]
-                    logits = cacher.forward_with_cache(input_ids, positions, cache)  # [1, new_len, vocab_size]
+            positions = torch.arange(cached, len(window), device=device)[None]  # [1, new_len]
+            alone = len(window) - cached == 1
+            if alone and cacher is not None and compiled is not None:
+                logits = compiled(input_ids, positions, cache)  # [1, 1, vocab_size]
+            else:
+                settings = suited_to_one_token(device, n_parameters) if alone else nullcontext()
+                with torch.no_grad(), compute_context(model.config, device), settings:
+                    if cacher is None:
+                        logits = model.forward(input_ids)  # [1, new_len, vocab_size]
+                    else:
+                        logits = cacher.forward_with_cache(input_ids, positions, cache)  # [1, new_len, vocab_size]
             token = choose_token(logits[0, -1], sampling, generator)
             if token == stop_id:
                 return
@@ -142,16 +152,20 @@ def _write(
 
 
 @contextmanager
-def _suited_to_one_token(n_parameters: int) -> Iterator[None]:
+def suited_to_one_token(device: torch.device, n_parameters: int, *, compiled: bool = False) -> Iterator[None]:
     """Set a CPU to products of a matrix and one vector, for as long as this lasts, instead of a run's large ones.
 
     The default kernel takes half to two thirds of the time that oneDNN's takes (`medium`), and is as exact. A second
     thread costs more than it brings: with it a model of 6 million parameters wrote 0.85 times as many tokens a second,
-    one of 40 million 0.9 times.
+    one of 40 million 0.9 times. Compiled, with next to nothing between the products, two threads are quicker than one.
     """
+    if device.type != "cpu":
+        yield
+        return
     kernel, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
     torch.set_float32_matmul_precision("highest")
-    torch.set_num_threads(1 if n_parameters <= ONE_THREAD_UP_TO else threads)
+    if n_parameters <= FEW_THREADS_UP_TO:
+        torch.set_num_threads(min(threads, 2 if compiled else 1))
     try:
         yield
     finally:
@@ -180,6 +194,7 @@ def stream_text(
     sampling: Sampling,
     seed: int,
     begins_document: bool = False,
+    compiled: OneTokenStep | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Iterator[str]:
     """Iterate over what follows the prompt, in pieces that are whole characters, until end of text or `max_length` ids.
@@ -201,6 +216,7 @@ def stream_text(
         sampling=sampling,
         generator=torch.Generator().manual_seed(seed),
         stop_id=tokenizer.end_of_text_id,
+        compiled=compiled,
     )
     return _characters(tokenizer, new_ids)
 

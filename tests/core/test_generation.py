@@ -269,9 +269,9 @@ def two_threads_and_medium() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("two_threads_and_medium")
-@pytest.mark.parametrize("one_thread_up_to", [10**9, 0])
+@pytest.mark.parametrize("few_threads_up_to", [10**9, 0])
 def test_generate_sets_the_machine_to_one_token_only_while_it_computes_one(
-    transformer: Any, monkeypatch: pytest.MonkeyPatch, one_thread_up_to: int
+    transformer: Any, monkeypatch: pytest.MonkeyPatch, few_threads_up_to: int
 ) -> None:
     seen = []
     whole = transformer.forward_with_cache
@@ -282,11 +282,11 @@ def test_generate_sets_the_machine_to_one_token_only_while_it_computes_one(
         return logits
 
     monkeypatch.setattr(transformer, "forward_with_cache", look)
-    monkeypatch.setattr("tfs_core.generation.ONE_THREAD_UP_TO", one_thread_up_to)
+    monkeypatch.setattr("tfs_core.generation.FEW_THREADS_UP_TO", few_threads_up_to)
     tokens = generate(transformer, [1, 2, 3], max_new_tokens=3, sampling=GREEDY, generator=seeded())
     for _ in tokens:
         assert (torch.get_num_threads(), torch.get_float32_matmul_precision()) == (2, "medium")
-    threads = 1 if one_thread_up_to else 2
+    threads = 1 if few_threads_up_to else 2
     assert seen == [(3, 2, "medium"), (1, threads, "highest"), (1, threads, "highest")]
 
 

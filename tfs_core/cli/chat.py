@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tfs_core.cli.trained import model_options, new_seed, require_utf8, tell, writing_options
+from tfs_core.cli.trained import made_ready_for_writing, model_options, new_seed, require_utf8, tell, writing_options
 from tfs_core.errors import TfsError, UsageError
 
 if TYPE_CHECKING:
-    from tfs_core.generation import Sampling
+    from tfs_core.generation import OneTokenStep, Sampling
     from tfs_core.training.checkpoint import LoadedModel
 
 HELP = """\
@@ -88,6 +88,7 @@ def chat(
     top_k: int,
     top_p: float,
     seed: int | None,
+    compiled: bool,
     model: str | None,
     device: str,
     assets: str | None,
@@ -97,7 +98,7 @@ def chat(
 
     Each line that you type is continued. `help` says what else can be typed; Ctrl-D leaves.
     """
-    from tfs_core.generation import Sampling, lay_out_for_writing
+    from tfs_core.generation import Sampling
     from tfs_core.runs import assets_folder
     from tfs_core.training.checkpoint import load_model
 
@@ -105,15 +106,15 @@ def chat(
     loaded = load_model(
         target, assets=assets_folder(assets), device=device, model=model, allow_local_code=allow_local_code
     )
-    lay_out_for_writing(loaded.model)
+    step = made_ready_for_writing(loaded, compiled=compiled)
     with suppress(ImportError):  # Windows has none: lines can be typed there without it
         import readline  # noqa: F401  # gives input() a history and arrow keys
     if sys.stdin.isatty():
         tell(f"{target} at step {loaded.step} continues what you type. help says more, Ctrl-D leaves.")
-    _talk(loaded, settings, new_seed() if seed is None else seed)
+    _talk(loaded, step, settings, new_seed() if seed is None else seed)
 
 
-def _talk(loaded: "LoadedModel", settings: Settings, seed: int) -> None:
+def _talk(loaded: "LoadedModel", step: "OneTokenStep | None", settings: Settings, seed: int) -> None:
     """Answer line by line, until the user leaves; answer n is drawn with seed + n."""
     interrupted = False
     while True:
@@ -142,7 +143,7 @@ def _talk(loaded: "LoadedModel", settings: Settings, seed: int) -> None:
                 settings = settings.change(word, rest[0]) if rest else settings
                 tell(settings.show(word))
             elif word:
-                _answer(loaded, line.removeprefix(" "), settings, seed)
+                _answer(loaded, step, line.removeprefix(" "), settings, seed)
                 seed += 1
         except KeyboardInterrupt:
             interrupted = True
@@ -152,7 +153,7 @@ def _talk(loaded: "LoadedModel", settings: Settings, seed: int) -> None:
             tell(f"Error: {error}")
 
 
-def _answer(loaded: "LoadedModel", prompt: str, settings: Settings, seed: int) -> None:
+def _answer(loaded: "LoadedModel", step: "OneTokenStep | None", prompt: str, settings: Settings, seed: int) -> None:
     """Print what follows the prompt, as it is written."""
     from tfs_core.generation import stream_text
     from tfs_core.terminal import harmless
@@ -166,6 +167,7 @@ def _answer(loaded: "LoadedModel", prompt: str, settings: Settings, seed: int) -
         sampling=settings.sampling,
         seed=seed,
         begins_document=loaded.config.data.batching == "padded",
+        compiled=step,
         tell=tell,
     )
     with closing(pieces):  # type: ignore[type-var]  # a generator: left early, it gives the model's mode back

@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from tfs_core.cli.trained import model_options, new_seed, require_utf8, tell, writing_options
+from tfs_core.cli.trained import made_ready_for_writing, model_options, new_seed, require_utf8, tell, writing_options
 from tfs_core.errors import UsageError
 
 
@@ -23,6 +23,7 @@ def generate(
     top_k: int,
     top_p: float,
     seed: int | None,
+    compiled: bool,
     model: str | None,
     device: str,
     assets: str | None,
@@ -32,7 +33,7 @@ def generate(
 
     The prompt and what follows it go to stdout as they are written, control characters spelled out.
     """
-    from tfs_core.generation import Sampling, lay_out_for_writing, stream_text
+    from tfs_core.generation import Sampling, stream_text
     from tfs_core.runs import assets_folder
     from tfs_core.terminal import harmless
     from tfs_core.training.checkpoint import load_model
@@ -44,7 +45,7 @@ def generate(
     loaded = load_model(
         target, assets=assets_folder(assets), device=device, model=model, allow_local_code=allow_local_code
     )
-    lay_out_for_writing(loaded.model)
+    step = made_ready_for_writing(loaded, compiled=compiled)
     if not prompt:
         tell("no prompt: a new text begins")
     if seed is None:
@@ -59,6 +60,7 @@ def generate(
         sampling=sampling,
         seed=seed,
         begins_document=loaded.config.data.batching == "padded",
+        compiled=step,
         tell=tell,
     )
     click.secho(harmless(prompt), bold=True, nl=False)

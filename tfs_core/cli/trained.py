@@ -2,12 +2,16 @@
 
 import random
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from tfs_core.config.schema import SamplesConfig
 from tfs_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from tfs_core.generation import OneTokenStep
+    from tfs_core.training.checkpoint import LoadedModel
 
 Command = TypeVar("Command", bound=Callable[..., Any])  # any function that click calls
 
@@ -60,6 +64,12 @@ _WRITING_OPTIONS = (
         type=click.IntRange(0, LARGEST_SEED),
         help="The same seed writes the same text. [default: another one each time]",
     ),
+    click.option(
+        "--compile",
+        "compiled",
+        is_flag=True,
+        help="Compile the step of one token: seconds at first, then each token is faster. For long texts.",
+    ),
 )
 
 
@@ -71,10 +81,21 @@ def model_options(command: Command) -> Command:
 
 
 def writing_options(command: Command) -> Command:
-    """Give a command --max-length, --temperature, --top-k, --top-p and --seed (None when it is not given)."""
+    """Give a command what says how it writes (`seed` is None when it is not given)."""
     for option in reversed(_WRITING_OPTIONS):
         command = option(command)
     return command
+
+
+def made_ready_for_writing(loaded: "LoadedModel", *, compiled: bool) -> "OneTokenStep | None":
+    """Return the compiled step, if it is wanted, after telling how long that took; else lay the model out in memory."""
+    from tfs_core.compiled_step import CompiledStep
+    from tfs_core.generation import lay_out_for_writing
+
+    if compiled:
+        return CompiledStep(loaded.model, name=loaded.config.model.name, report=tell)
+    lay_out_for_writing(loaded.model)
+    return None
 
 
 def require_utf8(prompt: str) -> None:

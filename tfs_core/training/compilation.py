@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tfs_core.config.schema import RunConfig
 from tfs_core.contracts import LanguageModel
 from tfs_core.data.batches import Batch
+from tfs_core.errors import in_short
 from tfs_core.models import AutogradModel, check_input_ids
 from tfs_core.training.batch_loss import batch_loss
 from tfs_core.training.random_state import random_state_kept
@@ -49,7 +50,7 @@ class CompiledLoss:
         try:
             return compiled(input_ids, target_ids, document_ids)
         except Exception as error:  # compilers raise anything; what is wrong with the batch is raised again below
-            self.gave_up(_in_short(error))
+            self.gave_up(in_short(error))
             return model.sum_of_nats(input_ids, target_ids, document_ids)
 
 
@@ -100,7 +101,7 @@ class Compilation:
             try:
                 model.backward(1.0)
             except Exception as error:  # as above; a backward that fails without the compiler fails at the first step
-                self.give_up(_in_short(error))
+                self.give_up(in_short(error))
         for _, parameter in model.named_parameters():
             parameter.grad = None
         if self.in_force:
@@ -116,13 +117,3 @@ class Compilation:
             self._model.wrapped_loss = None
         self.failure = f"the loss is not compiled, and steps take longer: {reason}"
         self.report(self.failure)
-
-
-def _in_short(error: Exception) -> str:
-    """Return the type of an error and the first line of what it says: a compiler may say pages.
-
-    The first that says something: `BackendCompilerFailed: backend='inductor' raised:` leaves it to the next.
-    """
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    message = " ".join(lines[:2] if lines and lines[0].endswith(":") else lines[:1])
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__

@@ -368,11 +368,14 @@ class Transformer(AutogradModel):
         """
         check_input_ids(input_ids, vocab_size=self.vocab_size, context_limit=self.context_limit)
         # 1. When all sequences are at the same place, a slice of the cache is written: quicker than slot by slot.
-        listed = positions.tolist()
-        first, n_keys = listed[0][0], max(map(max, listed)) + 1
-        if n_keys > self.config.max_seq_len:
-            raise ValueError(f"position {n_keys - 1} is outside the model's context of {self.config.max_seq_len}")
-        together = all(row == list(range(first, n_keys)) for row in listed)
+        if torch.compiler.is_compiling():  # no value can be asked for: all slots are seen, but for those to come
+            together, first, n_keys = False, 0, self.config.max_seq_len
+        else:
+            listed = positions.tolist()
+            first, n_keys = listed[0][0], max(map(max, listed)) + 1
+            if n_keys > self.config.max_seq_len:
+                raise ValueError(f"position {n_keys - 1} is outside the model's context of {self.config.max_seq_len}")
+            together = all(row == list(range(first, n_keys)) for row in listed)
 
         # 2. A single new token sees all there is, and the fused form needs no mask to know.
         fused = self.is_fused(input_ids.shape[-1], n_keys)
@@ -389,7 +392,10 @@ class Transformer(AutogradModel):
         if self.training and self.config.dropout > 0:
             return False  # the fused form cannot drop on a CPU, and elsewhere draws another mask
         if self.config.attention == "auto":
-            return self.token_embedding.weight.device.type != "cpu" or n_keys > EXPLICIT_UP_TO or seq_len == 1
+            on_cpu = self.token_embedding.weight.device.type == "cpu"
+            if on_cpu and seq_len == 1:
+                return not torch.compiler.is_compiling()  # which makes one loop of the explicit form
+            return not on_cpu or n_keys > EXPLICIT_UP_TO
         return self.config.attention == "fused"
 
     def compute_dtype(self) -> torch.dtype:

@@ -78,7 +78,10 @@ class Attention(nn.Module):
         values = self.split_heads(values)  # [batch_size, n_heads, n_keys, d_head]
 
         # 3. Dropout asks for the explicit form: the fused one cannot drop on a CPU, and elsewhere draws another mask.
-        if self.fused and not (self.training and self.dropout.p > 0):
+        # So does the compiled step of one token, which the explicit form becomes a part of.
+        dropped = self.training and self.dropout.p > 0
+        compiled_step = cache is not None and torch.compiler.is_compiling()
+        if self.fused and not dropped and not compiled_step:
             gathered = self.attend_fused(queries, keys, values, None if cache is None else visible)
         else:
             gathered = self.attend(queries, keys, values, visible)
@@ -214,7 +217,8 @@ class Transformer(AutogradModel):
 
         Their keys and values are written to the cache; everything at or before a position is visible to it.
         """
-        n_keys = int(positions.max()) + 1
+        # Compiled code cannot depend on a value: there all slots are looked at, and `visible` hides those to come.
+        n_keys = self.config.max_seq_len if torch.compiler.is_compiling() else int(positions.max()) + 1
         if n_keys > self.config.max_seq_len:
             raise ValueError(f"position {n_keys - 1} is outside the model's context of {self.config.max_seq_len}")
         slots = torch.arange(n_keys, device=positions.device)  # [n_keys]
