@@ -65,7 +65,7 @@ class CompiledStep:
                         return self._compiled(input_ids, positions, cache)
                 except Exception as error:  # compilers raise anything
                     self._compiled = None
-                    self._report(f"not compiled, and tokens take longer: {in_short(error)}")
+                    self._report(f"not compiled, and tokens take longer. PyTorch says: {in_short(error)}")
             return model.forward_with_cache(input_ids, positions, cache)
 
 

@@ -1,10 +1,10 @@
 """What is each part of `baseline` worth? Train it without the part, over three seeds, and compare.
 
-    python plugins/tfs-baseline/ablation.py                 trains what is not yet trained (some ten minutes),
+    python plugins/tfs-baseline/ablation.py                 trains what is not yet trained (an hour of one thread),
                                                             measures seconds, prints the table
     python plugins/tfs-baseline/ablation.py --print-only    the table of the runs there are, without measuring again
 
-Every curve goes past the point where it is read, which is `baseline`'s step 160: at as many FLOPs as `baseline` has
+Every curve goes past the point where it is read, which is `baseline`'s step 375: at as many FLOPs as `baseline` has
 spent there, and at as many seconds. The seconds of a step are measured apart, all sides in one process and turn and
 turn about: processor seconds of one thread, which other work on the machine changes least. Between two validations the
 loss is a straight line.
@@ -31,9 +31,9 @@ from tfs_core.training.machine import keep_freed_memory
 
 CONFIG = Path(__file__).parent / "ablation.yaml"
 SEEDS = (1, 2, 3)
-READ_AT_STEP = 160
-SIZES = {"d_model": 64, "n_heads": 4, "n_blocks": 3, "max_seq_len": 128}
-VOCAB_SIZE, BATCH_SIZE = 512, 16
+READ_AT_STEP = 375
+SIZES = {"d_model": 128, "n_heads": 4, "n_blocks": 4, "max_seq_len": 128}
+VOCAB_SIZE, BATCH_SIZE = 1024, 16
 
 # What is left of `baseline` when all of it is switched off: `torch` without biases.
 NOTHING = {"norm": "layer", "positions": "learned", "feed_forward": "gelu", "n_kv_heads": 4, "qk_norm": False}

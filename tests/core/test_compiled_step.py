@@ -92,7 +92,7 @@ def test_compiler_that_fails_is_done_without_and_named_in_a_line(monkeypatch: py
     monkeypatch.setattr("tfs_core.compiled_step._spelled_out", fails)
     model, told = small("baseline"), []
     step = CompiledStep(model, name="baseline", report=told.append)
-    assert told[1].startswith("not compiled, and tokens take longer: ")
+    assert told[1].startswith("not compiled, and tokens take longer. ")
     assert "\n" not in told[1]
     assert "no compiler here" in told[1]
     greedy = Sampling(temperature=0)
