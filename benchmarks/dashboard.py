@@ -32,6 +32,9 @@ from typing import Any
 import numpy as np
 
 RUNS, SPIKES = 4, 20
+SETTLING_SECONDS = 2.0
+"""How long a new Chromium is left alone: it first loads a good deal of its own."""
+
 PARTS = ("charts", "all-points", "load", "server")
 SCALARS = ("loss", "learning_rate", "grad_norm", "tokens_per_second")
 
@@ -40,10 +43,10 @@ ARGUMENTS = [
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 
-DASH_DRAWN = "() => { const c = document.querySelector('.js-plotly-plot'); return c && c.data && c.data.length >= 8 }"
+DASH_DRAWN = "document.querySelector('.js-plotly-plot')?.data?.length >= 8"
 # Its lines are on a canvas, which tells nothing: that the axis has marks in thousands says that the data is there.
 TENSORBOARD_DRAWN = (
-    "() => [...document.querySelectorAll('line-chart text')].some(t => /[0-9][kM]$/.test(t.textContent.trim()))"
+    "[...document.querySelectorAll('line-chart text')].some(t => /[0-9][kM]$/.test(t.textContent.trim()))"
 )
 
 LOAD = (
@@ -175,68 +178,156 @@ def get(url: str, **query: str) -> Any:
         return json.load(answer)
 
 
+def get_at_last(url: str, **query: str) -> Any:
+    """Return the same of a server that does not know of it yet: TensorBoard draws the runs that it has read so far."""
+    while True:
+        try:
+            return get(url, **query)
+        except urllib.error.HTTPError as error:
+            if error.code != 404:
+                raise
+            time.sleep(0.05)
+
+
 # The first chart
+
+
+class Browser:
+    """A new Chromium with one empty page, asked through two pipes whether the page looks as it should.
+
+    Not through Playwright: it has V8 note the whole stack of every error that is made, to be told of those that nobody
+    catches. plotly.js makes one, and to note the lines of that one stack V8 parses all of plotly.js again, twice: half
+    a second that no user waits for.
+    """
+
+    def __init__(self, chromium: str) -> None:
+        self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        (questions, self._questions), (self._answers, answers) = os.pipe(), os.pipe()
+        # Chromium reads from descriptor 3 and writes to 4.
+        wired = ["/bin/bash", "-c", f'exec "$0" "$@" 3<&{questions} 4>&{answers}', chromium]
+        options = ["--headless", "--remote-debugging-pipe", f"--user-data-dir={self._profile.name}", *ARGUMENTS]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self._process = subprocess.Popen([*wired, *options], pass_fds=(questions, answers), **quiet)  # type: ignore[call-overload]
+        for descriptor in (questions, answers):
+            os.close(descriptor)
+        self._count, self._read, self._session = 0, b"", ""
+        targets = self._ask("Target.getTargets")["targetInfos"]
+        page = next(target["targetId"] for target in targets if target["type"] == "page")
+        self._session = self._ask("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
+        self._ask("Emulation.setDeviceMetricsOverride", width=1400, height=900, deviceScaleFactor=1, mobile=False)
+        time.sleep(SETTLING_SECONDS)
+
+    def _ask(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """Return what Chromium answers to a command of its DevTools protocol."""
+        self._count += 1
+        question = {"id": self._count, "method": method, "params": parameters}
+        question |= {"sessionId": self._session} if self._session else {}
+        os.write(self._questions, json.dumps(question).encode() + b"\0")
+        while True:
+            while b"\0" not in self._read:
+                self._read += os.read(self._answers, 1 << 20)
+            line, _, self._read = self._read.partition(b"\0")
+            message = json.loads(line)
+            if message.get("id") == self._count:
+                if "error" in message:
+                    raise RuntimeError(f"{method}: {message['error']}")
+                return message["result"]  # type: ignore[no-any-return]
+
+    def open(self, url: str) -> None:
+        """Begin to load a page."""
+        self._ask("Page.navigate", url=url)
+
+    def evaluate(self, expression: str) -> Any:
+        """Return what an expression is in the page."""
+        return self._ask("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+
+    def wait_for(self, expression: str, *, seconds: float = 120) -> None:
+        """Return when an expression is true."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            with suppress(RuntimeError):  # one page is gone, the next is not there yet
+                if self.evaluate(expression):
+                    return
+            time.sleep(0.01)
+        raise TimeoutError(expression)
+
+    def drag(self, start: float, end: float, y: float) -> None:
+        """Drag with the mouse from left to right."""
+        pressed = {"button": "left", "clickCount": 1}
+        self._ask("Input.dispatchMouseEvent", type="mouseMoved", x=start, y=y)
+        self._ask("Input.dispatchMouseEvent", type="mousePressed", x=start, y=y, **pressed)
+        for x in np.linspace(start, end, 10).tolist():
+            self._ask("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y, button="left", buttons=1)
+        self._ask("Input.dispatchMouseEvent", type="mouseReleased", x=end, y=y, **pressed)
+
+    def __enter__(self) -> "Browser":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait()
+        os.close(self._questions)
+        os.close(self._answers)
+        self._profile.cleanup()
 
 
 @contextmanager
 def first_chart(
-    browser: Any, command: list[str], url: str, drawn: str, **environment: str
-) -> Iterator[tuple[float, int, Any]]:
-    """Start the server, open the page; give the seconds until the chart stands, the process's id, and the page."""
-    started_at = time.perf_counter()
-    with serving(command, url, **environment) as process:
-        page = browser.new_page(viewport={"width": 1400, "height": 900})
-        page.goto(url)
-        page.wait_for_function(drawn, timeout=120_000, polling=20)
-        yield time.perf_counter() - started_at, process.pid, page
-        page.close()
+    chromium: str, command: list[str], url: str, drawn: str, **environment: str
+) -> Iterator[tuple[float, int, Browser]]:
+    """Start the server, open the page; give the seconds until the chart stands, the process's id, and the browser."""
+    with Browser(chromium) as browser:
+        started_at = time.perf_counter()
+        with serving(command, url, **environment) as process:
+            browser.open(url)
+            browser.wait_for(drawn)
+            yield time.perf_counter() - started_at, process.pid, browser
 
 
-def dashboard_chart(browser: Any, assets: Path, cache: Path) -> dict[str, float]:
+def dashboard_chart(chromium: str, assets: Path, cache: Path) -> dict[str, float]:
     """Return what a start of the dashboard took, showed, and held in memory."""
     port = free_port()
     command, url = dashboard_command(assets, port), f"http://127.0.0.1:{port}/compare"
     environment = {"XDG_CACHE_HOME": str(cache), "LOCALAPPDATA": str(cache)}
-    with first_chart(browser, command, url, DASH_DRAWN, **environment) as (seconds, process_id, page):
+    with first_chart(chromium, command, url, DASH_DRAWN, **environment) as (seconds, process_id, page):
         seen = {"spikes": spikes_on(page), "zoom_seconds": zoom_seconds(page), "poll_bytes": poll_bytes(port)}
         return {"seconds": seconds, "memory_mb": memory_mb(process_id), **seen}
 
 
-def tensorboard_chart(browser: Any, python: str, events: Path) -> dict[str, float]:
+def tensorboard_chart(chromium: str, python: str, events: Path) -> dict[str, float]:
     """Return the same of a start of TensorBoard."""
     port = free_port()
     command, url = tensorboard_command(python, events, port), f"http://127.0.0.1:{port}"
-    with first_chart(browser, command, f"{url}/#timeseries", TENSORBOARD_DRAWN) as (seconds, process_id, _):
-        points = [get(f"{url}/data/plugin/scalars/scalars", run=f"run-{run}", tag="loss") for run in range(RUNS)]
+    with first_chart(chromium, command, f"{url}/#timeseries", TENSORBOARD_DRAWN) as (seconds, process_id, _):
+        scalars = f"{url}/data/plugin/scalars/scalars"
+        points = [get_at_last(scalars, run=f"run-{run}", tag="loss") for run in range(RUNS)]
         spikes = min(sum(value > 6 for _, _, value in of_run) for of_run in points)
         return {"seconds": seconds, "memory_mb": memory_mb(process_id), "spikes": spikes}
 
 
-def spikes_on(page: Any) -> int:
+def spikes_on(page: Browser) -> int:
     """Return how many of the spikes are drawn, of the run that has the fewest."""
     return int(
         page.evaluate(
-            "() => Math.min(...document.querySelector('.js-plotly-plot')._fullData"
+            "Math.min(...document.querySelector('.js-plotly-plot')._fullData"
             ".filter(t => t.name.endsWith('as logged')).map(t => [...t.y].filter(y => y > 6).length))"
         )
     )
 
 
-def zoom_seconds(page: Any) -> float:
+def zoom_seconds(page: Browser) -> float:
     """Return the seconds from the end of a mouse drag until what it chose is drawn in full resolution."""
-    box = page.locator(".js-plotly-plot .nsewdrag").first.bounding_box()
-    y = box["y"] + box["height"] / 2
-    page.mouse.move(box["x"] + box["width"] * 0.400, y)
-    page.mouse.down()
-    page.mouse.move(box["x"] + box["width"] * 0.41, y, steps=5)
-    page.mouse.move(box["x"] + box["width"] * 0.42, y, steps=5)
+    left, y, width = page.evaluate(
+        "(box => [box.x, box.y + box.height / 2, box.width])"
+        "(document.querySelector('.js-plotly-plot .nsewdrag').getBoundingClientRect())"
+    )
+    time.sleep(0.5)  # a drag that begins while the chart is still being drawn is lost, as with any chart
+    page.drag(left + width * 0.4, left + width * 0.42, y)
     released_at = time.perf_counter()
-    page.mouse.up()
-    page.wait_for_function(
-        "() => { const c = document.querySelector('.js-plotly-plot'); const [low, high] = c.layout.xaxis.range;"
+    page.wait_for(
+        "(c => { const [low, high] = c.layout.xaxis.range;"
         " return c.layout.xaxis.autorange === false && [...c._fullData[0].x].filter(x => x >= low && x <= high).length"
-        " > 0.9 * Math.min(high - low, 1900) }",
-        polling=10,
+        " > 0.9 * Math.min(high - low, 1900) })(document.querySelector('.js-plotly-plot'))",
     )
     return time.perf_counter() - released_at
 
@@ -279,21 +370,16 @@ def measure_charts(data: Path, steps: int, rounds: int, tensorboard: str | None)
     if chromium is None:
         print("charts: not measured, Chromium is missing (make browser)")
         return
-    from playwright.sync_api import sync_playwright
-
     assets = write_runs(data / "assets", steps)
     events = make_events(tensorboard, data / "events", steps, ("loss",)) if tensorboard else None
     found: dict[str, list[dict[str, float]]] = {}
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-        for _ in range(rounds):
-            with tempfile.TemporaryDirectory() as cache:
-                found.setdefault("cold", []).append(dashboard_chart(browser, assets, Path(cache)))
-                found.setdefault("warm", []).append(dashboard_chart(browser, assets, Path(cache)))
-            if tensorboard and events:
-                found.setdefault("TensorBoard", []).append(tensorboard_chart(browser, tensorboard, events))
-            print("; ".join(f"{side} {of_side[-1]['seconds']:.2f} s" for side, of_side in found.items()), flush=True)
-        browser.close()
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as cache:
+            found.setdefault("cold", []).append(dashboard_chart(chromium, assets, Path(cache)))
+            found.setdefault("warm", []).append(dashboard_chart(chromium, assets, Path(cache)))
+        if tensorboard and events:
+            found.setdefault("TensorBoard", []).append(tensorboard_chart(chromium, tensorboard, events))
+        print("; ".join(f"{side} {of_side[-1]['seconds']:.2f} s" for side, of_side in found.items()), flush=True)
     median = {
         side: {key: statistics.median(round_[key] for round_ in rounds) for key in rounds[0]}
         for side, rounds in found.items()

@@ -118,7 +118,13 @@ def serve(assets: Path) -> Iterator[Callable[[], "Server"]]:
     from tfs_dash.serve import Server, listen
 
     with ExitStack() as servers:
-        yield lambda: servers.enter_context(Server(create_app(assets), listen("127.0.0.1", 0), token="the-right-token"))
+
+        def start() -> Server:
+            server = servers.enter_context(Server(listen("127.0.0.1", 0), token="the-right-token"))
+            server.show(create_app(assets))
+            return server
+
+        yield start
 
 
 class Watched:

@@ -185,6 +185,38 @@ def test_finished_page_is_sent_nothing(three_runs: None, watch: Watch) -> None:
     assert all(sum(len(f"{name}: {value}\r\n") for name, value in headers) < 270 for headers in names_and_values)
 
 
+def test_page_that_is_opened_before_dash_is_there_waits_for_it(three_runs: None, assets: Path, browser: Any) -> None:
+    from tfs_dash import create_app
+    from tfs_dash.serve import Server, listen
+
+    with Server(listen("127.0.0.1", 0), token=None) as server:
+        page = browser.new_page()
+        errors: list[str] = []
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.goto(server.url + "compare")
+        page.wait_for_function("() => window.Plotly && window.Plotly.newPlot")  # it runs already
+        assert page.locator("h1").count() == 0
+        server.show(create_app(assets))
+        page.wait_for_function(DRAWN)
+        page.close()
+    assert errors == []
+
+
+def test_table_is_loaded_on_the_way_to_its_page_and_plotly_once(three_runs: None, watch: Watch) -> None:
+    watched = watch()
+    asked: list[str] = []
+    watched.page.on("request", lambda request: asked.append(request.url))
+    page = watched.open("/compare")
+    page.wait_for_function(DRAWN)
+    assert page.evaluate("() => window.dash_ag_grid") is None
+    page.get_by_role("link", name="Runs").click()
+    page.get_by_role("gridcell", name="wider").wait_for()
+    page.get_by_role("link", name="Compute").click()
+    page.wait_for_function(DRAWN)
+    assert sum("plotly.min.js" in url for url in asked) == 1
+    assert watched.errors == []
+
+
 def test_theme_button_makes_charts_dark_and_is_remembered(three_runs: None, watch: Watch) -> None:
     page = watch(color_scheme="light").open("/compare")
     page.wait_for_function(DRAWN)

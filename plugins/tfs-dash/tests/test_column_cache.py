@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tfs_dash import log_columns
+from tfs_dash import log_columns, read_ahead
 from tfs_dash.column_cache import ColumnCache, users_cache
 from tfs_dash.log_columns import LogColumns
 
@@ -39,8 +39,8 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     blocks: list[bytes] = []
     decode = log_columns._decode
 
-    def watch(decoder: object, block: bytes) -> tuple[list[object], int]:
-        blocks.append(block)
+    def watch(decoder: object, block: memoryview) -> tuple[list[object], int]:
+        blocks.append(bytes(block))
         return decode(decoder, block)
 
     monkeypatch.setattr(log_columns, "_decode", watch)
@@ -249,3 +249,25 @@ def test_reading_ahead_leaves_the_newest_curves_in_the_cache(assets: Path, make_
     assert [name for name, entry in found.items() if entry] == ["step", "loss"]
     assert found["loss"] is not None
     assert found["loss"][1][-1] == 1
+
+
+def test_nothing_is_read_ahead_where_all_is_kept(
+    assets: Path, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read_ahead, "WORTH_KEEPING_BYTES", 1)
+    folder = make_run("long", np.linspace(5, 1, 100))
+    started: list[list[str]] = []
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **_: started.append(command))
+    read_ahead.start(assets)
+    assert len(started) == 1
+    read(folder / "metrics.jsonl", users_cache() or pytest.fail("no cache"), "step", "loss")
+    read_ahead.start(assets)
+    assert len(started) == 1
+    os.utime(folder / "metrics.jsonl", (2**33, 2**33))  # it grows
+    read_ahead.start(assets)
+    assert len(started) == 2
+
+
+def test_short_logs_are_not_read_ahead(assets: Path, make_run: MakeRun) -> None:
+    make_run("short")
+    assert read_ahead.start(assets) is None

@@ -224,13 +224,13 @@ def test_share_via_says_what_is_seen_and_gives_the_address(started: Started, tmp
     environment = {**os.environ, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "DISPLAY": ""}
     process = started("--port", "0", "--share", "--share-via", "me@box", "--share-hours", "2", env=environment)
     assert process.stdout is not None
-    said = [process.stdout.readline() for _ in range(4)]
+    said = [process.stdout.readline() for _ in range(5)]
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=20)
 
     assert "Sharing shows all runs in" in said[0]
     assert "plain http" in said[1]
-    assert re.fullmatch(r"Shared, for 2 h at most: http://localhost:40123/\?token=\S{43}\n", said[3])
+    assert re.fullmatch(r"Shared, for 2 h at most: http://localhost:40123/\?token=\S{43}\n", said[4])
     assert "GatewayPorts" in errors
     assert "StrictHostKeyChecking=yes" in (tmp_path / "called").read_text(encoding="utf-8")
     assert process.returncode == 143

@@ -10,6 +10,7 @@ from tfs_dash.compute import (
     common_budget,
     cost_to_reach,
     crossovers,
+    fullest_budget,
     gain_of_doubling,
     last_gain,
     loss_at,
@@ -105,3 +106,17 @@ def test_meeting_point_is_a_straight_line_drawn_on() -> None:
     # At 64 they stand at 2 and 3; the chaser gains half a nat a doubling: two doublings.
     assert meets_at(leader, chaser) == pytest.approx(256, rel=0.02)
     assert meets_at(chaser, leader) is None
+
+
+def test_budget_is_the_most_that_all_have_spent() -> None:
+    curves = [Curve(np.array([1.0, last]), np.array([3.0, 2.0])) for last in (5.0, 7.0, 11.0)]
+
+    assert fullest_budget(curves) == 5.0
+
+
+def test_budget_leaves_out_a_run_that_ended_before_another_began() -> None:
+    ends = [(1.0, 2.0), (1.0, 7.0), (3.0, 11.0), (5.0, 13.0)]
+    curves = [Curve(np.array(end), np.array([3.0, 2.0])) for end in ends]
+
+    assert fullest_budget(curves) == 7.0
+    assert fullest_budget([Curve(np.empty(0), np.empty(0))]) is None

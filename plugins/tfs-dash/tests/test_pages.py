@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tfs_dash import create_app, export_report
 from tfs_dash.app import PAGES
@@ -68,6 +69,13 @@ def test_sentences_name_the_leader_the_overtaking_and_the_cost(make_run: MakeRun
     assert "large overtakes small at" in said
     assert "After the same 100 GFLOPs, large has the lowest loss" in said
     assert "large has the most to gain from training on" in said
+
+
+def test_conclusions_name_all_who_gain_about_as_much(make_run: MakeRun) -> None:
+    small = make_run("small", [4 - 0.1 * np.log2(step) for step in range(1, 65)])
+    wide = make_run("wide", [4 - 0.098 * np.log2(step) for step in range(1, 65)])
+    said = " ".join(conclusions(data_of(small, wide), View()))
+    assert "small and wide have the most to gain from training on" in said
 
 
 def test_sentences_are_silent_without_runs_and_short_for_one(make_run: MakeRun) -> None:

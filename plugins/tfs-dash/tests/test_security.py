@@ -3,17 +3,19 @@
 import hmac
 import logging
 import re
+import threading
 from collections.abc import Iterator
+from typing import Any
 
 import dash
 import pytest
 from dash import Input, Output, dcc, html
-from flask.testing import FlaskClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tfs_dash import security
-from tfs_dash.security import MAX_BODY_BYTES, Gate, protect
-from werkzeug.test import TestResponse
+from tfs_dash.front import Front, script_hash
+from tfs_dash.security import MAX_BODY_BYTES, Gate, harden
+from werkzeug.test import Client, TestResponse
 
 TOKEN = "the-right-token"
 HOME = "http://127.0.0.1:7860"
@@ -32,8 +34,21 @@ def small_app() -> dash.Dash:
     return app
 
 
-FUZZED = small_app()
-protect(FUZZED, token=TOKEN)
+def guard(app: dash.Dash, *, after_seconds: float = 0.0, **options: Any) -> Gate:
+    """Return the gate before an app, which is there at once or only after a while."""
+    front = Front()
+    options = {"token": TOKEN, "script_hashes": [script_hash()], **options}
+    gate = Gate(front, **options)
+    harden(app)
+    if after_seconds:
+        threading.Timer(after_seconds, front.hand_over, [app.server.wsgi_app]).start()
+    else:
+        gate.allow_scripts(app.csp_hashes())
+        front.hand_over(app.server.wsgi_app)
+    return gate
+
+
+FUZZED = guard(small_app())
 
 
 @pytest.fixture
@@ -41,32 +56,32 @@ def app() -> dash.Dash:
     return small_app()
 
 
-@pytest.fixture
-def gate(app: dash.Dash) -> Gate:
-    return protect(app, token=TOKEN)
+@pytest.fixture(params=[0.0, 0.05], ids=["with Dash", "before Dash is there"])
+def gate(app: dash.Dash, request: pytest.FixtureRequest) -> Gate:
+    return guard(app, after_seconds=request.param)
 
 
 @pytest.fixture
-def stranger(app: dash.Dash, gate: Gate) -> FlaskClient:
-    return app.server.test_client()
+def stranger(gate: Gate) -> Client:
+    return Client(gate)
 
 
 @pytest.fixture
-def forger(app: dash.Dash, gate: Gate) -> FlaskClient:
-    return app.server.test_client(use_cookies=False)  # it sends the Cookie header that it is told to
+def forger(gate: Gate) -> Client:
+    return Client(gate, use_cookies=False)  # it sends the Cookie header that it is told to
 
 
 @pytest.fixture
-def friend(stranger: FlaskClient) -> Iterator[FlaskClient]:
+def friend(stranger: Client) -> Iterator[Client]:
     assert get(stranger, f"/?token={TOKEN}").status_code == 303
     return stranger
 
 
-def get(client: FlaskClient, path: str, **headers: str) -> TestResponse:
+def get(client: Client, path: str, **headers: str) -> TestResponse:
     return client.get(path, base_url=HOME, headers={key.replace("_", "-"): value for key, value in headers.items()})
 
 
-def ask(client: FlaskClient, **headers: str) -> TestResponse:
+def ask(client: Client, **headers: str) -> TestResponse:
     question = {
         "output": "shown.children",
         "outputs": {"id": "shown", "property": "children"},
@@ -81,18 +96,18 @@ def ask(client: FlaskClient, **headers: str) -> TestResponse:
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_nothing_is_served_without_the_token(stranger: FlaskClient, path: str) -> None:
+def test_nothing_is_served_without_the_token(stranger: Client, path: str) -> None:
     response = get(stranger, path)
 
     assert response.status_code == 401
     assert "tfs dash" in response.text
 
 
-def test_library_code_is_not_served_without_the_token(stranger: FlaskClient, app: dash.Dash) -> None:
+def test_library_code_is_not_served_without_the_token(stranger: Client, app: dash.Dash) -> None:
     assert get(stranger, "/_dash-component-suites/dash/html/dash_html_components.min.js").status_code == 401
 
 
-def test_callbacks_do_not_answer_without_the_token(stranger: FlaskClient) -> None:
+def test_callbacks_do_not_answer_without_the_token(stranger: Client) -> None:
     response = ask(stranger)
 
     assert response.status_code == 401
@@ -100,40 +115,40 @@ def test_callbacks_do_not_answer_without_the_token(stranger: FlaskClient) -> Non
 
 
 @pytest.mark.parametrize("token", ["", "wrong", TOKEN[:-1], TOKEN + "x", TOKEN.upper(), "täuschung", "%ff%fe"])
-def test_wrong_token_is_refused_and_sets_no_cookie(stranger: FlaskClient, token: str) -> None:
+def test_wrong_token_is_refused_and_sets_no_cookie(stranger: Client, token: str) -> None:
     response = get(stranger, f"/?token={token}")
 
     assert response.status_code == 401
     assert "Set-Cookie" not in response.headers
 
 
-def test_refusal_does_not_tell_the_token(stranger: FlaskClient) -> None:
+def test_refusal_does_not_tell_the_token(stranger: Client) -> None:
     assert TOKEN not in get(stranger, "/?token=wrong").text
 
 
-def test_token_opens_once_and_then_the_cookie_does(friend: FlaskClient) -> None:
+def test_token_opens_once_and_then_the_cookie_does(friend: Client) -> None:
     assert get(friend, "/").status_code == 200
     assert "secret curve of a" in ask(friend).text
 
 
-def test_token_leaves_the_address_and_the_rest_of_it_stays(stranger: FlaskClient) -> None:
+def test_token_leaves_the_address_and_the_rest_of_it_stays(stranger: Client) -> None:
     response = get(stranger, f"/compare?runs=a,b&token={TOKEN}&x=tokens")
 
     assert response.headers["Location"] == "/compare?runs=a,b&x=tokens"
 
 
-def test_token_leaves_the_address_however_it_is_spelled(stranger: FlaskClient) -> None:
+def test_token_leaves_the_address_however_it_is_spelled(stranger: Client) -> None:
     assert get(stranger, f"/?tok%65n={TOKEN}").headers["Location"] == "/"
 
 
 @pytest.mark.parametrize("path", ["//evil.example/", "///evil.example", "/\\evil.example", "/%2f/evil.example"])
-def test_redirect_leads_to_no_other_host(stranger: FlaskClient, path: str) -> None:
+def test_redirect_leads_to_no_other_host(stranger: Client, path: str) -> None:
     location = get(stranger, f"{HOME}{path}?token={TOKEN}").headers["Location"]
 
     assert re.match(r"/(?![/\\])", location)
 
 
-def test_cookie_is_out_of_reach_of_scripts_and_other_sites(stranger: FlaskClient) -> None:
+def test_cookie_is_out_of_reach_of_scripts_and_other_sites(stranger: Client) -> None:
     cookie = get(stranger, f"/?token={TOKEN}").headers["Set-Cookie"]
 
     assert "HttpOnly" in cookie
@@ -142,7 +157,7 @@ def test_cookie_is_out_of_reach_of_scripts_and_other_sites(stranger: FlaskClient
     assert "Domain" not in cookie
 
 
-def test_cookie_needs_https_where_the_tunnel_has_it(stranger: FlaskClient, gate: Gate) -> None:
+def test_cookie_needs_https_where_the_tunnel_has_it(stranger: Client, gate: Gate) -> None:
     gate.share("abc.relay.example", encrypted=True)
     shared = stranger.get(f"/?token={TOKEN}", base_url="https://abc.relay.example")
 
@@ -150,7 +165,7 @@ def test_cookie_needs_https_where_the_tunnel_has_it(stranger: FlaskClient, gate:
     assert "Secure" not in get(stranger, f"/?token={TOKEN}").headers["Set-Cookie"]
 
 
-def test_two_dashboards_on_one_host_keep_their_cookies_apart(stranger: FlaskClient) -> None:
+def test_two_dashboards_on_one_host_keep_their_cookies_apart(stranger: Client) -> None:
     names = {
         stranger.get(f"/?token={TOKEN}", base_url=f"http://localhost:{port}").headers["Set-Cookie"].partition("=")[0]
         for port in (7860, 7861)
@@ -159,15 +174,15 @@ def test_two_dashboards_on_one_host_keep_their_cookies_apart(stranger: FlaskClie
     assert len(names) == 2
 
 
-def test_forged_cookie_is_refused(forger: FlaskClient) -> None:
+def test_forged_cookie_is_refused(forger: Client) -> None:
     assert get(forger, "/", Cookie="tfs-dash-7860=wrong").status_code == 401
 
 
-def test_cookie_that_another_site_slipped_in_does_not_lock_out(forger: FlaskClient) -> None:
+def test_cookie_that_another_site_slipped_in_does_not_lock_out(forger: Client) -> None:
     assert get(forger, "/", Cookie=f"tfs-dash-7860=slipped-in; tfs-dash-7860={TOKEN}").status_code == 200
 
 
-def test_every_secret_is_compared_in_constant_time(forger: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_secret_is_compared_in_constant_time(forger: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[bytes] = []
     truly_compare = hmac.compare_digest
 
@@ -182,43 +197,41 @@ def test_every_secret_is_compared_in_constant_time(forger: FlaskClient, monkeypa
     assert compared == [b"guessed-token", b"guessed-cookie"]
 
 
-def test_ticket_opens_the_gate_once_only(stranger: FlaskClient, app: dash.Dash, gate: Gate) -> None:
+def test_ticket_opens_the_gate_once_only(stranger: Client, app: dash.Dash, gate: Gate) -> None:
     ticket = gate.ticket()
 
     assert get(stranger, f"/?token={ticket}").status_code == 303
     assert get(stranger, "/").status_code == 200
-    assert get(app.server.test_client(), f"/?token={ticket}").status_code == 401
+    assert get(Client(gate), f"/?token={ticket}").status_code == 401
 
 
-def test_ticket_that_nobody_used_is_soon_void(stranger: FlaskClient, gate: Gate) -> None:
+def test_ticket_that_nobody_used_is_soon_void(stranger: Client, gate: Gate) -> None:
     assert get(stranger, f"/?token={gate.ticket(seconds=0)}").status_code == 401
 
 
-def test_token_is_in_no_log_line(friend: FlaskClient, app: dash.Dash, caplog: pytest.LogCaptureFixture) -> None:
-    @app.server.route("/broken")
+def test_token_is_in_no_log_line(friend: Client, app: dash.Dash, caplog: pytest.LogCaptureFixture) -> None:
+    @app.server.route("/_broken")
     def broken() -> str:
         raise RuntimeError("a bug")
 
     caplog.set_level(logging.DEBUG)
     get(friend, f"/?token={TOKEN}")
-    get(friend, "/broken?token=a-wrong-token")
+    get(friend, "/_broken?token=a-wrong-token")
 
-    assert get(friend, "/broken").status_code == 500
+    assert get(friend, "/_broken").status_code == 500
     assert "a bug" in caplog.text
     assert TOKEN not in caplog.text
 
 
 def test_no_token_lets_this_machine_in(app: dash.Dash) -> None:
-    protect(app, token=None)
-
-    assert get(app.server.test_client(), "/").status_code == 200
+    assert get(Client(guard(app, token=None)), "/").status_code == 200
 
 
 # Hosts
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:7860", "localhost:1", "LocalHost", "[::1]:7860", "[::1]"])
-def test_names_of_this_machine_are_answered(stranger: FlaskClient, host: str) -> None:
+def test_names_of_this_machine_are_answered(stranger: Client, host: str) -> None:
     assert get(stranger, "/", Host=host).status_code == 401
 
 
@@ -237,23 +250,23 @@ def test_names_of_this_machine_are_answered(stranger: FlaskClient, host: str) ->
         *["localhost:port", "localhost:", "0.0.0.0", "0x7f.1", "127.1", "2130706433", "127.0.0.1\t"],
     ],
 )
-def test_foreign_host_is_refused_even_with_the_token(stranger: FlaskClient, host: str) -> None:
+def test_foreign_host_is_refused_even_with_the_token(stranger: Client, host: str) -> None:
     assert get(stranger, f"/?token={TOKEN}", Host=host).status_code == 400
 
 
-def test_forwarded_host_changes_nothing(friend: FlaskClient) -> None:
+def test_forwarded_host_changes_nothing(friend: Client) -> None:
     assert get(friend, "/", X_Forwarded_Host="evil.example").status_code == 200
     assert get(friend, "/", Host="evil.example", X_Forwarded_Host="127.0.0.1").status_code == 400
 
 
 def test_allowed_host_is_answered(app: dash.Dash) -> None:
-    protect(app, token=TOKEN, names={"Box.example"})
+    client = Client(guard(app, names={"Box.example"}))
 
-    assert get(app.server.test_client(), "/", Host="box.example:80").status_code == 401
-    assert get(app.server.test_client(), "/", Host="127.0.0.1").status_code == 400
+    assert get(client, "/", Host="box.example:80").status_code == 401
+    assert get(client, "/", Host="127.0.0.1").status_code == 400
 
 
-def test_only_the_newest_name_of_the_tunnel_is_answered(stranger: FlaskClient, gate: Gate) -> None:
+def test_only_the_newest_name_of_the_tunnel_is_answered(stranger: Client, gate: Gate) -> None:
     def status(name: str) -> int:
         return get(stranger, "/", Host=name).status_code
 
@@ -266,8 +279,7 @@ def test_only_the_newest_name_of_the_tunnel_is_answered(stranger: FlaskClient, g
 
 
 def test_listening_everywhere_answers_addresses_but_no_foreign_name(app: dash.Dash) -> None:
-    protect(app, token=TOKEN, any_address=True)
-    client = app.server.test_client()
+    client = Client(guard(app, any_address=True))
 
     assert get(client, "/", Host="192.168.1.5:7860").status_code == 401
     assert get(client, "/", Host="[fe80::1]:7860").status_code == 401
@@ -278,33 +290,33 @@ def test_listening_everywhere_answers_addresses_but_no_foreign_name(app: dash.Da
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1", "http://localhost:7860", ""])
-def test_foreign_origin_is_refused(friend: FlaskClient, origin: str) -> None:
+def test_foreign_origin_is_refused(friend: Client, origin: str) -> None:
     assert ask(friend, Origin=origin).status_code == 403
 
 
-def test_own_origin_is_answered(friend: FlaskClient) -> None:
+def test_own_origin_is_answered(friend: Client) -> None:
     assert ask(friend, Origin=HOME, Sec_Fetch_Site="same-origin").status_code == 200
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "none-such"])
 @pytest.mark.parametrize("mode", ["no-cors", "cors", "websocket"])
-def test_request_from_another_sites_page_is_refused(friend: FlaskClient, site: str, mode: str) -> None:
+def test_request_from_another_sites_page_is_refused(friend: Client, site: str, mode: str) -> None:
     assert get(friend, "/_dash-layout", Sec_Fetch_Site=site, Sec_Fetch_Mode=mode).status_code == 403
 
 
-def test_frame_in_another_sites_page_is_refused(friend: FlaskClient) -> None:
+def test_frame_in_another_sites_page_is_refused(friend: Client) -> None:
     framed = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "iframe"}
 
     assert get(friend, "/", **framed).status_code == 403
 
 
-def test_form_of_another_site_is_refused(friend: FlaskClient) -> None:
+def test_form_of_another_site_is_refused(friend: Client) -> None:
     posted = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
 
     assert ask(friend, **posted).status_code == 403
 
 
-def test_link_on_another_site_may_be_followed(friend: FlaskClient) -> None:
+def test_link_on_another_site_may_be_followed(friend: Client) -> None:
     followed = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
 
     assert get(friend, "/", **followed).status_code == 200
@@ -315,7 +327,7 @@ def test_link_on_another_site_may_be_followed(friend: FlaskClient) -> None:
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "POST", "OPTIONS", "TRACE", "CONNECT", "PROPFIND"])
 @pytest.mark.parametrize("path", ["/", "/_dash-layout", "/assets/x.css"])
-def test_only_reading_methods_are_answered(friend: FlaskClient, method: str, path: str) -> None:
+def test_only_reading_methods_are_answered(friend: Client, method: str, path: str) -> None:
     response = friend.open(path, method=method, base_url=HOME)
 
     assert response.status_code == 405
@@ -323,11 +335,11 @@ def test_only_reading_methods_are_answered(friend: FlaskClient, method: str, pat
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "OPTIONS"])
-def test_callbacks_are_only_posted_to(friend: FlaskClient, method: str) -> None:
+def test_callbacks_are_only_posted_to(friend: Client, method: str) -> None:
     assert friend.open(UPDATE, method=method, base_url=HOME).status_code == 405
 
 
-def test_huge_body_is_refused_unread(friend: FlaskClient) -> None:
+def test_huge_body_is_refused_unread(friend: Client) -> None:
     response = friend.post(UPDATE, base_url=HOME, data=b" " * (MAX_BODY_BYTES + 1), content_type="application/json")
 
     assert response.status_code == 413
@@ -341,7 +353,7 @@ def test_huge_body_is_refused_unread(friend: FlaskClient) -> None:
         *["/_dash-component-suites/tfs_dash/security.py", "/_dash-component-suites/os/..%2f..%2fetc%2fpasswd"],
     ],
 )
-def test_path_leads_out_of_nothing(friend: FlaskClient, path: str) -> None:
+def test_path_leads_out_of_nothing(friend: Client, path: str) -> None:
     response = get(friend, path)
 
     assert response.status_code == 404 or "react-entry-point" in response.text  # no such file, or a page of the app
@@ -350,7 +362,7 @@ def test_path_leads_out_of_nothing(friend: FlaskClient, path: str) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'{"output": 1}', b'{"output": "a.b", "outputs": []}'])
-def test_nonsense_to_a_callback_shows_no_traceback(friend: FlaskClient, body: bytes) -> None:
+def test_nonsense_to_a_callback_shows_no_traceback(friend: Client, body: bytes) -> None:
     response = friend.post(UPDATE, base_url=HOME, data=body, content_type="application/json")
 
     assert response.status_code >= 400
@@ -363,7 +375,7 @@ HEADER = st.text(st.characters(codec="latin-1", exclude_characters="\r\n"), max_
 @settings(max_examples=200, deadline=None)
 @given(host=st.sampled_from(["127.0.0.1"]) | HEADER, origin=HEADER, cookie=HEADER, token=st.text(max_size=40))
 def test_nonsense_is_refused_and_never_breaks_the_gate(host: str, origin: str, cookie: str, token: str) -> None:
-    client = FUZZED.server.test_client(use_cookies=False)
+    client = Client(FUZZED, use_cookies=False)
     answer = client.get("/", query_string={"token": token}, headers={"Host": host, "Cookie": cookie})
     asked = client.post(UPDATE, json={}, headers={"Host": host, "Origin": origin, "Cookie": cookie})
 
@@ -380,7 +392,7 @@ def test_log_line_cannot_command_the_terminal() -> None:
 def test_debug_of_the_environment_is_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLASK_DEBUG", "1")
     app = small_app()
-    protect(app, token=TOKEN)
+    harden(app)
 
     assert not app.server.debug
 
@@ -389,7 +401,7 @@ def test_debug_of_the_environment_is_turned_off(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("path", ["/", "/_dash-layout", "/assets/none.css", "/?token=wrong"])
-def test_every_answer_has_the_security_headers(friend: FlaskClient, path: str) -> None:
+def test_every_answer_has_the_security_headers(friend: Client, path: str) -> None:
     headers = get(friend, path).headers
 
     assert headers["X-Content-Type-Options"] == "nosniff"
@@ -397,13 +409,13 @@ def test_every_answer_has_the_security_headers(friend: FlaskClient, path: str) -
     assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
 
 
-def test_refusals_of_the_gate_have_the_security_headers_too(stranger: FlaskClient) -> None:
+def test_refusals_of_the_gate_have_the_security_headers_too(stranger: Client) -> None:
     response = get(stranger, "/", Host="evil.example")
 
     assert "default-src 'self'" in response.headers["Content-Security-Policy"]
 
 
-def test_policy_allows_scripts_of_this_host_and_the_hashed_ones_only(friend: FlaskClient, app: dash.Dash) -> None:
+def test_policy_allows_scripts_of_this_host_and_the_hashed_ones_only(friend: Client, app: dash.Dash) -> None:
     policy = dict(part.split(" ", 1) for part in get(friend, "/").headers["Content-Security-Policy"].split("; "))
 
     assert policy["default-src"] == "'self'"
@@ -412,13 +424,13 @@ def test_policy_allows_scripts_of_this_host_and_the_hashed_ones_only(friend: Fla
     assert "http" not in str(policy)
 
 
-def test_data_is_kept_by_no_cache(friend: FlaskClient) -> None:
+def test_data_is_kept_by_no_cache(friend: Client) -> None:
     assert get(friend, "/").headers["Cache-Control"] == "no-store"
     assert get(friend, "/_dash-layout").headers["Cache-Control"] == "no-store"
     assert ask(friend).headers["Cache-Control"] == "no-store"
 
 
-def test_library_code_is_kept_by_the_browser_alone(friend: FlaskClient) -> None:
+def test_library_code_is_kept_by_the_browser_alone(friend: Client) -> None:
     script = re.search(r'src="(/_dash-component-suites/[^"]+)"', get(friend, "/").text)
     assert script is not None
     cache = get(friend, script[1]).headers["Cache-Control"]

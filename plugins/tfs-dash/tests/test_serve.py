@@ -35,7 +35,8 @@ def small_app(assets: Path = Path()) -> dash.Dash:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server(small_app(), listen("127.0.0.1", 0), token=TOKEN) as server:
+    with Server(listen("127.0.0.1", 0), token=TOKEN) as server:
+        server.show(small_app())
         yield server
 
 
@@ -184,7 +185,7 @@ def test_token_is_in_nothing_that_is_printed(server: Server, capfd: pytest.Captu
 
 def test_stopped_server_frees_its_port_and_its_threads() -> None:
     before = threading.active_count()
-    server = Server(small_app(), listen("127.0.0.1", 0), token=TOKEN)
+    server = Server(listen("127.0.0.1", 0), token=TOKEN)
     port = port_of(server)
     ask(server, "/")
     server.stop()

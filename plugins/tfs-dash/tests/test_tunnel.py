@@ -104,7 +104,8 @@ def start_sshd(tmp_path: Path) -> Iterator[StartSshd]:
 def server() -> Iterator[Server]:
     app = dash.Dash("small", enable_mcp=False)
     app.layout = html.Div("the runs")
-    with Server(app, listen("127.0.0.1", 0), token=TOKEN) as server:
+    with Server(listen("127.0.0.1", 0), token=TOKEN) as server:
+        server.show(app)
         yield server
 
 
@@ -248,9 +249,7 @@ def test_missing_ssh_says_what_to_install(server: Server) -> None:
 
 
 def test_server_without_a_token_is_not_shared() -> None:
-    app = dash.Dash("small", enable_mcp=False)
-    app.layout = html.Div()
-    with Server(app, listen("127.0.0.1", 0), token=None) as server, pytest.raises(UsageError, match="without a token"):
+    with Server(listen("127.0.0.1", 0), token=None) as server, pytest.raises(UsageError, match="without a token"):
         server.share("me@box", hours=1, report=print, interactive=False)
 
 

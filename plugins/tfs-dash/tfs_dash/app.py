@@ -23,8 +23,9 @@ from tfs_dash.curves import Window
 from tfs_dash.figures.style import TEMPLATES, empty_figure, encoded
 from tfs_dash.pages import compare, compute, config, health, runs, samples
 from tfs_dash.parts import Component, empty
+from tfs_dash.questions import refuse_flawed
 from tfs_dash.store import RunData, RunStore
-from tfs_dash.view import DEFAULT, MAX_RUNS, NEWEST, chosen_runs, parse_view
+from tfs_dash.view import DEFAULT, MAX_RUNS, NEWEST, View, chosen_runs, parse_view
 
 PAGES = (runs, compare, compute, health, config, samples)
 
@@ -61,6 +62,7 @@ def create_app(assets: str | Path = "assets") -> dash.Dash:
     app.layout = lambda: _shell(store)
     _register_server_callbacks(app, store)
     _register_browser_callbacks(app)
+    refuse_flawed(app.server, app.callback_map)
     return app
 
 
@@ -101,6 +103,7 @@ def _shell(store: RunStore) -> Component:
             dcc.Location(id="url", refresh=False),
             dcc.Interval(id="clock", interval=POLL_SECONDS * 1000),
             dcc.Store(id="tick"),
+            dcc.Store(id="place"),
             dcc.Store(id="now"),
             dcc.Store(id="index", data=store.index.version),
             dcc.Store(id="base", data={}),  # what each control has in the default view
@@ -150,7 +153,7 @@ def _register_server_callbacks(app: dash.Dash, store: RunStore) -> None:
             raise dash.exceptions.PreventUpdate
         return (no_update if now == _as_json(fresh) else fresh), (no_update if index == version else version)
 
-    @app.callback(Output("page", "children"), Output("base", "data"), Input("url", "pathname"), State("url", "search"))
+    @app.callback(Output("page", "children"), Output("base", "data"), Input("place", "data"), State("url", "search"))
     def show_page(path: str | None, query: str | None) -> tuple[Component, dict[str, Any]]:
         """Fill the page with what the address names."""
         page = next((page for page in PAGES if (path or "/") == page.PATH), None)
@@ -172,7 +175,7 @@ def _register_server_callbacks(app: dash.Dash, store: RunStore) -> None:
         """Draw a chart; the zoom that it has now stays, and is drawn in full resolution."""
         if now is None or place["name"] not in CHARTS:
             return no_update
-        view = parse_view(now["query"])
+        view = _view(now)
         found, _ = chosen_runs(view, store)
         if not found:
             return empty_figure("No run to draw.")
@@ -187,7 +190,7 @@ def _register_server_callbacks(app: dash.Dash, store: RunStore) -> None:
         """Fill a part of a page."""
         if now is None or place["name"] not in PARTS:
             return no_update
-        view = parse_view(now["query"])
+        view = _view(now)
         return PARTS[place["name"]](chosen_runs(view, store)[0], view, store)
 
     @app.callback(Output("notices", "children"), Input("now", "data"))
@@ -195,7 +198,7 @@ def _register_server_callbacks(app: dash.Dash, store: RunStore) -> None:
         """Say what is not as the address asks, and what could not be read."""
         if now is None:
             return None
-        found, unknown = chosen_runs(parse_view(now["query"]), store)
+        found, unknown = chosen_runs(_view(now), store)
         return _notices(found, unknown)
 
     @app.callback(Output(CHOSEN, "data"), Input("index", "data"), prevent_initial_call=True)
@@ -237,6 +240,10 @@ def _register_server_callbacks(app: dash.Dash, store: RunStore) -> None:
         }, "Report made."
 
 
+def _view(now: object) -> View:
+    return parse_view(now.get("query") if isinstance(now, dict) else None)
+
+
 def _as_json(value: Any) -> Any:
     """Return a value as it comes back from the browser: tuples as lists."""
     if isinstance(value, dict):
@@ -260,17 +267,17 @@ def _figure(
 ) -> dict[str, Any]:
     """Return the figure; a zoom counts only on the axes that it was made on."""
     figure = make(found, view, _window(zoom))
-    if zoom and zoom.get("revision") != figure["layout"].get("uirevision"):
+    if isinstance(zoom, dict) and zoom.get("revision") != figure["layout"].get("uirevision"):
         figure = make(found, view, None)
     return figure
 
 
-def _window(zoom: dict[str, Any] | None) -> Window:
-    if not zoom or not isinstance(zoom.get("range"), list) or len(zoom["range"]) != 2:
+def _window(zoom: object) -> Window:
+    if not isinstance(zoom, dict) or not isinstance(zoom.get("range"), list) or len(zoom["range"]) != 2:
         return None
     try:
         low, high = sorted(float(end) for end in zoom["range"])
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return (low, high) if low < high else None
 
@@ -296,6 +303,7 @@ def _register_browser_callbacks(app: dash.Dash) -> None:
     control, link = {"type": "control", "name": ALL}, {"type": "link", "path": ALL}
     chart, figure, zoom = ({"type": kind, "name": MATCH} for kind in ("chart", "figure", "zoom"))
     address, base = Input("url", "search"), State("base", "data")
+    in_browser("arrive", Output("place", "data"), Input("url", "pathname"))
     in_browser("tick", Output("tick", "data"), Input("clock", "n_intervals"))
     in_browser(
         "address", Output("url", "search"), Input(control, "value"), base, State(control, "id"), State("url", "search"),

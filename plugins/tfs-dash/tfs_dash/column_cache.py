@@ -13,13 +13,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from tfs_core.durable import FileLock, replace
 
+if TYPE_CHECKING:
+    import numpy as np
+
 MAX_BYTES = 2 << 30
 """What the cache takes on the disk; what was not used for longest goes first."""
+
+WORTH_KEEPING_BYTES = 8 << 20
+"""A log that is shorter is decoded as fast as its columns would be found."""
 
 WAIT_SECONDS = 20.0
 """How long a log that another process decodes is waited for, before it is decoded here too."""
@@ -60,8 +65,10 @@ class ColumnCache:
         finally:
             lock.release()
 
-    def load(self, log: Path, descriptor: int, column: str) -> tuple[Extent, np.ndarray] | None:
+    def load(self, log: Path, descriptor: int, column: str) -> "tuple[Extent, np.ndarray] | None":
         """Return a column as far as it was kept, float64 [rows]; None when there is none of this log as it is now."""
+        import numpy as np  # here: read_ahead.py asks `is_kept` before anything heavy is imported
+
         path = self._path(log, column)
         try:
             with path.open("rb") as file:
@@ -74,7 +81,14 @@ class ColumnCache:
             return None
         return (extent, values) if len(values) == extent.rows else None
 
-    def keep(self, log: Path, extent: Extent, column: str, values: np.ndarray) -> None:
+    def is_kept(self, log: Path, column: str) -> bool:
+        """Say whether the column was kept or used since the log was last written, as far as can be told unread."""
+        try:
+            return self._path(log, column).stat().st_mtime_ns >= log.stat().st_mtime_ns
+        except OSError:
+            return False
+
+    def keep(self, log: Path, extent: Extent, column: str, values: "np.ndarray") -> None:
         """Keep a column, in place of what was kept of it before."""
         path = self._path(log, column)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")

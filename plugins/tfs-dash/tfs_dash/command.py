@@ -5,11 +5,15 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
 
 from tfs_core.errors import TfsError, UsageError
+
+if TYPE_CHECKING:
+    from tfs_dash.serve import Server
 
 ASSETS_HELP = "Where runs are kept. [TFS_ASSETS, else ./assets]"
 
@@ -69,17 +73,21 @@ def dash(
 
     folder = assets_folder(assets)
     via = _agreed_on(share_via, folder) if share else None
+
+    def announce(server: "Server") -> None:
+        click.echo(f"The dashboard of {_harmless(folder)}: {server.url}")
+        if not is_loopback(host):
+            click.echo(f"Others reach it as {server.network_url}: plain http, which everybody on the way can read.")
+        click.echo("Ctrl-C ends it.")
+        if not no_browser:
+            server.open_browser()
+
+    options = {"port": port, "host": host, "names": names, "with_token": not no_token}
     try:
-        with _signals_raised(), serve(folder, port=port, host=host, names=names, with_token=not no_token) as server:
-            click.echo(f"The dashboard of {_harmless(folder)}: {server.url}")
-            if not is_loopback(host):
-                click.echo(f"Others reach it as {server.network_url}: plain http, which everybody on the way can read.")
+        with _signals_raised(), serve(folder, announce=announce, **options) as server:  # type: ignore[arg-type]
             if via is not None:
                 address = server.share(via, hours=share_hours, report=_report, interactive=sys.stdin.isatty())
                 click.echo(f"Shared, for {share_hours:g} h at most: {address}")
-            click.echo("Ctrl-C ends it.")
-            if not no_browser:
-                server.open_browser()
             server.wait()
     except _Signal as received:
         click.echo("\nThe dashboard has ended.", err=True)

@@ -52,6 +52,16 @@ def common_budget(curves: list[Curve]) -> tuple[float, float] | None:
     return (float(low), float(high)) if low <= high else None
 
 
+def fullest_budget(curves: list[Curve]) -> float | None:
+    """Return the largest cost at which the most curves stand: all of them, where there is one; None without a curve."""
+
+    def standing(cost: float) -> int:
+        return sum(bool(curve.cost[0] <= cost <= curve.cost[-1]) for curve in known)
+
+    known = [curve for curve in curves if len(curve.cost)]
+    return max((float(curve.cost[-1]) for curve in known), key=lambda cost: (standing(cost), cost), default=None)
+
+
 def crossovers(a: Curve, b: Curve) -> list[float]:
     """Return the costs, in order, at which the curves cross; touching is no crossing."""
     common = common_budget([a, b])

@@ -14,6 +14,9 @@ from tfs_dash.view import View
 
 MOST_CROSSINGS = 4
 
+LIKE_THE_MOST = 0.9
+"""Of the largest gain of a doubling: who gained more than that may as well be first the next time."""
+
 
 def conclusions(runs: Sequence[RunData], view: View) -> list[str]:
     """Return the sentences, the most important first; none when there is nothing to compare."""
@@ -44,7 +47,9 @@ def _at_budget(curves: dict[str, compute.Curve], view: View) -> list[str]:
     losses = {name: loss for name, curve in curves.items() if (loss := compute.loss_at(curve, budget)) is not None}
     ranked = sorted(losses, key=lambda name: losses[name])
     missing = len(curves) - len(ranked)
-    note = f" ({missing} of the runs never stood there, and are left out)" if missing else ""
+    note = (
+        f" ({missing} of the runs never stood there, and {'is' if missing == 1 else 'are'} left out)" if missing else ""
+    )
     if len(ranked) < 2:
         return [f"At {units.flops(budget)} there are fewer than two runs to compare{note}."]
     first, second = ranked[:2]
@@ -64,10 +69,13 @@ def _still_learning(curves: dict[str, compute.Curve]) -> list[str]:
         return ["No run gained anything in its last doubling of compute: longer training alone will not help."]
     if len(gains) == 1:
         return [f"The last doubling of compute brought {most} {gains[most]:.3f} nats."]
-    others = ", ".join(f"{name} {gains[name]:.3f}" for name in sorted(gains, key=lambda name: -gains[name])[1:4])
+    ranked = sorted(gains, key=lambda name: -gains[name])
+    others = ", ".join(f"{name} {gains[name]:.3f}" for name in ranked[1:4])
+    first = [name for name in ranked if gains[name] > LIKE_THE_MOST * gains[most]]
+    have = f"{', '.join(first[:-1])} and {first[-1]} have" if len(first) > 1 else f"{most} has"
     return [
         f"The last doubling of its compute brought {most} {gains[most]:.3f} nats (others: {others}): "
-        f"of these runs, {most} has the most to gain from training on."
+        f"of these runs, {have} the most to gain from training on."
     ]
 
 

@@ -36,7 +36,7 @@ def compare(runs: Sequence[RunData]) -> list[Row]:
 def _facts(run: RunData) -> dict[str, str]:
     facts = {f"({name})": _text(run.info.get(name)) for name in FACTS if run.info.get(name) is not None}
     for name, number in run.info["parameters"].items():
-        facts[f"(parameters, {str(name).replace('_', ' ')})"] = _text(number)
+        facts[f"(parameters, {str(name).replace('_', ' ')})"] = _text(number) if number is None else f"{number:,}"
     for name, version in run.info["versions"].items():
         facts[f"(version of {name})"] = str(version)
     commit = run.info["git"].get("commit")

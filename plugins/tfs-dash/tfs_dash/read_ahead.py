@@ -6,13 +6,29 @@ browser. The dashboard finds the columns in the cache; what is not there yet it 
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+from tfs_core.runs import run_folders
+from tfs_dash.column_cache import WORTH_KEEPING_BYTES, users_cache
 
-def start(assets: Path) -> subprocess.Popen[bytes]:
-    """Start it, and return the process."""
+
+def start(assets: Path) -> subprocess.Popen[bytes] | None:
+    """Start it, and return the process; None when there is no long log whose columns are not in the cache."""
+    cache = users_cache()
+    if cache is None or all(cache.is_kept(log, "loss") for log in _long_logs(assets)):
+        return None
     command = [sys.executable, "-m", "tfs_dash.read_ahead", str(assets)]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _long_logs(assets: Path) -> Iterator[Path]:
+    for folder in run_folders(assets):
+        log = folder / "metrics.jsonl"
+        with suppress(OSError):
+            if log.stat().st_size >= WORTH_KEEPING_BYTES:
+                yield log
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -23,7 +39,6 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 def main() -> None:
     """Read and end."""
-    from tfs_dash.column_cache import users_cache
     from tfs_dash.store import RunStore
     from tfs_dash.view import NEWEST
 

@@ -55,14 +55,21 @@ class _Shared(NamedTuple):
 
 
 class Gate:
-    """A WSGI application around Dash's: it answers what it refuses, and adds the security headers to all the rest."""
+    """A WSGI application around another: it answers what it refuses, and adds the security headers to all the rest."""
 
     def __init__(
-        self, application: "WSGIApplication", *, token: str | None, names: Iterable[str], policy: str, any_address: bool
+        self,
+        application: "WSGIApplication",
+        *,
+        token: str | None,
+        script_hashes: Iterable[str],
+        names: Iterable[str] = LOCAL_NAMES,
+        any_address: bool = False,
     ) -> None:
         """Let in who knows the token (None: everyone) and asks for one of the names, or by any IP address at all.
 
-        An address is no danger where a name is: DNS rebinding needs a name that the attacker owns.
+        An address is no danger where a name is: DNS rebinding needs a name that the attacker owns. Of inline scripts
+        pages may run those with these hashes.
         """
         self._application = application
         self._token = token
@@ -70,7 +77,11 @@ class Gate:
         self._names = {name.lower() for name in names}
         self._shared = _Shared("", encrypted=False)
         self._any_address = any_address
-        self._headers = _security_headers(policy)
+        self.allow_scripts(script_hashes)
+
+    def allow_scripts(self, hashes: Iterable[str]) -> None:
+        """Let pages run the inline scripts with these hashes, and no others any more."""
+        self._headers = _security_headers(content_policy(hashes))
 
     def share(self, name: str | None, *, encrypted: bool = False) -> None:
         """Answer for a tunnel's name too, and no longer for the one before; None: for no tunnel's.
@@ -160,11 +171,8 @@ NO_TOKEN = (
 )
 
 
-def protect(app: "Dash", *, token: str | None, names: Iterable[str] = LOCAL_NAMES, any_address: bool = False) -> Gate:
-    """Put a gate before a finished Dash app and return it. Call it when all callbacks are registered, and not before.
-
-    The content security policy allows the inline scripts that Dash has at this moment, by their hashes, and no others.
-    """
+def harden(app: "Dash") -> None:
+    """Make an app fit to be served: no debugger, and no log line or error page that a request could abuse."""
     from dash.exceptions import DependencyException
 
     server = app.server
@@ -172,11 +180,6 @@ def protect(app: "Dash", *, token: str | None, names: Iterable[str] = LOCAL_NAME
     server.register_error_handler(DependencyException, _not_there)
     for handler in {*server.logger.handlers, *app.logger.handlers}:
         handler.setFormatter(HarmlessFormatter("%(levelname)s: %(message)s"))
-    gate = Gate(
-        server.wsgi_app, token=token, names=names, policy=content_policy(app.csp_hashes()), any_address=any_address
-    )
-    server.wsgi_app = gate
-    return gate
 
 
 class HarmlessFormatter(logging.Formatter):

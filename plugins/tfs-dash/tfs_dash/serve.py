@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 from tfs_core.errors import TfsError, UsageError
 from tfs_core.runs import assets_folder
 from tfs_dash import read_ahead
-from tfs_dash.security import LOCAL_NAMES, MAX_BODY_BYTES, protect
+from tfs_dash.front import Front, script_hash
+from tfs_dash.security import LOCAL_NAMES, MAX_BODY_BYTES, Gate, harden
 from tfs_dash.tunnel import MAX_HOURS, Tunnel, is_reachable, parse_target
 
 if TYPE_CHECKING:
@@ -80,16 +81,14 @@ class Server:
 
     def __init__(
         self,
-        app: "Dash",
         listener: socket.socket,
         *,
         token: str | None,
         names: Iterable[str] = (),
-        reader: "Popen[bytes] | None" = None,
     ) -> None:
-        """Serve a finished app on a socket that listens, for requests that name this machine or one of `names`.
+        """Answer on a socket that listens, for requests that name this machine or one of `names`.
 
-        `reader` is what `read_ahead.start` returned: it ends with the server.
+        What needs the app waits until `show` brings it.
         """
         from waitress.server import create_server
 
@@ -99,11 +98,15 @@ class Server:
         self._token = token
         near = address if not any_address else "::1" if listener.family == socket.AF_INET6 else HOST
         self._local_address = f"{_written(near)}:{port}"
-        self.gate = protect(app, token=token, names={*LOCAL_NAMES, *own, *names}, any_address=any_address)
+        self._front = Front()
+        self.gate = Gate(
+            self._front, token=token, script_hashes=[script_hash()], names={*LOCAL_NAMES, *own, *names},
+            any_address=any_address,
+        )  # fmt: skip
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a question that waits its turn is no news
         self._sockets: dict[int, object] = {}
         self._server = create_server(
-            app.server,
+            self.gate,
             map=self._sockets,
             sockets=[listener],
             threads=THREADS,
@@ -118,8 +121,18 @@ class Server:
         self._thread = threading.Thread(target=self._answer, daemon=True, name="dashboard")
         self._thread.start()
         self._tunnel: Tunnel | None = None
-        self._reader = reader
+        self._reader: Popen[bytes] | None = None
         self.shared_url: str | None = None
+
+    def show(self, app: "Dash") -> None:
+        """Hand requests on to an app whose callbacks are all registered: the gate lets its inline scripts run alone."""
+        harden(app)
+        self.gate.allow_scripts(app.csp_hashes())
+        self._front.hand_over(app.server.wsgi_app)
+
+    def read_ahead(self, assets: Path) -> None:
+        """Have a second process read what the first chart will want; it ends with the server."""
+        self._reader = read_ahead.start(assets)
 
     @property
     def url(self) -> str:
@@ -193,6 +206,7 @@ class Server:
         self.stop_sharing()
         if self._reader is not None:
             read_ahead.end(self._reader)
+        self._front.give_up()
         self._stopping.set()
         self._thread.join(timeout=5)
 
@@ -231,21 +245,31 @@ def serve(
     host: str = HOST,
     names: Iterable[str] = (),
     with_token: bool = True,
+    announce: Callable[[Server], None] = lambda _: None,
 ) -> Server:
-    """Return a server of the dashboard of `assets`. Raises TfsError when the port is taken, before anything is read."""
+    """Return a server of the dashboard of `assets`. Raises TfsError when the port is taken, before anything is read.
+
+    `announce` is called as soon as a browser can be sent to the address: it then loads while the rest is made ready.
+    """
     if not with_token and not is_loopback(host):
         raise UsageError(f"--no-token is for this machine alone: others reach --host {host}, so they need the token")
     listener = listen(host, port)
-    reader = read_ahead.start(assets)
+    token = secrets.token_urlsafe(32) if with_token else None
+    server = Server(listener, token=token, names=names)
+    turn_seconds = sys.getswitchinterval()
     try:
+        server.read_ahead(assets)
+        announce(server)
+        sys.setswitchinterval(0.0005)  # an import gives way ten times sooner than it would to who answers the browser
         from tfs_dash.app import create_app
 
-        app = create_app(assets)
+        server.show(create_app(assets))
     except BaseException:
-        listener.close()
-        read_ahead.end(reader)
+        server.stop()
         raise
-    return Server(app, listener, token=secrets.token_urlsafe(32) if with_token else None, names=names, reader=reader)
+    finally:
+        sys.setswitchinterval(turn_seconds)
+    return server
 
 
 def launch(

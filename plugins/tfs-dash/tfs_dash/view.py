@@ -51,7 +51,9 @@ class View:
     seeds: str = "apart"
     second: str = "none"  # second axis
     axes: str = "x"  # those of loss against compute that are logarithmic
-    budget: float = 0.0  # where runs are compared: log10 of FLOPs; 0: the most that all have spent
+    budget: float = (
+        0.0  # where runs are compared: log10 of FLOPs; 0: the most that all have spent, or as many as can be
+    )
     target: float = 0.0  # the loss to reach; 0: the best that all reached
     prompt: str = ""
     step: int = 0  # the samples' step; 0: the last
@@ -63,12 +65,16 @@ class View:
 DEFAULT = View()
 
 
-def parse_view(query: str | None) -> View:
-    """Return the view that an address asks for; what it says wrongly is as if it did not say it."""
+def parse_view(query: object) -> View:
+    """Return the view that an address asks for; what it says wrongly is as if it did not say it.
+
+    `query` is what the browser says it is: a text, or anything at all.
+    """
     found: dict[str, object] = {}
     kinds = {field.name: field.type for field in fields(View)}
+    text = query.encode("utf-8", "replace").decode() if isinstance(query, str) else ""  # no half characters
     try:
-        given = parse_qsl((query or "").lstrip("?"), max_num_fields=64, keep_blank_values=True)
+        given = parse_qsl(text.lstrip("?"), max_num_fields=64, keep_blank_values=True)
     except ValueError:  # more fields than there are
         given = []
     for name, text in given:

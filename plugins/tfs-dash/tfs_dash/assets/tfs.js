@@ -8,6 +8,18 @@
   const parse = (text, like) =>
     Array.isArray(like) ? text.split(",").filter(Boolean) : typeof like === "number" ? Number(text) : text;
 
+  // The page says what its charts and its table need beside what it loads itself.
+  const code = document.currentScript.dataset;
+  const load = (address) =>
+    new Promise(function (resolve, reject) {
+      const script = document.createElement("script");
+      Object.assign(script, { src: address, onload: resolve, onerror: reject });
+      document.head.append(script);
+    });
+  // plotly.js runs while Dash is still asked for the layout. A chart that comes sooner waits: Dash takes what stands
+  // under this name, be it a promise.
+  if (code.plotly) window.Plotly = load(code.plotly);
+
   function systemTheme() {
     return window.matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
   }
@@ -26,6 +38,9 @@
     tfs: {
       // The clock rests while nobody looks.
       tick: (n) => (document.hidden ? skip() : n),
+
+      // The page Runs waits for the code of its table, if another page was the first.
+      arrive: (path) => (path === "/" && code.table && !window.dash_ag_grid ? load(code.table).then(() => path) : path),
 
       // Controls -> address. What has its default value is left out; what is on other pages stays.
       address: function (values, base, ids, search) {

@@ -78,11 +78,11 @@ def flops_figure(runs: Sequence[RunData], view: View, window: Window = None) -> 
 
 
 def chosen_budget(curves: list[compute.Curve], view: View) -> float | None:
-    """Return the FLOPs at which runs are compared: the view's, or the most that all runs have spent."""
-    if view.budget > 0:
-        return 10.0**view.budget
-    common = compute.common_budget([curve for curve in curves if len(curve.cost)])
-    return common[1] if common else None
+    """Return the FLOPs at which runs are compared: the view's, or the most that all have spent, or as many as can be.
+
+    A small run may have ended before a large one was first validated: then the three that can be compared are.
+    """
+    return 10.0**view.budget if view.budget > 0 else compute.fullest_budget(curves)
 
 
 def equal_compute_figure(runs: Sequence[RunData], view: View, window: Window = None) -> Figure:
