@@ -136,6 +136,12 @@ def test_runs_are_listed_in_the_order_they_were_started(tmp_path: Path) -> None:
     assert [run.name for run in list_runs(tmp_path)] == ["b", "a"]
 
 
+def test_link_that_leads_to_itself_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    link(tmp_path / "runs" / "loop", Path("loop"))
+    assert list_runs(tmp_path) == []
+
+
 def test_run_that_links_out_of_the_runs_is_not_listed(tmp_path: Path) -> None:
     outside = make_run(tmp_path / "elsewhere").folder
     (tmp_path / "runs").mkdir()
