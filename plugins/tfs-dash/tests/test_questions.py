@@ -106,7 +106,7 @@ def forged(draw: st.DrawFn) -> Any:
         if len(way) > 0 and draw(st.booleans()):
             del holder[last]
         else:
-            holder[last] = draw(ANYTHING)
+            holder[last] = copy.deepcopy(draw(ANYTHING))  # some of it is shared, and the next turn may change it
         if len(body) == 0:
             break
     return body["all"]
