@@ -16,12 +16,12 @@ from torch import Tensor, fx
 
 from tfs_core.contracts import LanguageModel, SupportsKeyValueCache
 from tfs_core.errors import UsageError, in_short
-from tfs_core.generation import suited_to_one_token
+from tfs_core.generation import lay_out_for_writing, suited_to_one_token
 from tfs_core.models import compute_context
 
 
 class CompiledStep:
-    """A model's `forward_with_cache` for one new token, compiled; as it was written from the first failure on."""
+    """A model's `forward_with_cache` for one new token, compiled; from the first failure on as it is without."""
 
     def __init__(self, model: LanguageModel, *, name: str, report: Callable[[str], None]) -> None:
         """Compile it and tell in a sentence how that went. Raises UsageError for a model without a key/value cache."""
@@ -65,6 +65,7 @@ class CompiledStep:
                         return self._compiled(input_ids, positions, cache)
                 except Exception as error:  # compilers raise anything
                     self._compiled = None
+                    lay_out_for_writing(self._model)
                     self._report(f"not compiled, and tokens take longer. PyTorch says: {in_short(error)}")
             return model.forward_with_cache(input_ids, positions, cache)
 

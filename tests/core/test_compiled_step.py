@@ -98,6 +98,8 @@ def test_compiler_that_fails_is_done_without_and_named_in_a_line(monkeypatch: py
     greedy = Sampling(temperature=0)
     assert written(model, step, greedy) == written(model, None, greedy)
     assert len(told) == 2, "it is said once"
+    table = model.token_embedding.weight  # [vocab_size, d_model]
+    assert table.stride() == (1, VOCAB_SIZE), "it lies in memory as it does without --compile"
 
 
 def test_model_that_asks_for_values_is_not_compiled_and_writes_as_before() -> None:

@@ -70,6 +70,19 @@ def test_orthogonalize_leaves_a_matrix_of_zeros_at_zero() -> None:
     assert torch.equal(orthogonalize(torch.zeros(1, 5, 11), 5), torch.zeros(1, 5, 11))
 
 
+@pytest.mark.parametrize("with_instructions", [True, False])
+def test_orthogonalize_rounds_float32_alone_and_only_where_bfloat16_is_multiplied(
+    with_instructions: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = orthogonalize(random_matrices(2, 12, 30), 5)
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: with_instructions)
+    assert torch.equal(orthogonalize(random_matrices(2, 12, 30), 5), exact)
+    result = orthogonalize(random_matrices(2, 12, 30).float(), 5)
+    assert result.dtype == torch.float32
+    error = float((result.double() - exact).norm() / exact.norm())
+    assert (1e-3 < error < 2e-2) if with_instructions else error < 1e-5
+
+
 @pytest.mark.parametrize("shape", [(5, 11), (11, 5)])
 def test_update_has_the_size_that_adamw_updates_have(shape: tuple[int, int]) -> None:
     parameter = random_matrices(*shape)

@@ -47,15 +47,23 @@ UPDATE_SIZE = 0.2
 FUSED_ON = {"cpu", "cuda"}
 
 
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Say whether a device has instructions for products in bfloat16: CUDA's do, and processors with AVX512_BF16."""
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported()
+    return device.type == "cuda"
+
+
 def orthogonalize(matrices: Tensor, steps: int) -> Tensor:
     """Return U S' Y^T for each matrix U S Y^T [n_matrices, rows, columns], S' being about 1 (0.7 to 1.2).
 
     By Newton-Schulz iteration: the polynomial of a matrix is the polynomial of its singular values, so products are
-    all it takes, and no singular value is ever computed. On CUDA in bfloat16, which is as good here and much faster;
-    elsewhere in the type of the matrices. A matrix of zeros stays zero.
+    all it takes, and no singular value is ever computed. float32 is rounded to bfloat16 where there are instructions
+    for that: it is exact enough for a direction. A matrix of zeros stays zero.
     """
     a, b, c = COEFFICIENTS
-    dtype = torch.bfloat16 if matrices.device.type == "cuda" else matrices.dtype
+    rounded = matrices.dtype == torch.float32 and multiplies_bfloat16(matrices.device)
+    dtype = torch.bfloat16 if rounded else matrices.dtype
     tall = matrices.shape[-2] > matrices.shape[-1]
 
     # 1. Lay each matrix on its long side: the products below are then as small as they can be.
