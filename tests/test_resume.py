@@ -198,6 +198,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "sparse log": {"training": {"log_every": 4}},
     "early stopping": {"training": {"early_stopping": 2, "learning_rate": 0.5}},
     "by hand": {"model": {"name": "custom"}},
+    "muon and document masks": {
+        "model": {"name": "baseline", "n_kv_heads": 1},
+        "data": {"document_masks": True},
+        "training": {"optimizer": "muon"},
+    },
+    "loss in parts": {
+        "model": {"name": "baseline"},
+        "runtime": {"loss_chunk": 24, "activation_checkpointing": True},
+    },
+    "compiled": {"model": {"name": "baseline"}, "runtime": {"compile": True}},
 }
 
 

@@ -273,6 +273,23 @@ def test_ticking_a_row_chooses_the_run(three_runs: None, watch: Watch) -> None:
     page.wait_for_function("() => document.querySelectorAll('.summary, table tbody tr').length === 1")
 
 
+def test_comma_in_a_name_stays_in_the_address(make_run: MakeRun, watch: Watch) -> None:
+    for name in ("lr 0,3 of 100%", "other", "third"):
+        make_run(name)
+    page = watch().open("/")
+    page.get_by_role("gridcell", name="third").wait_for()
+    page.locator(".ag-row[row-id='lr 0,3 of 100%'] input[type=checkbox]").first.check()
+    page.wait_for_url(re.compile(r"runs=lr"))
+    page.locator(".ag-row[row-id=other] input[type=checkbox]").first.check()
+    page.wait_for_url(re.compile(r"runs=lr.*,other$"))
+    page.get_by_role("link", name="Compare").click()
+    page.wait_for_function(DRAWN)
+    page.reload()
+    page.wait_for_function(DRAWN)
+    assert page.locator(".js-plotly-plot .legendtext").all_text_contents() == ["lr 0,3 of 100%", "other"]
+    assert page.locator(".notice").count() == 0
+
+
 def test_search_and_numeric_sort_in_the_table(make_run: MakeRun, watch: Watch) -> None:
     for name, steps in (("two", 200), ("thousand", 1000), ("thirty", 30)):
         make_run(name, [3.0] * steps)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tfs_dash import create_app, export_report
 from tfs_dash.app import PAGES
 from tfs_dash.conclusions import conclusions
@@ -41,6 +43,11 @@ def test_a_view_survives_its_address() -> None:
         runs=("a", "b c"), x="flops", smooth=0.5, log="xy", seeds="mean", prompt="def &x=1", step=7, budget=14.25
     )
     assert parse_view(to_query(view)) == view
+
+
+@given(st.lists(st.text(alphabet=",%2C5 a&=+#é", min_size=1), unique=True, max_size=5))
+def test_any_names_of_runs_survive_the_address(names: list[str]) -> None:
+    assert parse_view(to_query(View(runs=tuple(names)))).runs == tuple(names)
 
 
 def test_the_default_view_needs_no_address() -> None:

@@ -162,8 +162,7 @@ def _register_server_callbacks(app: dash.Dash, store: RunStore) -> None:
         store.index.refresh(POLL_SECONDS)
         view = parse_view(query)
         layout = page.layout(view, store)
-        default = parse_view(f"?runs={','.join(view.runs)}") if view.runs else parse_view("")
-        return layout, _control_values(page.layout(default, store))
+        return layout, _control_values(page.layout(View(runs=view.runs), store))
 
     @app.callback(
         Output({"type": "figure", "name": MATCH}, "data"),

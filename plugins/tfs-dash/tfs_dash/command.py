@@ -82,7 +82,7 @@ def dash(
         if not no_browser:
             server.open_browser()
 
-    options = {"port": port, "host": host, "names": names, "with_token": not no_token}
+    options = {"port": port, "host": host, "names": names, "with_token": not no_token, "own_process": True}
     try:
         with _signals_raised(), serve(folder, announce=announce, **options) as server:  # type: ignore[arg-type]
             if via is not None:

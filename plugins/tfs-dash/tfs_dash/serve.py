@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from tfs_core.errors import TfsError, UsageError
 from tfs_core.runs import assets_folder
-from tfs_dash import read_ahead
+from tfs_dash import few_components, read_ahead
 from tfs_dash.front import Front, script_hash
 from tfs_dash.security import LOCAL_NAMES, MAX_BODY_BYTES, Gate, harden
 from tfs_dash.tunnel import MAX_HOURS, Tunnel, is_reachable, parse_target
@@ -246,10 +246,12 @@ def serve(
     names: Iterable[str] = (),
     with_token: bool = True,
     announce: Callable[[Server], None] = lambda _: None,
+    own_process: bool = False,
 ) -> Server:
     """Return a server of the dashboard of `assets`. Raises TfsError when the port is taken, before anything is read.
 
     `announce` is called as soon as a browser can be sent to the address: it then loads while the rest is made ready.
+    `own_process` says that this process is the dashboard's alone: it then imports no more of Mantine than it needs.
     """
     if not with_token and not is_loopback(host):
         raise UsageError(f"--no-token is for this machine alone: others reach --host {host}, so they need the token")
@@ -261,6 +263,8 @@ def serve(
         server.read_ahead(assets)
         announce(server)
         sys.setswitchinterval(0.0005)  # an import gives way ten times sooner than it would to who answers the browser
+        if own_process:
+            few_components.load()
         from tfs_dash.app import create_app
 
         server.show(create_app(assets))

@@ -1,7 +1,8 @@
 """What is looked at, and how: the part of the address after the question mark, short enough to read and to share.
 
-`?runs=wide,narrow&x=flops&log=xy` is a View; what is at its default is left out. Whatever stands in an address is
-taken as a wish: what makes no sense is dropped, and nothing of it becomes part of a path.
+`?runs=wide,narrow&x=flops&log=xy` is a View; what is at its default is left out. A comma in a run's own name is `%2C`
+before the whole is quoted. Whatever stands in an address is taken as a wish: what makes no sense is dropped, and
+nothing of it becomes part of a path.
 """
 
 import math
@@ -79,7 +80,7 @@ def parse_view(query: object) -> View:
         given = []
     for name, text in given:
         if name == "runs":
-            found[name] = tuple(dict.fromkeys(run for run in text.split(",") if run))[:MAX_RUNS]
+            found[name] = tuple(dict.fromkeys(_with_commas(run) for run in text.split(",") if run))[:MAX_RUNS]
         elif name in CHOICES:
             if text in CHOICES[name]:
                 found[name] = text
@@ -90,6 +91,10 @@ def parse_view(query: object) -> View:
         elif name in kinds:
             found[name] = text[:500]
     return View(**found)  # type: ignore[arg-type]
+
+
+def _with_commas(run: str) -> str:
+    return run.replace("%2C", ",").replace("%25", "%")
 
 
 def _number(text: str) -> float | None:
@@ -106,7 +111,10 @@ def to_query(view: View) -> str:
     for field in fields(View):
         value = getattr(view, field.name)
         if value != getattr(DEFAULT, field.name):
-            text = ",".join(value) if isinstance(value, tuple) else f"{value:g}" if field.type is float else str(value)
+            if isinstance(value, tuple):
+                text = ",".join(run.replace("%", "%25").replace(",", "%2C") for run in value)
+            else:
+                text = f"{value:g}" if field.type is float else str(value)
             parts.append(f"{field.name}={quote(text, safe=',')}")
     return "?" + "&".join(parts) if parts else ""
 

@@ -3,10 +3,13 @@
   "use strict";
   const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
   const skip = () => window.dash_clientside.no_update;
-  const asText = (value) => (Array.isArray(value) ? value.join(",") : String(value));
+  // Runs stand side by side with commas between them; one in a name is written otherwise (view.py reads it too).
+  const withoutComma = (name) => name.replace(/%/g, "%25").replace(/,/g, "%2C");
+  const withCommas = (name) => name.replace(/%2C/g, ",").replace(/%25/g, "%");
+  const asText = (value) => (Array.isArray(value) ? value.map(withoutComma).join(",") : String(value));
   const stringified = (id) => (typeof id === "string" ? id : JSON.stringify(id, Object.keys(id).sort()));
   const parse = (text, like) =>
-    Array.isArray(like) ? text.split(",").filter(Boolean) : typeof like === "number" ? Number(text) : text;
+    Array.isArray(like) ? text.split(",").filter(Boolean).map(withCommas) : typeof like === "number" ? Number(text) : text;
 
   // The page says what its charts and its table need beside what it loads itself.
   const code = document.currentScript.dataset;
