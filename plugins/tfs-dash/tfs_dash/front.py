@@ -58,7 +58,9 @@ STYLES = "/assets/tfs.css"
 ICON = "/_favicon.ico"
 
 ALL_CALLED = b"//# allFunctionsCalledOnLoad\n"
-"""Before a script this has Chromium compile all of it beside the page's own thread, not function by function in it."""
+"""Before a script this has Chromium compile all of it beside the page's own thread, not function by function in it.
+
+For plotly.js, the largest. For the others it is more work than it saves while both processors are busy."""
 
 START = "var renderer = new DashRenderer();"
 """What Dash's page runs when all code is there."""
@@ -81,7 +83,7 @@ class File(NamedTuple):
     def answer(self, request: Request) -> Response:
         """Return the file; for good under an address that has its mark, else only if the browser's is an older one."""
         kinds = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".ico": "image/x-icon"}
-        head = ALL_CALLED if self.path.suffix == ".js" else b""
+        head = ALL_CALLED if self.path.name == "plotly.min.js" else b""
         response = Response(head + self.path.read_bytes(), content_type=kinds[self.path.suffix])
         if request.query_string.decode("latin-1") == self.mark:
             response.cache_control.max_age = 31536000
