@@ -27,7 +27,7 @@ $(READY): $(NEEDS)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -r requirements-dev.txt
 	@touch $(READY)
 
-demo: $(READY) ## train a small transformer on Python's own sources, and let it write some (about two minutes)
+demo: $(READY) ## train a small transformer on Python's own sources, and let it write some (two to four minutes)
 	@$(BIN)/tfs run --config configs/quickstart.yaml
 
 test: check ## the checks, and the tests with a sample of every large matrix

@@ -142,7 +142,7 @@ def nothing_chosen(store: RunStore) -> Component:
         return empty("No run is chosen", "Pick some in the field at the top, or tick them on the page Runs.")
     return empty(
         "No runs yet",
-        ["Train a small transformer in about two minutes: ", html.Code("make demo")],
+        ["Train a small transformer in two to four minutes: ", html.Code("make demo")],
         ["or: ", html.Code("tfs run --config configs/quickstart.yaml")],
         "It appears here by itself, if it is in the assets folder that this dashboard shows (--assets or TFS_ASSETS).",
     )
