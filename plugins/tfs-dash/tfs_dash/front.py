@@ -83,7 +83,7 @@ class File(NamedTuple):
     def answer(self, request: Request) -> Response:
         """Return the file; for good under an address that has its mark, else only if the browser's is an older one."""
         kinds = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".ico": "image/x-icon"}
-        head = ALL_CALLED if self.path.name == "plotly.min.js" else b""
+        head = ALL_CALLED if PLOTLY.endswith(f"/{self.path.name}") else b""
         response = Response(head + self.path.read_bytes(), content_type=kinds[self.path.suffix])
         if request.query_string.decode("latin-1") == self.mark:
             response.cache_control.max_age = 31536000

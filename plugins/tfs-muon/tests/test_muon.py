@@ -7,7 +7,7 @@ import pytest
 import torch
 from tfs_muon import muon
 from tfs_muon.config import MuonConfig
-from tfs_muon.muon import COEFFICIENTS, Muon, orthogonalize
+from tfs_muon.muon import COEFFICIENTS, Muon, multiplies_bfloat16, orthogonalize
 from torch import Tensor
 
 from tfs_core import run
@@ -81,6 +81,15 @@ def test_orthogonalize_rounds_float32_alone_and_only_where_bfloat16_is_multiplie
     assert result.dtype == torch.float32
     error = float((result.double() - exact).norm() / exact.norm())
     assert (1e-3 < error < 2e-2) if with_instructions else error < 1e-5
+
+
+@pytest.mark.parametrize("with_instructions", [True, False])
+def test_a_gpu_that_only_emulates_bfloat16_does_not_count(
+    with_instructions: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: with_instructions)
+    assert multiplies_bfloat16(torch.device("cuda")) == with_instructions
+    assert not multiplies_bfloat16(torch.device("mps"))
 
 
 @pytest.mark.parametrize("shape", [(5, 11), (11, 5)])

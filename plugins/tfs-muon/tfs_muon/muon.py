@@ -48,10 +48,10 @@ FUSED_ON = {"cpu", "cuda"}
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Say whether a device has instructions for products in bfloat16: CUDA's do, and processors with AVX512_BF16."""
+    """Say whether a device multiplies bfloat16 by instructions: processors with AVX512_BF16, GPUs since Ampere."""
     if device.type == "cpu":
         return torch.cpu._is_avx512_bf16_supported()
-    return device.type == "cuda"
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def orthogonalize(matrices: Tensor, steps: int) -> Tensor:
