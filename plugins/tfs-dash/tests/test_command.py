@@ -23,14 +23,14 @@ from tfs_core.runs import Run
 TFS = """
 import sys, types
 
-def create_app(assets):
-    import dash
+def app_of(store):
+    import dash, dash_mantine_components
     app = dash.Dash("small", enable_mcp=False)
     app.layout = dash.html.Div("the runs")
     return app
 
 sys.modules["tfs_dash.app"] = types.ModuleType("tfs_dash.app")
-sys.modules["tfs_dash.app"].create_app = create_app
+sys.modules["tfs_dash.app"].app_of = app_of
 from tfs_core.cli.main import main
 main()
 """

@@ -75,8 +75,27 @@ def test_versions_are_those_that_are_installed() -> None:
 def test_scripts_are_dashs_own_in_its_order(assets: Path) -> None:
     own = [without_fingerprint(address) for address in re.findall(r'<script src="([^"]+)"', own_page(assets))]
     own.remove("/_dash-component-suites/dash/dash_table/bundle.js")
+    own.remove("/_dash-component-suites/dash/deps/polyfill@7.12.1.min.js")
 
     assert own == [*FIRST, TABLE, OURS, *THEN]
+
+
+def test_all_that_the_page_lacks_of_the_polyfill_is_one_generator() -> None:
+    """assets/tfs.js has a few lines in place of `regeneratorRuntime`, which run a generator of this form alone."""
+    known = (
+        "regeneratorRuntime.mark(function A(){return regeneratorRuntime.wrap(function(A){for(;;)switch(A.prev=A.next){"
+        'case 0:return A.next=2,A(!0);case 2:A.isReady=!0;case 3:case"end":return A.stop()}},A)})'
+    )
+    uses = 0
+    for address in {*FIRST, TABLE, *THEN, *(one for ahead in AHEAD.values() for one in ahead)}:
+        code = find_files()[address].path.read_text(encoding="utf-8")
+        for found in re.finditer(r"regeneratorRuntime\.mark\(", code):
+            generator = code[found.start() : found.start() + 220]
+            generator = re.sub(r"\b[A-Za-z]\b(?=[.(){},=])", "A", generator)
+            assert generator.startswith(known), (address, generator)
+            uses += 1
+        assert code.count("regeneratorRuntime") == 2 * code.count("regeneratorRuntime.mark("), address
+    assert uses >= 2
 
 
 def test_configuration_is_dashs_own(assets: Path) -> None:

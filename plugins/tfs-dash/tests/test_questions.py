@@ -41,24 +41,23 @@ QUESTIONS = [
         [place("now", "data", NOW), place("index", "data", 1)],
     ),
     question(
-        "..page.children...base.data..",
-        [place("page", "children"), place("base", "data")],
+        "..page.children...base.data...unfilled.data..",
+        [place("page", "children"), place("base", "data"), place("unfilled", "data")],
         [place("place", "data", "/")],
         [place("url", "search", "?group=tag")],
     ),
     question(
         '{"name":["MATCH"],"type":"figure"}.data',
         place(FIGURE, "data"),
-        [place("now", "data", NOW), place({"type": "zoom", "name": "loss"}, "data", ZOOM)],
+        [place("now", "data", NOW), place("unfilled", "data"), place({"type": "zoom", "name": "loss"}, "data", ZOOM)],
         [place(FIGURE, "id", FIGURE)],
     ),
     question(
         '{"name":["MATCH"],"type":"part"}.children',
         place(PART, "children"),
-        [place("now", "data", NOW)],
+        [place("now", "data", NOW), place("unfilled", "data", NOW)],
         [place(PART, "id", PART)],
     ),
-    question("notices.children", place("notices", "children"), [place("now", "data", NOW)], []),
     question(
         '{"name":["ALL"],"type":"grid"}.rowData',
         [place(GRID, "rowData")],

@@ -405,7 +405,7 @@ def test_every_answer_has_the_security_headers(friend: Client, path: str) -> Non
     headers = get(friend, path).headers
 
     assert headers["X-Content-Type-Options"] == "nosniff"
-    assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["Referrer-Policy"] == "same-origin"
     assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
 
 

@@ -21,15 +21,16 @@ from dash import html
 from tfs_dash import serve as serving
 from tfs_dash.security import MAX_BODY_BYTES
 from tfs_dash.serve import Server, launch, listen, serve
+from tfs_dash.store import RunStore
 
 from tfs_core.errors import TfsError, UsageError
 
 TOKEN = "the-right-token"
 
 
-def small_app(assets: Path = Path()) -> dash.Dash:
+def small_app(store: RunStore | None = None) -> dash.Dash:
     app = dash.Dash("small", enable_mcp=False)
-    app.layout = html.Div(f"the runs of {assets.name}")
+    app.layout = html.Div(f"the runs of {store.index.assets.name if store else 'nobody'}")
     return app
 
 
@@ -44,7 +45,7 @@ def server() -> Iterator[Server]:
 def small_dashboard(monkeypatch: pytest.MonkeyPatch) -> None:
     """In place of the whole dashboard, which has tests of its own."""
     module = types.ModuleType("tfs_dash.app")
-    module.create_app = small_app  # type: ignore[attr-defined]
+    module.app_of = small_app  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "tfs_dash.app", module)
 
 

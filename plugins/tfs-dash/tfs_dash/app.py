@@ -6,31 +6,38 @@ the disk make `now`, a small store; whatever shows runs follows `now`:
     controls -> address -+-> now -> charts and parts
     clock ---------------+
 
+A page comes with its charts and parts, as far as they are made in time (filled.py); the others ask for theirs.
+
 Charts are drawn by the browser in its own theme: the server knows nothing of light and dark.
 """
 
-import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import dash
 import dash_mantine_components as dmc
 from dash import ALL, MATCH, ClientsideFunction, Input, Output, State, dcc, html, no_update
+from flask import has_request_context, request
 
-from tfs_dash.column_cache import users_cache
 from tfs_dash.curves import Window
-from tfs_dash.figures.style import TEMPLATES, empty_figure, encoded
+from tfs_dash.figures.drawn import Draw, drawn_once
+from tfs_dash.figures.style import TEMPLATES, empty_figure
+from tfs_dash.filled import fill
 from tfs_dash.pages import compare, compute, config, health, runs, samples
-from tfs_dash.parts import Component, empty
+from tfs_dash.parts import Component, empty, notices, part
 from tfs_dash.questions import refuse_flawed
-from tfs_dash.store import RunData, RunStore
-from tfs_dash.view import DEFAULT, MAX_RUNS, NEWEST, View, chosen_runs, parse_view
+from tfs_dash.store import RunStore, open_store
+from tfs_dash.view import MAX_RUNS, NEWEST, View, chosen_runs, parse_view
 
 PAGES = (runs, compare, compute, health, config, samples)
 
-CHARTS: dict[str, Callable[..., dict[str, Any]]] = {name: make for page in PAGES for name, make in page.CHARTS.items()}
+CHARTS: dict[str, Draw] = {name: make for page in PAGES for name, make in page.CHARTS.items()}
 PARTS: dict[str, Callable[..., Component]] = {name: make for page in PAGES for name, make in page.PARTS.items()}
+PARTS["notices"] = notices
+"""Above every page."""
 
 POLL_SECONDS = 1.0
 
@@ -46,8 +53,11 @@ def create_app(assets: str | Path = "assets") -> dash.Dash:
 
     The app alone lets everyone in who can reach it: `tfs_dash.launch` puts the gate before it.
     """
-    store = RunStore(Path(assets), cache=users_cache())
-    threading.Thread(target=_look_ahead, args=(store,), daemon=True).start()
+    return app_of(open_store(Path(assets)))
+
+
+def app_of(store: RunStore) -> dash.Dash:
+    """Return the dashboard of the runs of a store."""
     app = dash.Dash(
         "tfs_dash",
         title="tfs",
@@ -66,16 +76,71 @@ def create_app(assets: str | Path = "assets") -> dash.Dash:
     return app
 
 
-def _look_ahead(store: RunStore) -> None:
-    """Draw the first chart while the browser still loads the page: what was read and smoothed for it is then there."""
-    store.index.refresh()
-    runs, _ = chosen_runs(DEFAULT, store)
-    CHARTS["loss"](runs, DEFAULT)
+class _Page(NamedTuple):
+    """A page as it is sent."""
+
+    path: str | None
+    content: Component
+    base: dict[str, Any]  # what each control has in the default view
+    now: dict[str, Any] | None
+    is_filled: bool
+
+
+def _page(path: str, query: str | None, store: RunStore) -> _Page:
+    """Return the page that an address names, filled with what is made in time."""
+    page, view, now = _at(path), parse_view(query), _now(query, store)
+    if page is None:
+        advice = ["Pages: ", ", ".join(page.TITLE for page in PAGES)]
+        return _Page(path, empty("There is no such page", advice), {"runs": []}, now, is_filled=True)
+    content = html.Div([part("notices"), page.layout(view, store)])
+    base = _control_values(page.layout(View(runs=view.runs), store))
+    is_filled = fill(content, lambda kind, name: _shown(kind, name, view, store))
+    return _Page(path, content, base, now, is_filled)
+
+
+def _first_page(store: RunStore) -> _Page:
+    """Return the page that asks for the layout, of which a browser says the address, if it is one with charts.
+
+    Otherwise nothing: the page is then asked for as those are that come later.
+    """
+    try:
+        address = urlsplit((request.referrer if has_request_context() else None) or "")
+    except ValueError:  # no browser's address
+        address = urlsplit("")
+    query, page = f"?{address.query}" if address.query else "", _at(address.path)
+    if page is None or not page.CHARTS:
+        return _Page(None, None, {}, _now(query, store), is_filled=True)
+    return _page(address.path, query, store)
+
+
+def _at(path: str) -> ModuleType | None:
+    return next((page for page in PAGES if path == page.PATH), None)
+
+
+def _now(query: str | None, store: RunStore) -> dict[str, Any]:
+    """Return what is looked at and how much of it is on the disk: while it is the same there is nothing to draw."""
+    found, _ = chosen_runs(parse_view(query), store)
+    sizes = store.log_sizes([run.name for run in found])
+    return {"query": query, "stamp": [[[run.name, run.status] for run in found], sizes]}
+
+
+def _shown(kind: str, name: str, view: View, store: RunStore, zoom: object = None) -> Any:
+    """Return what is at a place of a page: a figure, or a part."""
+    found, _ = chosen_runs(view, store)
+    if kind == "part":
+        return PARTS[name](found, view, store)
+    if not found:
+        return empty_figure("No run to draw.")
+    figure = drawn_once(CHARTS[name], found, view, store, _window(zoom))
+    if isinstance(zoom, dict) and zoom.get("revision") != figure["layout"].get("uirevision"):
+        return drawn_once(CHARTS[name], found, view, store)  # a zoom counts only on the axes that it was made on
+    return figure
 
 
 def _shell(store: RunStore) -> Component:
-    """Return what is around every page."""
+    """Return what is around every page, and in it the first one."""
     store.index.refresh()
+    first = _first_page(store)
     links = [
         dcc.Link(page.TITLE, href=page.PATH, id={"type": "link", "path": page.PATH}, className="link") for page in PAGES
     ]
@@ -97,16 +162,17 @@ def _shell(store: RunStore) -> Component:
             ),
         ]
     )
-    page = html.Main([html.Div(id="notices"), html.Div(id="page", tabIndex=-1)])
+    page = html.Main(html.Div(first.content, id="page", tabIndex=-1))
     return dmc.MantineProvider(
         [
             dcc.Location(id="url", refresh=False),
             dcc.Interval(id="clock", interval=POLL_SECONDS * 1000),
             dcc.Store(id="tick"),
-            dcc.Store(id="place"),
-            dcc.Store(id="now"),
+            dcc.Store(id="place", data=first.path),
+            dcc.Store(id="now", data=first.now if first.is_filled else None),
+            dcc.Store(id="unfilled"),
             dcc.Store(id="index", data=store.index.version),
-            dcc.Store(id="base", data={}),  # what each control has in the default view
+            dcc.Store(id="base", data=first.base),  # what each control has in the default view
             dcc.Store(id="synced"),
             dcc.Store(id="ticks"),
             dcc.Store(id="templates", data=TEMPLATES),
@@ -146,59 +212,53 @@ def _register_server_callbacks(app: dash.Dash, store: RunStore) -> None:
         """Look at the disk: what is drawn follows when there is something new, and else nothing is sent."""
         del tick
         version = store.index.refresh(POLL_SECONDS / 2)
-        found, _ = chosen_runs(parse_view(query), store)
-        stamp = [[run.name, run.status] for run in found], store.log_sizes([run.name for run in found])
-        fresh = {"query": query, "stamp": [*stamp]}
-        if now == _as_json(fresh) and index == version:
+        fresh = _now(query, store)
+        if now == fresh and index == version:
             raise dash.exceptions.PreventUpdate
-        return (no_update if now == _as_json(fresh) else fresh), (no_update if index == version else version)
+        return (no_update if now == fresh else fresh), (no_update if index == version else version)
 
-    @app.callback(Output("page", "children"), Output("base", "data"), Input("place", "data"), State("url", "search"))
-    def show_page(path: str | None, query: str | None) -> tuple[Component, dict[str, Any]]:
-        """Fill the page with what the address names."""
-        page = next((page for page in PAGES if (path or "/") == page.PATH), None)
-        if page is None:
-            return empty("There is no such page", ["Pages: ", ", ".join(page.TITLE for page in PAGES)]), {"runs": []}
+    @app.callback(
+        Output("page", "children"),
+        Output("base", "data"),
+        Output("unfilled", "data"),
+        Input("place", "data"),
+        State("url", "search"),
+        prevent_initial_call=True,
+    )
+    def show_page(path: str | None, query: str | None) -> tuple[Component, dict[str, Any], Any]:
+        """Show the page that the address names; charts and parts that were not made in time follow `unfilled`."""
         store.index.refresh(POLL_SECONDS)
-        view = parse_view(query)
-        layout = page.layout(view, store)
-        return layout, _control_values(page.layout(View(runs=view.runs), store))
+        page = _page(path or "/", query, store)
+        return page.content, page.base, no_update if page.is_filled else page.now
 
     @app.callback(
         Output({"type": "figure", "name": MATCH}, "data"),
         Input("now", "data"),
+        Input("unfilled", "data"),
         Input({"type": "zoom", "name": MATCH}, "data"),
         State({"type": "figure", "name": MATCH}, "id"),
+        prevent_initial_call=True,
     )
-    def draw(now: dict[str, Any] | None, zoom: dict[str, Any] | None, place: dict[str, str]) -> Any:
+    def draw(now: dict[str, Any] | None, unfilled: object, zoom: object, place: dict[str, str]) -> Any:
         """Draw a chart; the zoom that it has now stays, and is drawn in full resolution."""
+        del unfilled
         if now is None or place["name"] not in CHARTS:
             return no_update
-        view = _view(now)
-        found, _ = chosen_runs(view, store)
-        if not found:
-            return empty_figure("No run to draw.")
-        return encoded(_figure(CHARTS[place["name"]], found, view, zoom))
+        return _shown("figure", place["name"], _view(now), store, zoom)
 
     @app.callback(
         Output({"type": "part", "name": MATCH}, "children"),
         Input("now", "data"),
+        Input("unfilled", "data"),
         State({"type": "part", "name": MATCH}, "id"),
+        prevent_initial_call=True,
     )
-    def fill(now: dict[str, Any] | None, place: dict[str, str]) -> Any:
+    def fill_part(now: dict[str, Any] | None, unfilled: object, place: dict[str, str]) -> Any:
         """Fill a part of a page."""
+        del unfilled
         if now is None or place["name"] not in PARTS:
             return no_update
-        view = _view(now)
-        return PARTS[place["name"]](chosen_runs(view, store)[0], view, store)
-
-    @app.callback(Output("notices", "children"), Input("now", "data"))
-    def notice(now: dict[str, Any] | None) -> Component:
-        """Say what is not as the address asks, and what could not be read."""
-        if now is None:
-            return None
-        found, unknown = chosen_runs(_view(now), store)
-        return _notices(found, unknown)
+        return _shown("part", place["name"], _view(now), store)
 
     @app.callback(Output(CHOSEN, "data"), Input("index", "data"), prevent_initial_call=True)
     def offer(index: int) -> list[str]:
@@ -243,13 +303,6 @@ def _view(now: object) -> View:
     return parse_view(now.get("query") if isinstance(now, dict) else None)
 
 
-def _as_json(value: Any) -> Any:
-    """Return a value as it comes back from the browser: tuples as lists."""
-    if isinstance(value, dict):
-        return {key: _as_json(item) for key, item in value.items()}
-    return [_as_json(item) for item in value] if isinstance(value, list | tuple) else value
-
-
 def _control_values(layout: Component) -> dict[str, Any]:
     """Return the values of the controls of a page, and of the one for runs, which is above every page."""
     ids = ((component, getattr(component, "id", None)) for component in layout._traverse())
@@ -259,16 +312,6 @@ def _control_values(layout: Component) -> dict[str, Any]:
         if isinstance(place, dict) and place["type"] == "control"
     }
     return {"runs": [], **values}
-
-
-def _figure(
-    make: Callable[..., dict[str, Any]], found: list[RunData], view: Any, zoom: dict[str, Any] | None
-) -> dict[str, Any]:
-    """Return the figure; a zoom counts only on the axes that it was made on."""
-    figure = make(found, view, _window(zoom))
-    if isinstance(zoom, dict) and zoom.get("revision") != figure["layout"].get("uirevision"):
-        figure = make(found, view, None)
-    return figure
 
 
 def _window(zoom: object) -> Window:
@@ -281,18 +324,6 @@ def _window(zoom: object) -> Window:
     return (low, high) if low < high else None
 
 
-def _notices(found: list[RunData], unknown: list[str]) -> Component:
-    said = [f"There is no run named {name}." for name in unknown]
-    said += [
-        f"{count:,} damaged lines in the logs of {run.name} are left out."
-        for run in found
-        if (count := run.bad_lines())
-    ]
-    if len(found) > 30:
-        said.append(f"{len(found)} runs in one chart are hard to tell apart.")
-    return html.Div([html.P(sentence) for sentence in said], className="notice", role="alert") if said else None
-
-
 def _register_browser_callbacks(app: dash.Dash) -> None:
     """Connect what assets/tfs.js does: nothing of it asks the server."""
 
@@ -302,7 +333,7 @@ def _register_browser_callbacks(app: dash.Dash) -> None:
     control, link = {"type": "control", "name": ALL}, {"type": "link", "path": ALL}
     chart, figure, zoom = ({"type": kind, "name": MATCH} for kind in ("chart", "figure", "zoom"))
     address, base = Input("url", "search"), State("base", "data")
-    in_browser("arrive", Output("place", "data"), Input("url", "pathname"))
+    in_browser("arrive", Output("place", "data"), Input("url", "pathname"), State("place", "data"))
     in_browser("tick", Output("tick", "data"), Input("clock", "n_intervals"))
     in_browser(
         "address", Output("url", "search"), Input(control, "value"), base, State(control, "id"), State("url", "search"),

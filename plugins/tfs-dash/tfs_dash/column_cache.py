@@ -33,6 +33,10 @@ PROBE_BYTES = 256
 """How much of a log's beginning, and of what stands before the place it was read to, tells it from another."""
 
 
+ALIGNMENT = 64
+"""In bytes: the numbers of a file begin at a multiple of this, so that mapped into memory they lie as in an array."""
+
+
 @dataclass(frozen=True)
 class Extent:
     """How far a log was read, and what it was at that time."""
@@ -75,7 +79,8 @@ class ColumnCache:
                 extent = Extent(**json.loads(file.readline(4096)))
                 if not _still_holds(extent, descriptor):
                     return None
-                values = np.fromfile(file, dtype="<f8")
+                # Mapped, not read: the pages are in the system's memory already, and to copy them costs ten times more.
+                values = np.memmap(file, dtype="<f8", mode="r", offset=file.tell()).view(np.ndarray)
             os.utime(path)  # it was used
         except (OSError, ValueError, TypeError, RecursionError):
             return None
@@ -94,7 +99,8 @@ class ColumnCache:
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             with temporary.open("wb") as file:
-                file.write(json.dumps(asdict(extent)).encode() + b"\n")
+                head = json.dumps(asdict(extent)).encode()
+                file.write(head.ljust(-(-len(head) // ALIGNMENT) * ALIGNMENT + ALIGNMENT - 1) + b"\n")
                 values.astype("<f8", copy=False).tofile(file)
             replace(temporary, path)
         except OSError:

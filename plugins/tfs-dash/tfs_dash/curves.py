@@ -1,12 +1,12 @@
 """A run's curves as a view asks for them: which column on which axis, smoothed, thinned to what a screen can show."""
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from tfs_dash import analysis, compute
+from tfs_dash.once import Once
 from tfs_dash.store import RunData
 from tfs_dash.view import View
 
@@ -17,8 +17,7 @@ Y_TITLES = {"loss": "loss (nats per token)", "bits_per_byte": "bits per byte", "
 Window = tuple[float, float] | None
 """The part of the x axis that is zoomed in on, in the units of the data."""
 
-_SMOOTHED: OrderedDict[tuple[object, ...], np.ndarray] = OrderedDict()
-_KEPT_SMOOTHED = 48
+_SMOOTHED: Once[np.ndarray] = Once(48)
 
 
 class Line(NamedTuple):
@@ -77,12 +76,8 @@ def smoothed_column(run: RunData, name: str, weight: float) -> np.ndarray:
         float(columns["step"][-1]),
         values[-1].tobytes(),
     )
-    if key not in _SMOOTHED:
-        smoothed = analysis.smooth(values, weight, columns["step"])
-        _SMOOTHED[key] = smoothed.astype(np.float32)  # to be drawn, not to be computed with
-        while len(_SMOOTHED) > _KEPT_SMOOTHED:
-            _SMOOTHED.popitem(last=False)
-    return _SMOOTHED[key]
+    # float32: to be drawn, not to be computed with
+    return _SMOOTHED.get(key, lambda: analysis.smooth(values, weight, columns["step"]).astype(np.float32))
 
 
 def validation_curve(run: RunData, view: View) -> tuple[np.ndarray, np.ndarray]:

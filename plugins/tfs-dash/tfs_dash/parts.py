@@ -11,8 +11,8 @@ import dash_mantine_components as dmc
 from dash import dcc, html
 
 from tfs_dash.figures.style import GRAPH_CONFIG, empty_figure
-from tfs_dash.store import RunStore
-from tfs_dash.view import CHOICES
+from tfs_dash.store import RunData, RunStore
+from tfs_dash.view import CHOICES, View
 
 Component = Any
 """What Dash takes as a child: a component, a text, or a list of them."""
@@ -151,3 +151,15 @@ def nothing_chosen(store: RunStore) -> Component:
 def empty(title: str, *advice: Component) -> Component:
     """Return what is shown where there is nothing to show: why, and what to do."""
     return html.Div([html.H2(title), *[html.P(line) for line in advice]], className="empty panel")
+
+
+def notices(runs: Sequence[RunData], view: View, store: RunStore) -> Component:
+    """Return what is not as the address asks, and what could not be read."""
+    unknown = [name for name in view.runs if store.find(name) is None]
+    said = [f"There is no run named {name}." for name in unknown]
+    said += [
+        f"{count:,} damaged lines in the logs of {run.name} are left out." for run in runs if (count := run.bad_lines())
+    ]
+    if len(runs) > 30:
+        said.append(f"{len(runs)} runs in one chart are hard to tell apart.")
+    return html.Div([html.P(sentence) for sentence in said], className="notice", role="alert") if said else None

@@ -2,8 +2,9 @@
 
 A question names a callback and gives the values of that one's inputs:
 
-    {"output": "notices.children", "outputs": {"id": "notices", "property": "children"},
-     "inputs": [{"id": "now", "property": "data", "value": {...}}], "changedPropIds": ["now.data"]}
+    {"output": "..now.data...index.data..",
+     "outputs": [{"id": "now", "property": "data"}, {"id": "index", "property": "data"}],
+     "inputs": [{"id": "tick", "property": "data", "value": 1}, ...], "state": [...], "changedPropIds": ["tick.data"]}
 
 Values may be anything; what is done with them takes what makes no sense as if it had not been said (view.py).
 """

@@ -1,7 +1,10 @@
-"""Reading in a second process: `python -m tfs_dash.read_ahead ASSETS` decodes the newest runs' curves into the cache.
+"""Reading before anybody asks.
 
-It begins before the dashboard imports what it serves with, and takes nothing of the one processor that answers the
-browser. The dashboard finds the columns in the cache; what is not there yet it reads itself.
+In a second process: `python -m tfs_dash.read_ahead ASSETS` decodes the newest runs' curves into the cache. It begins
+before the dashboard imports what it serves with, and takes nothing of the one processor that answers the browser. The
+dashboard finds the columns in the cache; what is not there yet it reads itself.
+
+And in a thread of the dashboard, which draws the first chart while Dash is imported.
 """
 
 import subprocess
@@ -9,9 +12,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tfs_core.runs import run_folders
 from tfs_dash.column_cache import WORTH_KEEPING_BYTES, users_cache
+
+if TYPE_CHECKING:
+    from tfs_dash.store import RunStore
 
 
 def start(assets: Path) -> subprocess.Popen[bytes] | None:
@@ -37,12 +44,25 @@ def end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
+def draw_first_chart(store: "RunStore") -> None:
+    """Draw the chart that most look at first while the browser loads the page: what it needs is then read and smoothed.
+
+    For a thread of the dashboard's own process.
+    """
+    from tfs_dash.figures.drawn import drawn_once
+    from tfs_dash.figures.loss import loss_figure
+    from tfs_dash.view import DEFAULT, chosen_runs
+
+    store.index.refresh()
+    drawn_once(loss_figure, chosen_runs(DEFAULT, store)[0], DEFAULT, store)
+
+
 def main() -> None:
     """Read and end."""
-    from tfs_dash.store import RunStore
+    from tfs_dash.store import open_store
     from tfs_dash.view import NEWEST
 
-    RunStore(Path(sys.argv[1]), cache=users_cache()).read_ahead(NEWEST)
+    open_store(Path(sys.argv[1])).read_ahead(NEWEST)
 
 
 if __name__ == "__main__":

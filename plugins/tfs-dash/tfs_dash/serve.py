@@ -128,11 +128,17 @@ class Server:
         """Hand requests on to an app whose callbacks are all registered: the gate lets its inline scripts run alone."""
         harden(app)
         self.gate.allow_scripts(app.csp_hashes())
+        with app.server.test_request_context():
+            app.server.preprocess_request()  # what Dash does at the first request, a whole layout among it, is done now
         self._front.hand_over(app.server.wsgi_app)
 
-    def read_ahead(self, assets: Path) -> None:
-        """Have a second process read what the first chart will want; it ends with the server."""
+    def read_ahead(self, assets: Path) -> bool:
+        """Have a second process read what the first chart will want; False if that was read before.
+
+        It ends with the server.
+        """
         self._reader = read_ahead.start(assets)
+        return self._reader is not None
 
     @property
     def url(self) -> str:
@@ -260,14 +266,22 @@ def serve(
     server = Server(listener, token=token, names=names)
     turn_seconds = sys.getswitchinterval()
     try:
-        server.read_ahead(assets)
+        all_is_kept = not server.read_ahead(assets)
         announce(server)
         sys.setswitchinterval(0.0005)  # an import gives way ten times sooner than it would to who answers the browser
+        from tfs_dash.store import open_store
+
+        store = open_store(assets)
+        ahead = threading.Thread(target=read_ahead.draw_first_chart, args=(store,), daemon=True)
+        if all_is_kept:
+            ahead.start()
         if own_process:
             few_components.load()
-        from tfs_dash.app import create_app
+        from tfs_dash.app import app_of
 
-        server.show(create_app(assets))
+        if not all_is_kept:  # what is decoded here too would hold the import up
+            ahead.start()
+        server.show(app_of(store))
     except BaseException:
         server.stop()
         raise

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from tfs_core.runs import Run, parse_line, read_run, run_folders
-from tfs_dash.column_cache import ColumnCache
+from tfs_dash.column_cache import ColumnCache, users_cache
 from tfs_dash.log_columns import LogColumns
+from tfs_dash.once import Once
 from tfs_dash.run_info import well_formed
 
 Columns = dict[str, np.ndarray]
@@ -116,6 +116,7 @@ class RunStore:
         self._lock = threading.Lock()
         self._logs: OrderedDict[tuple[str, str], tuple[threading.Lock, LogColumns]] = OrderedDict()
         self._lines: dict[tuple[str, str], tuple[object, list[dict[str, Any]]]] = {}
+        self.charts: Once[dict[str, Any]] = Once(24)
 
     def runs(self) -> list[RunData]:
         """Return all runs, the one that was started last at the end."""
@@ -154,6 +155,10 @@ class RunStore:
         found = [self.index.find(name) for name in names]
         return [[_size(entry[1].log_path(log)) for log in LOGS] for entry in found if entry]
 
+    def state_of(self, names: Sequence[str]) -> object:
+        """Return what changes whenever these runs do, to be compared and to be a key."""
+        return self.index.version, tuple(names), tuple(map(tuple, self.log_sizes(names)))
+
     def _columns(self, run: Run, log: str, names: Sequence[str]) -> Columns:
         path = run.log_path(log)
         if path is None:
@@ -177,7 +182,11 @@ class RunStore:
     def _bad_lines(self, run: Run) -> int:
         with self._lock:
             logs = [self._logs.get((str(run.folder), log)) for log in LOGS]
-        return sum(entry[1].bad_lines for entry in logs if entry)
+        count = 0
+        for entry in filter(None, logs):
+            with entry[0]:  # a log that is being read is waited for
+                count += entry[1].bad_lines
+        return count
 
     def _read_lines(self, run: Run, log: str) -> list[dict[str, Any]]:
         path = run.log_path(log)
@@ -193,12 +202,19 @@ class RunStore:
         return self._lines[key][1]
 
     def _config(self, run: Run) -> dict[str, Any]:
+        import yaml  # here: it takes time to load, and the first chart is drawn without
+
         try:
             text = (run.folder / "config.yaml").read_text(encoding="utf-8")
             config = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError):
             return {}
         return config if isinstance(config, dict) and _is_of_a_run(config) else {}
+
+
+def open_store(assets: Path) -> RunStore:
+    """Return the runs of an assets folder, what is read of long logs being kept in the user's cache."""
+    return RunStore(assets, cache=users_cache())
 
 
 def _is_of_a_run(config: dict[str, Any], *, most_values: int = 20_000, deepest: int = 20) -> bool:

@@ -23,6 +23,19 @@
   // under this name, be it a promise.
   if (code.plotly) window.Plotly = load(code.plotly);
 
+  // The one thing that Dash's code takes from its polyfill for old browsers, which would need a tenth of a second to
+  // run and is left out (front.py): a generator that was compiled to a function that goes from step to step.
+  window.regeneratorRuntime = window.regeneratorRuntime || {
+    mark: (generator) => generator,
+    wrap: function* (step, outer, self) {
+      const state = { next: 0, ended: false, stop: () => (state.ended = true) };
+      while (!state.ended) {
+        const value = step.call(self, state);
+        if (!state.ended) state.sent = yield value;
+      }
+    },
+  };
+
   function systemTheme() {
     return window.matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
   }
@@ -42,8 +55,9 @@
       // The clock rests while nobody looks.
       tick: (n) => (document.hidden ? skip() : n),
 
-      // The page Runs waits for the code of its table, if another page was the first.
-      arrive: (path) => (path === "/" && code.table && !window.dash_ag_grid ? load(code.table).then(() => path) : path),
+      // The page Runs waits for the code of its table, if another page was the first. The first page may be here.
+      arrive: (path, here) =>
+        path === here ? skip() : path === "/" && code.table && !window.dash_ag_grid ? load(code.table).then(() => path) : path,
 
       // Controls -> address. What has its default value is left out; what is on other pages stays.
       address: function (values, base, ids, search) {

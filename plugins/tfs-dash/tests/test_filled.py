@@ -1,0 +1,200 @@
+"""Pages that come with what they show: at once when it is made in time, and without when not."""
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dash import dcc, html
+from tfs_dash import app as dashboard
+from tfs_dash import create_app
+from tfs_dash.filled import fill
+from tfs_dash.once import Once
+
+MakeRun = Callable[..., Path]
+
+
+def a_page() -> html.Div:
+    places = [html.Div(id={"type": "part", "name": "top"}), dcc.Store(id={"type": "figure", "name": "curve"})]
+    return html.Div([html.H1("A page"), *places, dcc.Store(id={"type": "zoom", "name": "curve"})])
+
+
+def test_page_comes_with_its_parts_and_charts() -> None:
+    page = a_page()
+
+    assert fill(page, lambda kind, name: f"{kind} {name}")
+    assert (page.children[1].children, page.children[2].data) == ("part top", "figure curve")
+    assert getattr(page.children[3], "data", None) is None
+
+
+def test_what_stands_above_is_made_last() -> None:
+    made = []
+    fill(a_page(), lambda kind, name: made.append(name))
+
+    assert made == ["curve", "top"]
+
+
+def test_late_page_comes_without_anything_and_the_work_goes_on() -> None:
+    page, go_on, ended = a_page(), threading.Event(), threading.Event()
+
+    def make(kind: str, name: str) -> str:
+        go_on.wait(10)
+        if name == "top":
+            ended.set()
+        return kind
+
+    began = time.monotonic()
+    assert not fill(page, make, seconds=0.05)
+    assert time.monotonic() - began < 5
+    assert getattr(page.children[1], "children", None) is None
+    go_on.set()
+    assert ended.wait(10)
+
+
+def test_what_fails_is_left_to_who_asks() -> None:
+    def make(kind: str, name: str) -> str:
+        raise ValueError("no such run")
+
+    assert not fill(a_page(), make, seconds=10)
+
+
+def test_late_work_does_not_pile_up() -> None:
+    go_on, begun = threading.Event(), []
+
+    def make(kind: str, name: str) -> None:
+        begun.append(name)
+        go_on.wait(10)
+
+    try:
+        assert not any(fill(a_page(), make, seconds=0.01) for _ in range(20))
+        assert len(begun) <= 2
+    finally:
+        go_on.set()
+
+
+# The dashboard's own pages
+
+
+def layout_for(assets: Path, address: str | None) -> dict[str, Any]:
+    """Return by their ids the components of the layout that a browser gets which is at that address."""
+    headers = {"Referer": address} if address else {}
+    answer = create_app(assets).server.test_client().get("/_dash-layout", headers=headers)
+    found: dict[str, Any] = {}
+
+    def look(component: Any) -> None:
+        if isinstance(component, list):
+            for one in component:
+                look(one)
+        elif isinstance(component, dict):
+            props = component.get("props", {})
+            place = props.get("id")
+            found[
+                " ".join(place[key] for key in ("type", "name") if key in place) if isinstance(place, dict) else place
+            ] = props
+            look(props.get("children"))
+
+    look(answer.get_json())
+    return found
+
+
+def test_layout_has_the_page_that_asks_for_it_and_its_chart(assets: Path, make_run: MakeRun) -> None:
+    make_run("wide")
+    make_run("narrow")
+    found = layout_for(assets, "http://127.0.0.1:7860/compare?runs=wide&x=tokens")
+
+    assert found["place"]["data"] == "/compare"
+    assert found["now"]["data"]["query"] == "?runs=wide&x=tokens"
+    assert [trace["name"] for trace in found["figure loss"]["data"]["data"]] == [
+        "wide as logged", "wide", "wide validation",
+    ]  # fmt: skip
+    assert found["figure loss"]["data"]["layout"]["xaxis"]["title"]["text"] == "tokens trained on"
+    assert "lowest validation loss" in str(found["part cards"]["children"])
+    assert found["base"]["data"]["x"] == "steps"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [None, "http://127.0.0.1:7860/", "http://127.0.0.1:7860/none", "http://[", "/config", "http://x/samples?step=x"],
+)
+def test_layout_without_a_page_with_charts_leaves_the_page_to_be_asked_for(
+    assets: Path, make_run: MakeRun, address: str | None
+) -> None:
+    make_run("run")
+    found = layout_for(assets, address)
+
+    assert "data" not in found["place"] or found["place"]["data"] is None
+    assert found["page"].get("children") is None
+
+
+def test_layout_whose_chart_is_late_has_the_page_and_lets_the_chart_be_asked_for(
+    assets: Path, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run("run")
+    go_on = threading.Event()
+
+    def slowly(*_: object) -> dict[str, Any]:
+        go_on.wait(10)
+        return {"data": [], "layout": {}}
+
+    monkeypatch.setitem(dashboard.CHARTS, "loss", slowly)
+    try:
+        found = layout_for(assets, "http://127.0.0.1:7860/compare")
+    finally:
+        go_on.set()
+    assert found["place"]["data"] == "/compare"
+    assert found["figure loss"].get("data") is None
+    assert found["now"].get("data") is None
+
+
+# Made once
+
+
+def test_what_two_want_at_a_time_is_made_once() -> None:
+    once: Once[str] = Once(4)
+    made, go_on = [], threading.Event()
+
+    def make() -> str:
+        made.append(1)
+        go_on.wait(10)
+        return "a chart"
+
+    results: list[str] = []
+    threads = [threading.Thread(target=lambda: results.append(once.get("key", make))) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    go_on.set()
+    for thread in threads:
+        thread.join(10)
+    assert (results, made) == (["a chart"] * 5, [1])
+
+
+def test_what_failed_is_tried_again_and_the_oldest_goes_first() -> None:
+    once: Once[int] = Once(2)
+
+    def fail() -> int:
+        raise ValueError("not now")
+
+    with pytest.raises(ValueError, match="not now"):
+        once.get("a", fail)
+    numbers = iter(range(9))
+    assert [once.get(key, lambda: next(numbers)) for key in "abacb"] == [0, 1, 0, 2, 3]
+
+
+def test_chart_of_a_run_that_went_on_is_drawn_anew(assets: Path, make_run: MakeRun) -> None:
+    from tfs_dash.figures.drawn import drawn_once
+    from tfs_dash.figures.loss import loss_figure
+    from tfs_dash.store import RunStore
+    from tfs_dash.view import DEFAULT, chosen_runs
+
+    folder = make_run("run")
+    store = RunStore(assets)
+    store.index.refresh()
+    runs, _ = chosen_runs(DEFAULT, store)
+    first = drawn_once(loss_figure, runs, DEFAULT, store)
+
+    assert drawn_once(loss_figure, runs, DEFAULT, store) is first
+    log = folder / "metrics.jsonl"
+    log.write_text(log.read_text(encoding="utf-8").replace('"step":100,', '"step":100,"x":1,'), encoding="utf-8")
+    assert drawn_once(loss_figure, runs, DEFAULT, store) is not first
