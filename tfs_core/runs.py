@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, Literal
 
 from tfs_core.durable import is_locked
@@ -26,6 +27,9 @@ CRASHED_AFTER_SECONDS = 60.0
 """A run that says `running`, holds no lock and has not been heard of for so long has crashed."""
 
 CHECKPOINT_NAME = re.compile(r"step-(\d{8,})")
+
+MAX_INFO_BYTES = 1 << 20
+"""A `run.json` has a thousandth of this; what is larger was not written by us, and would fill the memory."""
 
 Which = Literal["latest", "best"]
 
@@ -86,7 +90,8 @@ class Run:
     def status(self) -> str:
         """`running`, `finished`, `stopped`, `failed`, or `crashed`: running once, and silent without a lock since."""
         status = str(self.info.get("status"))
-        if status != "running" or is_locked(self.folder / "run.lock"):
+        lock = file_of(self.folder, "run.lock")
+        if status != "running" or (lock is not None and is_locked(lock)):
             return status
         return "crashed" if self._silent_seconds() > CRASHED_AFTER_SECONDS else status
 
@@ -103,10 +108,8 @@ class Run:
         return read_lines(path, offset) if path else Lines([], 0, offset)
 
     def log_path(self, name: str) -> Path | None:
-        """Return where `<name>.jsonl` is, or would be; None when the name or a link leads out of the run folder."""
-        path = self.folder / f"{name}.jsonl"
-        outside = path.parent != self.folder or (path.is_symlink() and not _is_inside(path, self.folder))
-        return None if outside else path
+        """Return where `<name>.jsonl` is, or would be; None as `file_of` does."""
+        return file_of(self.folder, f"{name}.jsonl")
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the lines of `metrics.jsonl`, one an optimizer step."""
@@ -150,6 +153,21 @@ class Run:
         return next((path for path in self.checkpoints() if path.name == name), None)
 
 
+def file_of(folder: Path, name: str) -> Path | None:
+    """Return where a file of a run is, or would be.
+
+    None when the name or a link leads out of the run's folder, and when what is there is no file: a pipe would be
+    waited for.
+    """
+    path = folder / name
+    try:
+        if path.parent != folder or (path.is_symlink() and not _is_inside(path, folder)):
+            return None
+        return path if S_ISREG(path.stat().st_mode) else None
+    except (OSError, ValueError):  # it is not there yet, or cannot be
+        return path
+
+
 def _is_inside(path: Path, folder: Path) -> bool:
     try:
         return path.resolve().is_relative_to(folder.resolve())
@@ -163,9 +181,12 @@ def assets_folder(option: str | Path | None) -> Path:
 
 
 def read_run(folder: Path) -> Run | None:
-    """Return the run of a folder, or None when the folder holds no readable `run.json`."""
+    """Return the run of a folder, or None when the folder holds no readable `run.json` of at most a megabyte."""
+    path = file_of(folder, "run.json")
     try:
-        info = json.loads((folder / "run.json").read_bytes())
+        if path is None or path.stat().st_size > MAX_INFO_BYTES:
+            return None
+        info = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
     return Run(folder, info) if isinstance(info, dict) else None

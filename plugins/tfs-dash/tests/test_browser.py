@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,63 @@ def test_run_that_trains_appears_and_grows_and_the_zoom_stays(make_run: MakeRun,
     assert page.evaluate(RANGE) == pytest.approx([low, high])
 
 
+def slow_pages(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Have every page take so long to be filled."""
+    from tfs_dash import app
+
+    fill = app.fill
+
+    def slowly(*arguments: Any, **options: Any) -> bool:
+        is_filled = fill(*arguments, **options)
+        time.sleep(seconds)
+        return is_filled
+
+    monkeypatch.setattr(app, "fill", slowly)
+
+
+def test_what_is_chosen_while_a_page_is_made_is_on_it(
+    three_runs: None, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = watch().open("/config")
+    page.get_by_text("settings differ").wait_for()
+    slow_pages(monkeypatch, 2.0)
+    page.get_by_role("link", name="Compare").click()
+    page.wait_for_timeout(500)
+    page.evaluate("dash_clientside.set_props({type: 'control', name: 'runs'}, {value: ['wider']})")
+    page.wait_for_function("() => location.search === '?runs=wider'")
+    page.get_by_role("heading", name="Compare").wait_for()
+    page.wait_for_function(DRAWN)
+    page.wait_for_function(
+        "() => [...document.querySelector('.js-plotly-plot').data].every(t => t.name.startsWith('wider'))"
+    )
+    assert page.locator(".part", has_text="narrow").count() == 0
+
+
+def test_lines_that_come_while_a_page_is_made_are_on_it(
+    make_run: MakeRun, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_run("live", [3.0] * 100, info={"status": "running"})
+    page = watch().open("/config")
+    page.get_by_role("heading", name="Config").wait_for()
+    slow_pages(monkeypatch, 2.0)
+    page.get_by_role("link", name="Compare").click()
+    page.wait_for_timeout(600)
+    with (folder / "metrics.jsonl").open("a") as file:
+        for step in range(101, 151):
+            file.write(json.dumps({"step": step, "tokens": step, "flops": step, "loss": 2.0}) + "\n")
+    page.get_by_role("heading", name="Compare").wait_for()
+    page.wait_for_function(DRAWN)
+    page.wait_for_function("() => Math.max(...document.querySelector('.js-plotly-plot')._fullData[0].x) === 150")
+
+
+def test_damage_in_a_log_is_told(make_run: MakeRun, watch: Watch) -> None:
+    folder = make_run("torn")
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write("no json\n")
+    page = watch().open("/compare")
+    page.get_by_text("1 damaged lines in the logs of torn are left out.").wait_for()
+
+
 def test_first_run_appears_on_an_empty_page(make_run: MakeRun, watch: Watch) -> None:
     page = watch().open("/compare")
     page.get_by_text("make demo").wait_for()
@@ -261,6 +319,55 @@ def test_back_button_brings_the_controls_back(three_runs: None, watch: Watch) ->
     assert page.locator("input[type=radio][value=linear]").is_checked()
 
 
+def test_back_pressed_quickly_ends_where_it_leads(three_runs: None, watch: Watch) -> None:
+    page = watch().open("/compare")
+    page.wait_for_function(DRAWN)
+    page.get_by_text("FLOPs", exact=True).click()
+    page.wait_for_url(re.compile("x=flops"))
+    page.get_by_role("link", name="Health").click()
+    page.get_by_role("heading", name="Health").wait_for()
+    page.get_by_text("time", exact=True).click()
+    page.wait_for_url(re.compile("x=seconds"))
+    page.wait_for_timeout(1500)
+    for _ in range(3):
+        page.go_back(wait_until="commit")
+        page.wait_for_timeout(80)
+    page.wait_for_timeout(1000)
+    assert page.url.endswith("/compare")
+    assert page.locator("input[value=steps]").is_checked()
+    page.get_by_role("radiogroup", name="x axis").get_by_text("tokens").click()
+    page.wait_for_url(re.compile("x=tokens"))
+
+
+def test_controls_have_the_range_of_the_runs_that_are_chosen(make_run: MakeRun, watch: Watch) -> None:
+    for name, steps in (("short", 100), ("long", 1000)):
+        samples = [
+            {"step": step, "prompt": "def ", "text": f"{step}", "settings": {}} for step in (10, steps // 2, steps)
+        ]
+        make_run(name, [2.0 + 5 / step for step in range(1, steps + 1)], samples=samples)
+    page = watch().open("/samples?runs=short")
+    page.get_by_text("up to step, 10 to 100").wait_for()
+    page.evaluate("dash_clientside.set_props({type: 'control', name: 'runs'}, {value: ['short', 'long']})")
+    page.get_by_text("up to step, 10 to 1,000").wait_for()
+    page.get_by_role("slider").focus()
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_url(re.compile("step=500"))
+    page.get_by_role("link", name="Compute").click()
+    page.get_by_text("budget, 10.0 GFLOPs to 1.00 TFLOPs").wait_for()
+    page.get_by_role("slider").focus()
+    page.keyboard.press("End")
+    page.wait_for_url(re.compile("budget=12"))
+    page.get_by_text("At 1.00 TFLOPs there are fewer than two runs").wait_for()
+
+
+def test_ticking_all_chooses_what_the_search_found(three_runs: None, watch: Watch) -> None:
+    page = watch().open("/?search=wide")
+    page.get_by_role("gridcell", name="wider").wait_for()
+    page.wait_for_function("() => document.querySelectorAll('.ag-center-cols-container .ag-row').length === 2")
+    page.locator(".ag-header-select-all input").first.check()
+    page.wait_for_url(re.compile("runs=(wide,wider|wider,wide)"))
+
+
 def test_ticking_a_row_chooses_the_run(three_runs: None, watch: Watch) -> None:
     page = watch().open("/")
     page.get_by_role("gridcell", name="wider").wait_for()
@@ -315,6 +422,7 @@ def test_everything_is_reached_by_the_keyboard(three_runs: None, watch: Watch) -
     assert page.evaluate("document.activeElement.textContent") == "Compare"
     page.keyboard.press("Enter")
     page.wait_for_url(re.compile("/compare"))
+    page.get_by_role("heading", name="Compare").wait_for()
     page.wait_for_function(DRAWN)
     for _ in range(40):
         page.keyboard.press("Tab")

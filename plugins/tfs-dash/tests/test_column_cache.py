@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tfs_dash import log_columns, read_ahead
+from tfs_dash import column_cache, log_columns, read_ahead
 from tfs_dash.column_cache import ColumnCache, users_cache
 from tfs_dash.log_columns import LogColumns
 
@@ -104,6 +104,60 @@ def test_log_that_grows_while_it_is_watched_is_kept_again(log: Path, kept: Colum
     decoded.clear()
     assert len(read(log, kept, "loss")["loss"]) == 10
     assert decoded == []
+
+
+def test_kept_column_goes_on_with_whatever_is_appended(
+    log: Path, kept: ColumnCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is mapped from the cache must not be written to, not even nothing."""
+    monkeypatch.setattr(column_cache, "_is_to_be_mapped", lambda state: True)
+    write(log, 3.0, 2.0)
+    read(log, kept, "step", "loss")
+    columns = LogColumns(log, kept)
+    columns.read(["step", "loss"])
+    with log.open("a", encoding="utf-8") as file:
+        file.write("no json\n")
+    assert columns.read(["loss"])["loss"].tolist() == [3, 2]
+    assert columns.bad_lines == 1
+    write(log, 1.0, start=3, mode="a")
+    assert columns.read(["step", "loss", "tokens"])["loss"].tolist() == [3, 2, 1]
+    assert read(log, kept, "step", "loss", "tokens") == {"step": [1, 2, 3], "loss": [3, 2, 1], "tokens": [8, 16, 24]}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is mapped")
+def test_what_is_long_and_on_a_disk_of_this_machine_is_mapped_and_nothing_else(
+    log: Path, kept: ColumnCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_mapped() -> bool:
+        column = LogColumns(log, kept).read(["loss"])["loss"]
+        assert column.tolist() == [3, 2]
+        return not column.flags.writeable
+
+    write(log, 3.0, 2.0)
+    read(log, kept, "loss")
+    monkeypatch.setattr(os, "major", lambda device: 8)
+    assert not is_mapped()
+    monkeypatch.setattr(column_cache, "WORTH_MAPPING_BYTES", 1)
+    assert is_mapped()
+    monkeypatch.setattr(os, "major", lambda device: 0)
+    assert not is_mapped()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
+def test_cache_that_others_can_write_to_is_not_used(cache: Path) -> None:
+    folder = cache / "tfs" / "columns"
+    assert users_cache() is not None
+    folder.mkdir(parents=True)
+    folder.chmod(0o700)
+    assert users_cache() is not None
+    folder.chmod(0o777)
+    assert users_cache() is None
+
+
+def test_numbers_of_a_kept_column_lie_as_in_an_array(log: Path, kept: ColumnCache) -> None:
+    write(log, 3.0, 2.0)
+    read(log, kept, "loss")
+    assert LogColumns(log, kept).read(["loss"])["loss"].flags.aligned
 
 
 def test_log_that_was_cut_is_read_anew(log: Path, kept: ColumnCache) -> None:

@@ -108,6 +108,14 @@ def test_meeting_point_is_a_straight_line_drawn_on() -> None:
     assert meets_at(chaser, leader) is None
 
 
+def test_each_goes_on_from_its_own_end() -> None:
+    """A chaser that has spent more starts from where it is, not from where it was when the leader ended."""
+    leader = Curve(np.array([25.0, 50.0, 100.0]), np.array([2.44, 2.41, 2.38]))
+    chaser = Curve(np.array([50.0, 100.0, 200.0, 400.0]), np.array([3.3, 2.9, 2.6, 2.4]))
+    # At 400 the leader would have 2.32; the chaser, 0.08 behind, gains 0.17 more at each doubling.
+    assert meets_at(leader, chaser) == pytest.approx(400 * 2 ** (0.08 / 0.17))
+
+
 def test_budget_is_the_most_that_all_have_spent() -> None:
     curves = [Curve(np.array([1.0, last]), np.array([3.0, 2.0])) for last in (5.0, 7.0, 11.0)]
 

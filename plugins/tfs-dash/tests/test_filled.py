@@ -1,5 +1,6 @@
 """Pages that come with what they show: at once when it is made in time, and without when not."""
 
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -69,7 +70,7 @@ def test_late_work_does_not_pile_up() -> None:
 
     try:
         assert not any(fill(a_page(), make, seconds=0.01) for _ in range(20))
-        assert len(begun) <= 2
+        assert len(begun) <= 4
     finally:
         go_on.set()
 
@@ -114,6 +115,14 @@ def test_layout_has_the_page_that_asks_for_it_and_its_chart(assets: Path, make_r
     assert found["base"]["data"]["x"] == "steps"
 
 
+def test_page_whose_controls_follow_its_runs_is_a_place_of_its_own(assets: Path, make_run: MakeRun) -> None:
+    make_run("wide")
+    found = layout_for(assets, "http://127.0.0.1:7860/compute?axes=xy&runs=wide,a%20b")
+
+    assert found["place"]["data"] == "/compute?runs=wide,a b"
+    assert found["follow-runs"]["data"] == ["/compute", "/samples"]
+
+
 @pytest.mark.parametrize(
     "address",
     [None, "http://127.0.0.1:7860/", "http://127.0.0.1:7860/none", "http://[", "/config", "http://x/samples?step=x"],
@@ -146,6 +155,21 @@ def test_layout_whose_chart_is_late_has_the_page_and_lets_the_chart_be_asked_for
     assert found["place"]["data"] == "/compare"
     assert found["figure loss"].get("data") is None
     assert found["now"].get("data") is None
+
+
+def test_layout_of_a_page_that_cannot_be_made_stands_without_it(
+    assets: Path, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run("run")
+
+    def fail(*_: object) -> None:
+        raise ValueError("an odd run")
+
+    monkeypatch.setattr("tfs_dash.pages.compare.layout", fail)
+    found = layout_for(assets, "http://127.0.0.1:7860/compare")
+    assert found["place"].get("data") is None
+    assert "link /compare" not in found
+    assert "theme-button" in found
 
 
 # Made once
@@ -183,7 +207,7 @@ def test_what_failed_is_tried_again_and_the_oldest_goes_first() -> None:
 
 
 def test_chart_of_a_run_that_went_on_is_drawn_anew(assets: Path, make_run: MakeRun) -> None:
-    from tfs_dash.figures.drawn import drawn_once
+    from tfs_dash.figures.kept import kept_figure
     from tfs_dash.figures.loss import loss_figure
     from tfs_dash.store import RunStore
     from tfs_dash.view import DEFAULT, chosen_runs
@@ -192,9 +216,33 @@ def test_chart_of_a_run_that_went_on_is_drawn_anew(assets: Path, make_run: MakeR
     store = RunStore(assets)
     store.index.refresh()
     runs, _ = chosen_runs(DEFAULT, store)
-    first = drawn_once(loss_figure, runs, DEFAULT, store)
+    first = kept_figure(loss_figure, runs, DEFAULT, store)
 
-    assert drawn_once(loss_figure, runs, DEFAULT, store) is first
+    assert kept_figure(loss_figure, runs, DEFAULT, store) is first
     log = folder / "metrics.jsonl"
     log.write_text(log.read_text(encoding="utf-8").replace('"step":100,', '"step":100,"x":1,'), encoding="utf-8")
-    assert drawn_once(loss_figure, runs, DEFAULT, store) is not first
+    assert kept_figure(loss_figure, runs, DEFAULT, store) is not first
+
+
+def test_chart_is_kept_while_other_runs_go_on_and_drawn_anew_with_another_configuration(
+    assets: Path, make_run: MakeRun
+) -> None:
+    from tfs_dash.store import RunStore
+
+    folder, other = make_run("run"), make_run("other")
+    store = RunStore(assets)
+
+    def state() -> object:
+        store.index.refresh()
+        run = store.find("run")
+        assert run is not None
+        return store.state_of([run])
+
+    first = state()
+    info = json.loads((other / "run.json").read_text(encoding="utf-8"))
+    (other / "run.json").write_text(json.dumps({**info, "heartbeat_at": "later"}), encoding="utf-8")
+    assert state() == first
+    (folder / "config.yaml").write_text("seed: 7", encoding="utf-8")
+    second = state()
+    (folder / "run.json").write_text((folder / "run.json").read_text(encoding="utf-8") + " ", encoding="utf-8")
+    assert len({first, second, state()}) == 3

@@ -1,12 +1,17 @@
 """Run folders from anywhere: what is odd in one is left out or counted, and the pages go on showing the others."""
 
 import json
+import os
+import sys
+import threading
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tfs_dash import export_report
+from tfs_dash import export_report, log_columns
+from tfs_dash import store as store_module
 from tfs_dash.app import PAGES
 from tfs_dash.exports import curves_as_csv
 from tfs_dash.figures.style import encoded
@@ -122,6 +127,87 @@ def test_configuration_of_any_kind_is_shown(
     (victim / "config.yaml").write_text(text)
     show_everything(assets)
     assert not (assets / "pwned").exists()
+
+
+ODD_LOGS = [
+    ("validation", ['{"loss":1.0}', '{"loss":2.0,"step":"inf"}']),
+    ("validation", ['{"loss":2.0,"step":1,"flops":-3e9}', '{"loss":1.0,"step":2,"flops":-1e9}']),
+    ("metrics", [f'{{"step":{-step},"loss":2.0,"learning_rate":1.0}}' for step in range(5000)]),
+    ("metrics", [f'{{"step":{step * 2.0**-60!r},"loss":2.0}}' for step in range(200)]),
+    ("metrics", ['{"step":1,"loss":"' + "x" * 300_000 + '"}', '{"step":2,"loss":2.0}']),
+    ("samples", ['{"step":' + "9" * 400 + ',"prompt":"a","text":"b"}']),
+    ("events", ['{"at":{},"step":{},"kind":{"a":1},"details":{"a":{"b":[]}}}', '{"kind":["checkpoint"]}']),
+    ("events", ['{"kind":"spike","step":' + "9" * 4000 + ',"details":{"loss":' + "9" * 4000 + "}}"]),
+]
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize(("log", "lines"), ODD_LOGS)
+def test_log_of_odd_numbers_is_shown(assets: Path, victim: Path, log: str, lines: list[str]) -> None:
+    (victim / f"{log}.jsonl").write_text("\n".join(lines) + "\n")
+    show_everything(assets)
+    export_report([assets / "runs" / "well", victim], assets / "report.html")
+
+
+def test_tags_and_seeds_of_odd_digits_are_shown(assets: Path, victim: Path) -> None:
+    info = json.loads((victim / "run.json").read_text())
+    (victim / "run.json").write_text(json.dumps({**info, "tags": ["²", "9" * 5000, "٣"]}))
+    (victim / "config.yaml").write_text("seed: 0x" + "f" * 6000 + "\n")
+    show_everything(assets)
+
+
+# Files that are none, or too large
+
+
+def test_link_out_of_the_run_is_not_followed(assets: Path, victim: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text('{"name": "of somebody", "format_version": 1}')
+    for name in ("config.yaml", "run.json"):
+        (victim / name).unlink()
+        (victim / name).symlink_to(secret)
+        store = RunStore(assets)
+        store.index.refresh()
+        shown = {run.name: run.read_config() for run in store.runs()}
+        assert "of somebody" not in str(shown)
+    assert list(shown) == ["well"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
+@pytest.mark.parametrize("name", ["run.json", "run.lock", "config.yaml", *(f"{log}.jsonl" for log in LOGS)])
+def test_pipe_in_a_run_is_not_waited_for(assets: Path, victim: Path, name: str) -> None:
+    info = json.loads((victim / "run.json").read_text())
+    (victim / "run.json").write_text(json.dumps({**info, "status": "running"}))
+    (victim / name).unlink(missing_ok=True)
+    os.mkfifo(victim / name)
+    shown = threading.Thread(target=show_everything, args=(assets,), daemon=True)
+    shown.start()
+    shown.join(20)
+    assert not shown.is_alive()
+
+
+def test_files_of_gigabytes_do_not_fill_the_memory(assets: Path, victim: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_columns, "LONGEST_LINE_BYTES", 1 << 20)
+    monkeypatch.setattr(store_module, "MAX_LINES_BYTES", 1 << 20)
+    for name in ("metrics.jsonl", "validation.jsonl", "samples.jsonl", "events.jsonl", "config.yaml"):
+        with (victim / name).open("r+b") as file:
+            file.truncate(100 << 20)  # a file with a hole: it takes no room on the disk
+    with (victim / "metrics.jsonl").open("ab") as file:
+        file.write(b'\n{"step":1000,"loss":0.5}\n')
+    tracemalloc.start()
+    try:
+        store = RunStore(assets)
+        store.index.refresh()
+        run = store.find("victim")
+        assert run is not None
+        assert run.training("step", "loss")["step"][-1] == 1000
+        assert run.bad_lines() >= 1
+        assert run.read_lines("samples") == run.read_lines("events") == []
+        assert run.read_config() == {}
+        assert tracemalloc.get_traced_memory()[1] < 40 << 20
+    finally:
+        tracemalloc.stop()
+    (victim / "run.json").write_bytes(b'{"name":"victim"}' + b" " * (2 << 20))
+    show_everything(assets)
 
 
 def test_report_of_text_that_has_no_encoding_is_written(assets: Path, victim: Path) -> None:

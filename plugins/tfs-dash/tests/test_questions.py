@@ -41,21 +41,21 @@ QUESTIONS = [
         [place("now", "data", NOW), place("index", "data", 1)],
     ),
     question(
-        "..page.children...base.data...unfilled.data..",
-        [place("page", "children"), place("base", "data"), place("unfilled", "data")],
+        "..page.children...base.data...shown.data..",
+        [place("page", "children"), place("base", "data"), place("shown", "data")],
         [place("place", "data", "/")],
         [place("url", "search", "?group=tag")],
     ),
     question(
         '{"name":["MATCH"],"type":"figure"}.data',
         place(FIGURE, "data"),
-        [place("now", "data", NOW), place("unfilled", "data"), place({"type": "zoom", "name": "loss"}, "data", ZOOM)],
+        [place("now", "data", NOW), place("behind", "data"), place({"type": "zoom", "name": "loss"}, "data", ZOOM)],
         [place(FIGURE, "id", FIGURE)],
     ),
     question(
         '{"name":["MATCH"],"type":"part"}.children',
         place(PART, "children"),
-        [place("now", "data", NOW), place("unfilled", "data", NOW)],
+        [place("now", "data", NOW), place("behind", "data", NOW)],
         [place(PART, "id", PART)],
     ),
     question(

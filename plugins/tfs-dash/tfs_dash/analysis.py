@@ -33,7 +33,7 @@ def smooth(values: np.ndarray, weight: float, steps: np.ndarray | None = None) -
     known = np.isfinite(values)
     steps = np.arange(len(values)) if steps is None else steps
     first_gap = steps[1] - steps[0] if len(steps) > 1 else 1.0
-    if known.all() and first_gap > 0 and (steps[1:] - steps[:-1] == first_gap).all():
+    if known.all() and first_gap >= 1 and (steps[1:] - steps[:-1] == first_gap).all():
         return _smooth_evenly(values, weight**first_gap)
     gaps = np.diff(steps, prepend=steps[0] - first_gap)
     kept = weight ** np.maximum(gaps, 0)
@@ -77,8 +77,8 @@ def thin(x: np.ndarray, y: np.ndarray, points: int = POINTS) -> np.ndarray:
     """Return the indices of at most about `points` elements that draw the same picture.
 
     The x axis, as it is drawn (pass log10 of x for a log axis), is cut into equal parts; of each the lowest and the
-    highest value stay, and the first and last of all: no spike is lost, however long the run. x must not decrease.
-    What is not finite is left out.
+    highest value stay, and the first and last of all: no spike is lost, however long the run. What is not finite is
+    left out. Where x decreases (no run of ours), the points are chosen as if they stood in its order.
     """
     known = np.isfinite(x) & np.isfinite(y)
     if not known.all():
@@ -86,6 +86,9 @@ def thin(x: np.ndarray, y: np.ndarray, points: int = POINTS) -> np.ndarray:
         return usable[thin(x[usable], y[usable], points)]
     if len(x) <= points:
         return np.arange(len(x))
+    if (x[1:] < x[:-1]).any():
+        in_order = np.argsort(x, kind="stable")
+        return np.sort(in_order[thin(x[in_order], y[in_order], points)])
     edges = np.linspace(x[0], x[-1], max(points // 2, 2))
     starts = np.unique(np.searchsorted(x, edges[:-1]))
     ends = np.append(starts[1:], len(x))

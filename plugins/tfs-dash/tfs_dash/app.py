@@ -6,7 +6,8 @@ the disk make `now`, a small store; whatever shows runs follows `now`:
     controls -> address -+-> now -> charts and parts
     clock ---------------+
 
-A page comes with its charts and parts, as far as they are made in time (filled.py); the others ask for theirs.
+A page comes with its charts and parts and the `now` that they show, if they are made in time (filled.py). What is on a
+page that came without, or with another `now` than the one that is by then, is asked for (`behind`).
 
 Charts are drawn by the browser in its own theme: the server knows nothing of light and dark.
 """
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import dash
 import dash_mantine_components as dmc
@@ -23,9 +24,9 @@ from dash import ALL, MATCH, ClientsideFunction, Input, Output, State, dcc, html
 from flask import has_request_context, request
 
 from tfs_dash.curves import Window
-from tfs_dash.figures.drawn import Draw, drawn_once
+from tfs_dash.figures.kept import Draw, kept_figure
 from tfs_dash.figures.style import TEMPLATES, empty_figure
-from tfs_dash.filled import fill
+from tfs_dash.filled import fill, in_time
 from tfs_dash.pages import compare, compute, config, health, runs, samples
 from tfs_dash.parts import Component, empty, notices, part
 from tfs_dash.questions import refuse_flawed
@@ -38,6 +39,9 @@ CHARTS: dict[str, Draw] = {name: make for page in PAGES for name, make in page.C
 PARTS: dict[str, Callable[..., Component]] = {name: make for page in PAGES for name, make in page.PARTS.items()}
 PARTS["notices"] = notices
 """Above every page."""
+
+FOLLOW_RUNS = (compute, samples)
+"""Pages with controls that have the range of the chosen runs: such a page is made anew for others."""
 
 POLL_SECONDS = 1.0
 
@@ -79,38 +83,62 @@ def app_of(store: RunStore) -> dash.Dash:
 class _Page(NamedTuple):
     """A page as it is sent."""
 
-    path: str | None
     content: Component
     base: dict[str, Any]  # what each control has in the default view
-    now: dict[str, Any] | None
-    is_filled: bool
+    shown: dict[str, Any] | None  # the `now` that it shows; None when it comes without charts and parts
 
 
 def _page(path: str, query: str | None, store: RunStore) -> _Page:
-    """Return the page that an address names, filled with what is made in time."""
-    page, view, now = _at(path), parse_view(query), _now(query, store)
+    """Return the page that an address names, filled if that is done in time."""
+    page, now = _at(path), _now(query, store)
     if page is None:
         advice = ["Pages: ", ", ".join(page.TITLE for page in PAGES)]
-        return _Page(path, empty("There is no such page", advice), {"runs": []}, now, is_filled=True)
-    content = html.Div([part("notices"), page.layout(view, store)])
+        return _Page(empty("There is no such page", advice), {"runs": []}, now)
+    return _filled(*_laid_out(page, query, store), now, store)
+
+
+def _laid_out(page: ModuleType, query: str | None, store: RunStore) -> tuple[Component, dict[str, Any]]:
+    """Return a page without what it shows, and what its controls have in the default view."""
+    view = parse_view(query)
     base = _control_values(page.layout(View(runs=view.runs), store))
-    is_filled = fill(content, lambda kind, name: _shown(kind, name, view, store))
-    return _Page(path, content, base, now, is_filled)
+    return html.Div([part("notices"), page.layout(view, store)]), base
 
 
-def _first_page(store: RunStore) -> _Page:
+def _filled(content: Component, base: dict[str, Any], now: dict[str, Any], store: RunStore) -> _Page:
+    is_filled = fill(content, lambda kind, name: _shown(kind, name, _view(now), store))
+    if is_filled:  # who comes with its chart need not say that it is waited for
+        for graph in content._traverse_ids():
+            if isinstance(graph.id, dict) and graph.id["type"] == "chart":
+                graph.figure = empty_figure("")
+    return _Page(content, base, now if is_filled else None)
+
+
+class _Arrival(NamedTuple):
+    """Where the browser is that asks for the layout, and the page there, if it comes with the layout."""
+
+    place: str | None
+    page: _Page
+    now: dict[str, Any] | None
+
+
+def _arrival(store: RunStore) -> _Arrival:
     """Return the page that asks for the layout, of which a browser says the address, if it is one with charts.
 
-    Otherwise nothing: the page is then asked for as those are that come later.
+    Without one, or when the page is not laid out in time, it is asked for as those are that come later.
     """
     try:
         address = urlsplit((request.referrer if has_request_context() else None) or "")
     except ValueError:  # no browser's address
         address = urlsplit("")
     query, page = f"?{address.query}" if address.query else "", _at(address.path)
-    if page is None or not page.CHARTS:
-        return _Page(None, None, {}, _now(query, store), is_filled=True)
-    return _page(address.path, query, store)
+    now = _now(query, store)
+    laid_out = in_time(lambda: _laid_out(page, query, store)) if page is not None and page.CHARTS else None
+    if laid_out is None:
+        return _Arrival(None, _Page(None, {}, None), now)
+    arrived = _filled(*laid_out, now, store)
+    runs = dict(parse_qsl(address.query)).get("runs") if page in FOLLOW_RUNS else None
+    place = address.path + (f"?runs={runs}" if runs else "")  # as `arrive` in assets/tfs.js says it
+    return _Arrival(place, arrived, arrived.shown)  # without `now` all is asked for
 
 
 def _at(path: str) -> ModuleType | None:
@@ -121,7 +149,7 @@ def _now(query: str | None, store: RunStore) -> dict[str, Any]:
     """Return what is looked at and how much of it is on the disk: while it is the same there is nothing to draw."""
     found, _ = chosen_runs(parse_view(query), store)
     sizes = store.log_sizes([run.name for run in found])
-    return {"query": query, "stamp": [[[run.name, run.status] for run in found], sizes]}
+    return {"query": query, "stamp": [[[run.name, run.status, run.bad_lines()] for run in found], sizes]}
 
 
 def _shown(kind: str, name: str, view: View, store: RunStore, zoom: object = None) -> Any:
@@ -131,16 +159,16 @@ def _shown(kind: str, name: str, view: View, store: RunStore, zoom: object = Non
         return PARTS[name](found, view, store)
     if not found:
         return empty_figure("No run to draw.")
-    figure = drawn_once(CHARTS[name], found, view, store, _window(zoom))
+    figure = kept_figure(CHARTS[name], found, view, store, _window(zoom))
     if isinstance(zoom, dict) and zoom.get("revision") != figure["layout"].get("uirevision"):
-        return drawn_once(CHARTS[name], found, view, store)  # a zoom counts only on the axes that it was made on
+        return kept_figure(CHARTS[name], found, view, store)  # a zoom counts only on the axes that it was made on
     return figure
 
 
 def _shell(store: RunStore) -> Component:
     """Return what is around every page, and in it the first one."""
     store.index.refresh()
-    first = _first_page(store)
+    first = _arrival(store)
     links = [
         dcc.Link(page.TITLE, href=page.PATH, id={"type": "link", "path": page.PATH}, className="link") for page in PAGES
     ]
@@ -162,17 +190,19 @@ def _shell(store: RunStore) -> Component:
             ),
         ]
     )
-    page = html.Main(html.Div(first.content, id="page", tabIndex=-1))
+    page = html.Main(html.Div(first.page.content, id="page", tabIndex=-1))
     return dmc.MantineProvider(
         [
             dcc.Location(id="url", refresh=False),
             dcc.Interval(id="clock", interval=POLL_SECONDS * 1000),
             dcc.Store(id="tick"),
-            dcc.Store(id="place", data=first.path),
-            dcc.Store(id="now", data=first.now if first.is_filled else None),
-            dcc.Store(id="unfilled"),
+            dcc.Store(id="place", data=first.place),
+            dcc.Store(id="follow-runs", data=[page.PATH for page in FOLLOW_RUNS]),
+            dcc.Store(id="now", data=first.now),
+            dcc.Store(id="shown"),  # the `now` that a page came with
+            dcc.Store(id="behind"),  # changes when what is on a page is behind `now`
             dcc.Store(id="index", data=store.index.version),
-            dcc.Store(id="base", data=first.base),  # what each control has in the default view
+            dcc.Store(id="base", data=first.page.base),  # what each control has in the default view
             dcc.Store(id="synced"),
             dcc.Store(id="ticks"),
             dcc.Store(id="templates", data=TEMPLATES),
@@ -220,28 +250,27 @@ def _register_server_callbacks(app: dash.Dash, store: RunStore) -> None:
     @app.callback(
         Output("page", "children"),
         Output("base", "data"),
-        Output("unfilled", "data"),
+        Output("shown", "data"),
         Input("place", "data"),
         State("url", "search"),
         prevent_initial_call=True,
     )
-    def show_page(path: str | None, query: str | None) -> tuple[Component, dict[str, Any], Any]:
-        """Show the page that the address names; charts and parts that were not made in time follow `unfilled`."""
+    def show_page(place: str | None, query: str | None) -> _Page:
+        """Show the page that the address names."""
         store.index.refresh(POLL_SECONDS)
-        page = _page(path or "/", query, store)
-        return page.content, page.base, no_update if page.is_filled else page.now
+        return _page((place or "/").partition("?")[0], query, store)
 
     @app.callback(
         Output({"type": "figure", "name": MATCH}, "data"),
         Input("now", "data"),
-        Input("unfilled", "data"),
+        Input("behind", "data"),
         Input({"type": "zoom", "name": MATCH}, "data"),
         State({"type": "figure", "name": MATCH}, "id"),
         prevent_initial_call=True,
     )
-    def draw(now: dict[str, Any] | None, unfilled: object, zoom: object, place: dict[str, str]) -> Any:
+    def draw(now: dict[str, Any] | None, behind: object, zoom: object, place: dict[str, str]) -> Any:
         """Draw a chart; the zoom that it has now stays, and is drawn in full resolution."""
-        del unfilled
+        del behind
         if now is None or place["name"] not in CHARTS:
             return no_update
         return _shown("figure", place["name"], _view(now), store, zoom)
@@ -249,13 +278,13 @@ def _register_server_callbacks(app: dash.Dash, store: RunStore) -> None:
     @app.callback(
         Output({"type": "part", "name": MATCH}, "children"),
         Input("now", "data"),
-        Input("unfilled", "data"),
+        Input("behind", "data"),
         State({"type": "part", "name": MATCH}, "id"),
         prevent_initial_call=True,
     )
-    def fill_part(now: dict[str, Any] | None, unfilled: object, place: dict[str, str]) -> Any:
+    def fill_part(now: dict[str, Any] | None, behind: object, place: dict[str, str]) -> Any:
         """Fill a part of a page."""
-        del unfilled
+        del behind
         if now is None or place["name"] not in PARTS:
             return no_update
         return _shown("part", place["name"], _view(now), store)
@@ -333,7 +362,11 @@ def _register_browser_callbacks(app: dash.Dash) -> None:
     control, link = {"type": "control", "name": ALL}, {"type": "link", "path": ALL}
     chart, figure, zoom = ({"type": kind, "name": MATCH} for kind in ("chart", "figure", "zoom"))
     address, base = Input("url", "search"), State("base", "data")
-    in_browser("arrive", Output("place", "data"), Input("url", "pathname"), State("place", "data"))
+    in_browser(
+        "arrive", Output("place", "data"), Input("url", "pathname"), Input("url", "search"), State("place", "data"),
+        State("follow-runs", "data"),
+    )  # fmt: skip
+    in_browser("catchUp", Output("behind", "data"), Input("shown", "data"), State("now", "data"), initially=False)
     in_browser("tick", Output("tick", "data"), Input("clock", "n_intervals"))
     in_browser(
         "address", Output("url", "search"), Input(control, "value"), base, State(control, "id"), State("url", "search"),

@@ -32,6 +32,8 @@ WAIT_SECONDS = 20.0
 PROBE_BYTES = 256
 """How much of a log's beginning, and of what stands before the place it was read to, tells it from another."""
 
+WORTH_MAPPING_BYTES = 4 << 20
+"""A column that is shorter (half a million lines) is read as fast."""
 
 ALIGNMENT = 64
 """In bytes: the numbers of a file begin at a multiple of this, so that mapped into memory they lie as in an array."""
@@ -79,8 +81,10 @@ class ColumnCache:
                 extent = Extent(**json.loads(file.readline(4096)))
                 if not _still_holds(extent, descriptor):
                     return None
-                # Mapped, not read: the pages are in the system's memory already, and to copy them costs ten times more.
-                values = np.memmap(file, dtype="<f8", mode="r", offset=file.tell()).view(np.ndarray)
+                if _is_to_be_mapped(os.fstat(file.fileno())):
+                    values = np.memmap(file, dtype="<f8", mode="r", offset=file.tell()).view(np.ndarray)
+                else:
+                    values = np.fromfile(file, dtype="<f8")
             os.utime(path)  # it was used
         except (OSError, ValueError, TypeError, RecursionError):
             return None
@@ -128,13 +132,26 @@ class ColumnCache:
 
 
 def users_cache() -> ColumnCache | None:
-    """Return the cache in XDG_CACHE_HOME, LOCALAPPDATA or ~/.cache; None for a user without a home."""
+    """Return the cache in XDG_CACHE_HOME, LOCALAPPDATA or ~/.cache.
+
+    None for a user without a home, and where the folder is somebody else's: they could put other numbers into it.
+    """
     given = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME")
     try:
         folder = Path(given) if given and os.path.isabs(given) else Path.home() / ".cache"
     except RuntimeError:
         return None
-    return ColumnCache(folder / "tfs" / "columns")
+    folder = folder / "tfs" / "columns"
+    return ColumnCache(folder) if _is_ours(folder) else None
+
+
+def _is_ours(folder: Path) -> bool:
+    """Say whether nobody else can write there; a folder that is not there yet will be ours."""
+    try:
+        state = folder.stat()
+    except OSError:
+        return True
+    return sys.platform == "win32" or (state.st_uid == os.geteuid() and not state.st_mode & 0o022)
 
 
 def extent_of(descriptor: int, state: os.stat_result, *, offset: int, rows: int, bad_lines: int) -> Extent:
@@ -150,6 +167,16 @@ def _still_holds(extent: Extent, descriptor: int) -> bool:
     same = (state.st_mtime_ns, state.st_size) == (extent.modified_at_ns, extent.size)
     grown = state.st_size > extent.size >= extent.offset
     return state.st_ino == extent.inode and (same or grown) and _probe(descriptor, extent.offset) == extent.probe
+
+
+def _is_to_be_mapped(state: os.stat_result) -> bool:
+    """Say whether a file is mapped, not read: the system has its pages in memory, and copying takes ten times as long.
+
+    A file that is mapped takes a descriptor, so small ones are read. And those that are not on a disk of this machine,
+    as far as Linux tells (block devices have a major number): what another machine deletes is gone for who has it
+    mapped, and that ends a process.
+    """
+    return sys.platform == "linux" and os.major(state.st_dev) != 0 and state.st_size >= WORTH_MAPPING_BYTES
 
 
 def _probe(descriptor: int, offset: int) -> str:

@@ -18,8 +18,8 @@ class Curve(NamedTuple):
 
 
 def clean(cost: np.ndarray, loss: np.ndarray) -> Curve:
-    """Return the curve without what is not finite, and with one loss for each cost: the last."""
-    known = np.isfinite(cost) & np.isfinite(loss)
+    """Return the curve without what is not finite or cannot be, and with one loss for each cost: the last."""
+    known = np.isfinite(cost) & np.isfinite(loss) & (cost >= 0)
     cost, loss = cost[known], loss[known]
     last_of_its_cost = np.append(np.diff(cost) > 0, True)[: len(cost)]
     return Curve(cost[last_of_its_cost], loss[last_of_its_cost])
@@ -95,17 +95,16 @@ def last_gain(curve: Curve) -> float | None:
 
 
 def meets_at(leader: Curve, chaser: Curve, *, doublings: float = 3.0) -> float | None:
-    """Return the cost at which `chaser` would meet `leader` if each went on falling by its last doubling's gain.
+    """Return the cost at which `chaser` would meet `leader` if each went on, from its end, by its last doubling's gain.
 
     A straight line in log cost: a guess, and an optimistic one, since gains shrink. None when the chaser gains no
-    faster, or only beyond so many doublings of what both have spent.
+    faster, or only beyond so many doublings of what either has spent.
     """
     gain, faster = last_gain(leader), last_gain(chaser)
-    common = common_budget([leader, chaser])
-    if gain is None or faster is None or common is None or faster <= gain or faster <= 0:
+    if gain is None or faster is None or faster <= gain or faster <= 0:
         return None
-    ahead, behind = loss_at(leader, common[1]), loss_at(chaser, common[1])
-    assert ahead is not None
-    assert behind is not None
-    needed = (behind - ahead) / (faster - gain)
-    return common[1] * 2.0**needed if 0 < needed <= doublings else None
+    start = max(float(leader.cost[-1]), float(chaser.cost[-1]))
+    ahead = float(leader.loss[-1]) - gain * np.log2(start / leader.cost[-1])
+    behind = float(chaser.loss[-1]) - faster * np.log2(start / chaser.cost[-1])
+    needed = float(behind - ahead) / (faster - gain)
+    return start * 2.0**needed if 0 < needed <= doublings else None

@@ -20,7 +20,7 @@ LIKE_THE_MOST = 0.9
 
 def conclusions(runs: Sequence[RunData], view: View) -> list[str]:
     """Return the sentences, the most important first; none when there is nothing to compare."""
-    curves = {run.name: curve for run in runs if len((curve := compute_curve(run, view)).cost)}
+    curves = {_called(run): curve for run in runs if len((curve := compute_curve(run, view)).cost)}
     if not curves:
         return []
     return [
@@ -31,6 +31,10 @@ def conclusions(runs: Sequence[RunData], view: View) -> list[str]:
         *_crossings(curves),
         *_to_reach(runs, curves, view),
     ]
+
+
+def _called(run: RunData) -> str:
+    return f"{run.name} (failed)" if run.status == "failed" else run.name
 
 
 def _lowest(curves: dict[str, compute.Curve]) -> list[str]:
@@ -80,16 +84,17 @@ def _still_learning(curves: dict[str, compute.Curve]) -> list[str]:
 
 
 def _meeting(curves: dict[str, compute.Curve]) -> list[str]:
+    """Say when the run that gains most, of those that would, meets the one that has the lowest loss."""
     best = min(curves, key=lambda name: float(curves[name].loss.min()))
     found = []
     for name, curve in curves.items():
         at = compute.meets_at(curves[best], curve) if name != best else None
-        if at is not None and at > curve.cost[-1]:
-            found.append((at, name))
+        if at is not None:
+            found.append((compute.last_gain(curve) or 0.0, name, at))
     return [
         f"If both go on as in their last doubling, {name} meets {best} near {units.flops(at)}. "
         "That is a straight line drawn on, not a measurement."
-        for at, name in sorted(found)[:1]
+        for _, name, at in sorted(found, reverse=True)[:1]
     ]
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfs_dash.redact import without_secrets
+from tfs_dash.run_info import TOO_LARGE
 from tfs_dash.store import RunData
 
 ABSENT = "–"
@@ -61,4 +62,6 @@ def _text(value: Any) -> str:
         return ", ".join(map(_text, value)) or "(none)"
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, int) and abs(value) > TOO_LARGE:  # Python writes no number of thousands of digits
+        return f"{value:#x}"[:40] + "…"
     return f"{value:,}" if isinstance(value, int) and abs(value) >= 10_000 else str(value)

@@ -20,6 +20,9 @@ from tfs_dash.column_cache import WORTH_KEEPING_BYTES, ColumnCache, Extent, exte
 BLOCK_BYTES = 256 << 10
 """How much of a file is in memory at a time: what fits the processor's cache is decoded a quarter faster than 4 MiB."""
 
+LONGEST_LINE_BYTES = 16 << 20
+"""What is longer without a newline is no line of a log, and must not fill the memory."""
+
 HEAD_BYTES = 256
 """The beginning of a file, by which a file that was replaced without a change of size or inode is recognized."""
 
@@ -87,8 +90,9 @@ class LogColumns:
             extent = extent_of(descriptor, state, offset=self.offset, rows=self.rows, bad_lines=self.bad_lines)
             if self._columns.keys() - self._kept or self._is_far_ahead_of_the_cache():
                 for name, column in self._columns.items():  # all: columns that end at one place are of use together
-                    cache.keep(self.path, extent, name, column[: self.rows])
-                    self._kept[name] = extent
+                    if self._kept.get(name) != extent:
+                        cache.keep(self.path, extent, name, column[: self.rows])
+                        self._kept[name] = extent
                 cache.shrink()
 
     def _take(self, descriptor: int, name: str, cache: ColumnCache) -> bool:
@@ -129,10 +133,11 @@ class LogColumns:
         decoder = _decoder(tuple(names))
         for block in _whole_lines(descriptor, self.offset, end):
             lines, bad = _decode(decoder, block)
-            self._reserve(names, self.rows + len(lines), len(block), end)
-            for name in names:
-                self._columns[name][self.rows : self.rows + len(lines)] = _numbers(lines, name)
-            self.rows += len(lines)
+            if lines:  # a column from the cache cannot be written to: it is copied to where there is room for more
+                self._reserve(names, self.rows + len(lines), len(block), end)
+                for name in names:
+                    self._columns[name][self.rows : self.rows + len(lines)] = _numbers(lines, name)
+                self.rows += len(lines)
             self.bad_lines += bad
             self.offset += len(block)
 
@@ -168,8 +173,11 @@ def _whole_lines(descriptor: int, offset: int, end: int) -> Iterator[memoryview]
                 offset += length
             elif offset + size >= end or not size:
                 return
-            else:
+            elif len(buffer) < LONGEST_LINE_BYTES:
                 buffer = bytearray(2 * len(buffer))  # a line longer than a block
+            else:
+                yield memoryview(buffer)  # no line: damage, to be counted
+                offset += size
 
 
 @lru_cache(maxsize=64)

@@ -49,15 +49,19 @@ def smoothing(value: float) -> Component:
 
 def slider(
     name: str, title: str, value: float, *, low: float, high: float, step: float, marks: Sequence[float] = (),
-    label: str = "tfsNumber",
+    label: str = "tfsNumber", stops: Sequence[float] = (),
 ) -> Component:  # fmt: skip
-    """Return a slider for a number of View; `label` is the function in assets/tfs.js that writes it."""
+    """Return a slider for a number of View; `label` is the function in assets/tfs.js that writes it.
+
+    With `stops` it has no other values than these.
+    """
     return html.Div(
         [
             html.Span(title, className="control-title"),
             dmc.Slider(
                 id={"type": "control", "name": name}, value=value, min=low, max=high, step=step, w=220, size="sm",
-                marks=[{"value": mark, "label": f"{mark:g}"} for mark in marks], mb=18 if marks else 0,
+                marks=[{"value": stop} for stop in stops] or [{"value": mark, "label": f"{mark:g}"} for mark in marks],
+                mb=18 if marks else 0, restrictToMarks=bool(stops),
                 updatemode="mouseup", label={"function": label}, thumbLabel=title, **{"aria-label": title},
             ),
         ],

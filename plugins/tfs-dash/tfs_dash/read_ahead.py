@@ -22,12 +22,17 @@ if TYPE_CHECKING:
 
 
 def start(assets: Path) -> subprocess.Popen[bytes] | None:
-    """Start it, and return the process; None when there is no long log whose columns are not in the cache."""
-    cache = users_cache()
-    if cache is None or all(cache.is_kept(log, "loss") for log in _long_logs(assets)):
+    """Start it, and return the process; None when there is nothing to decode, or no cache."""
+    if users_cache() is None or nothing_to_decode(assets):
         return None
     command = [sys.executable, "-m", "tfs_dash.read_ahead", str(assets)]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def nothing_to_decode(assets: Path) -> bool:
+    """Say whether the columns of all long logs are in the cache."""
+    cache = users_cache()
+    return all(cache is not None and cache.is_kept(log, "loss") for log in _long_logs(assets))
 
 
 def _long_logs(assets: Path) -> Iterator[Path]:
@@ -49,12 +54,12 @@ def draw_first_chart(store: "RunStore") -> None:
 
     For a thread of the dashboard's own process.
     """
-    from tfs_dash.figures.drawn import drawn_once
+    from tfs_dash.figures.kept import kept_figure
     from tfs_dash.figures.loss import loss_figure
     from tfs_dash.view import DEFAULT, chosen_runs
 
     store.index.refresh()
-    drawn_once(loss_figure, chosen_runs(DEFAULT, store)[0], DEFAULT, store)
+    kept_figure(loss_figure, chosen_runs(DEFAULT, store)[0], DEFAULT, store)
 
 
 def main() -> None:

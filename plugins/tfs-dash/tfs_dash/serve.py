@@ -113,6 +113,7 @@ class Server:
             connection_limit=CONNECTIONS,
             ident=None,
             max_request_body_size=MAX_BODY_BYTES,
+            inbuf_overflow=64 * 2**10,  # what somebody sends before the gate has looked waits on the disk
             max_request_header_size=64 * 2**10,
             channel_timeout=60,
         )
@@ -132,13 +133,9 @@ class Server:
             app.server.preprocess_request()  # what Dash does at the first request, a whole layout among it, is done now
         self._front.hand_over(app.server.wsgi_app)
 
-    def read_ahead(self, assets: Path) -> bool:
-        """Have a second process read what the first chart will want; False if that was read before.
-
-        It ends with the server.
-        """
+    def read_ahead(self, assets: Path) -> None:
+        """Have a second process read what the first chart will want; it ends with the server."""
         self._reader = read_ahead.start(assets)
-        return self._reader is not None
 
     @property
     def url(self) -> str:
@@ -266,14 +263,14 @@ def serve(
     server = Server(listener, token=token, names=names)
     turn_seconds = sys.getswitchinterval()
     try:
-        all_is_kept = not server.read_ahead(assets)
+        server.read_ahead(assets)
         announce(server)
         sys.setswitchinterval(0.0005)  # an import gives way ten times sooner than it would to who answers the browser
         from tfs_dash.store import open_store
 
         store = open_store(assets)
         ahead = threading.Thread(target=read_ahead.draw_first_chart, args=(store,), daemon=True)
-        if all_is_kept:
+        if all_is_kept := read_ahead.nothing_to_decode(assets):
             ahead.start()
         if own_process:
             few_components.load()

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tfs_dash.run_info import number
 from tfs_dash.store import RunData
 
 
@@ -40,7 +41,10 @@ def samples_of(run: RunData) -> list[Sample]:
 
 def _is_sample(line: dict[str, Any]) -> bool:
     return (
-        isinstance(line.get("step"), int) and isinstance(line.get("prompt"), str) and isinstance(line.get("text"), str)
+        isinstance(line.get("step"), int)
+        and number(line["step"]) is not None
+        and isinstance(line.get("prompt"), str)
+        and isinstance(line.get("text"), str)
     )
 
 

@@ -11,11 +11,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from tfs_core.runs import Run, parse_line, read_run, run_folders
+from tfs_core.runs import Run, file_of, parse_line, read_run, run_folders
 from tfs_dash.column_cache import ColumnCache, users_cache
 from tfs_dash.log_columns import LogColumns
 from tfs_dash.once import Once
@@ -25,6 +25,14 @@ Columns = dict[str, np.ndarray]
 
 MAX_BYTES = 512 << 20
 """Memory for columns, over all runs."""
+
+MAX_LINES_BYTES = 32 << 20
+"""How much is read of samples and events, from their end."""
+
+MAX_CONFIG_BYTES = 256 << 10
+"""A configuration has a hundredth of this; YAML of megabytes takes a minute to read."""
+
+T = TypeVar("T")
 
 LOGS = ("metrics", "validation", "samples", "events")
 
@@ -42,6 +50,8 @@ class RunData:
     read_lines: Callable[[str], list[dict[str, Any]]] = field(repr=False, default=lambda _: [])
     read_tail: Callable[[str], list[dict[str, Any]]] = field(repr=False, default=lambda _: [])  # the last lines
     bad_lines: Callable[[], int] = field(repr=False, default=lambda: 0)  # of what was read so far
+    files: Callable[[], list[Path | None]] = field(repr=False, default=list)  # what is drawn from, beside run.json
+    stamp: object = field(repr=False, default=None)  # of run.json when `info` was read
 
     def training(self, *names: str) -> Columns:
         """Return columns of `metrics.jsonl`."""
@@ -104,6 +114,11 @@ class RunIndex:
         position = self._names.get(name)
         return None if position is None else (position, self._runs[position])
 
+    def stamp_of(self, name: str) -> object:
+        """Return what changes when the run's run.json is written."""
+        known = self._known.get(name)
+        return None if known is None else known[0]
+
 
 class RunStore:
     """The runs and their logs. Safe for several threads."""
@@ -115,8 +130,10 @@ class RunStore:
         self.cache = cache
         self._lock = threading.Lock()
         self._logs: OrderedDict[tuple[str, str], tuple[threading.Lock, LogColumns]] = OrderedDict()
-        self._lines: dict[tuple[str, str], tuple[object, list[dict[str, Any]]]] = {}
+        self._bad: dict[tuple[str, str], int] = {}
+        self._read: dict[Path, tuple[object, object]] = {}
         self.charts: Once[dict[str, Any]] = Once(24)
+        """What was drawn of these runs, for figures/kept.py."""
 
     def runs(self) -> list[RunData]:
         """Return all runs, the one that was started last at the end."""
@@ -148,6 +165,8 @@ class RunStore:
             read_lines=lambda log: self._read_lines(run, log),
             read_tail=lambda log: last_lines(run.log_path(log)),
             bad_lines=lambda: self._bad_lines(run),
+            files=lambda: [run.log_path("metrics"), run.log_path("validation"), file_of(run.folder, "config.yaml")],
+            stamp=self.index.stamp_of(run.folder.name),
         )
 
     def log_sizes(self, names: Sequence[str]) -> list[list[int]]:
@@ -155,9 +174,9 @@ class RunStore:
         found = [self.index.find(name) for name in names]
         return [[_size(entry[1].log_path(log)) for log in LOGS] for entry in found if entry]
 
-    def state_of(self, names: Sequence[str]) -> object:
-        """Return what changes whenever these runs do, to be compared and to be a key."""
-        return self.index.version, tuple(names), tuple(map(tuple, self.log_sizes(names)))
+    def state_of(self, runs: Sequence[RunData]) -> object:
+        """Return what changes whenever something that is drawn of these runs does: to be compared, and to be a key."""
+        return tuple((run.name, run.position, run.status, run.stamp, *map(_stamp, run.files())) for run in runs)
 
     def _columns(self, run: Run, log: str, names: Sequence[str]) -> Columns:
         path = run.log_path(log)
@@ -169,6 +188,7 @@ class RunStore:
             self._logs.move_to_end(key)
         with lock:
             result = columns.read(names)
+            self._bad[key] = columns.bad_lines
         self._forget_oldest()
         return result
 
@@ -180,36 +200,41 @@ class RunStore:
                 total -= columns.n_bytes
 
     def _bad_lines(self, run: Run) -> int:
-        with self._lock:
-            logs = [self._logs.get((str(run.folder), log)) for log in LOGS]
-        count = 0
-        for entry in filter(None, logs):
-            with entry[0]:  # a log that is being read is waited for
-                count += entry[1].bad_lines
-        return count
+        return sum(self._bad.get((str(run.folder), log), 0) for log in LOGS)
 
     def _read_lines(self, run: Run, log: str) -> list[dict[str, Any]]:
-        path = run.log_path(log)
-        try:
-            stamp = path.stat() if path else None
-        except OSError:
-            stamp = None
-        if stamp is None:
-            return []
-        key, state = (str(run.folder), log), (stamp.st_size, stamp.st_mtime_ns, stamp.st_ino)
-        if self._lines.get(key, (None, []))[0] != state:
-            self._lines[key] = (state, run.read(log).rows)
-        return self._lines[key][1]
+        """Return the lines of a short log; of one that is longer than MAX_LINES_BYTES, the last."""
+
+        def read(size: int) -> list[dict[str, Any]]:
+            return run.read(log, max(size - MAX_LINES_BYTES, 0)).rows
+
+        return self._read_again_when_changed(run.log_path(log), read, [])
 
     def _config(self, run: Run) -> dict[str, Any]:
-        import yaml  # here: it takes time to load, and the first chart is drawn without
+        path = file_of(run.folder, "config.yaml")
+        return self._read_again_when_changed(path, lambda size: _read_config(path, size), {})
 
-        try:
-            text = (run.folder / "config.yaml").read_text(encoding="utf-8")
-            config = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError):
-            return {}
-        return config if isinstance(config, dict) and _is_of_a_run(config) else {}
+    def _read_again_when_changed(self, path: Path | None, read: Callable[[int], T], nothing: T) -> T:
+        """Return what `read` makes of a file of that size, read once for each state of the file."""
+        stamp = _stamp(path)
+        if path is None or stamp is None:
+            return nothing
+        if self._read.get(path, (None, nothing))[0] != stamp:
+            self._read[path] = (stamp, read(stamp[1]))
+        return self._read[path][1]  # type: ignore[return-value]
+
+
+def _read_config(path: Path | None, size: int) -> dict[str, Any]:
+    import yaml  # here: it takes time to load, and the first chart is drawn without
+
+    if path is None or size > MAX_CONFIG_BYTES:
+        return {}
+    try:
+        text = path.read_text(encoding="utf-8")
+        config = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError):
+        return {}
+    return config if isinstance(config, dict) and _is_of_a_run(config) else {}
 
 
 def open_store(assets: Path) -> RunStore:
@@ -242,6 +267,15 @@ def last_lines(path: Path | None, *, tail_bytes: int = 32768) -> list[dict[str, 
     first = content.find(b"\n") + 1 if size > tail_bytes else 0  # where the first whole line begins
     rows = map(parse_line, content[first : content.rfind(b"\n") + 1].splitlines())
     return [row for row in rows if row is not None]
+
+
+def _stamp(path: Path | None) -> tuple[int, int, int] | None:
+    """Return what changes when a file does; None when it is not there."""
+    try:
+        state = path.stat() if path else None
+    except OSError:
+        return None
+    return None if state is None else (state.st_mtime_ns, state.st_size, state.st_ino)
 
 
 def _size(path: Path | None) -> int:

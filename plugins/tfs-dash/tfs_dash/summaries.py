@@ -39,6 +39,7 @@ def summarize(run: RunData) -> Summary:
     validation = run.validation("step", "loss", "bits_per_byte")
     known = np.flatnonzero(np.isfinite(validation["loss"]))  # a first validation that is NaN is no best one
     best = known[validation["loss"][known].argmin()] if len(known) else None
+    best_step = None if best is None else number(float(validation["step"][best]))
     bits = validation["bits_per_byte"][np.isfinite(validation["bits_per_byte"])]
     speeds = [speed for row in run.read_tail("metrics") if (speed := number(row.get("tokens_per_second"))) is not None]
     recent = run.training("loss")["loss"][-1000:]
@@ -52,7 +53,7 @@ def summarize(run: RunData) -> Summary:
         flops=number(last.get("flops")),
         seconds=number(last.get("elapsed_seconds")),
         best_loss=None if best is None else float(validation["loss"][best]),
-        best_step=None if best is None else int(validation["step"][best]),
+        best_step=None if best_step is None else int(best_step),
         last_loss=float(validation["loss"][known[-1]]) if len(known) else None,
         best_bits_per_byte=float(bits.min()) if len(bits) else None,
         training_loss=float(smoothed[-1]) if len(smoothed) else None,

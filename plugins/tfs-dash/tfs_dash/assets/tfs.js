@@ -36,6 +36,20 @@
     },
   };
 
+  // What the address gave controls in the last second. It is not to come back as if somebody had chosen it: pressing
+  // Back quickly, the address has gone on by then.
+  const given = new Map();
+  function give(id, value) {
+    const before = given.get(id.name);
+    const values = before && before.until > Date.now() ? before.values : [];
+    given.set(id.name, { until: Date.now() + 1000, values: [...values, asText(value)] });
+    window.dash_clientside.set_props(id, { value: value });
+  }
+  function wasGiven(name, value) {
+    const lately = given.get(name);
+    return lately !== undefined && lately.until > Date.now() && lately.values.includes(asText(value));
+  }
+
   function systemTheme() {
     return window.matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
   }
@@ -55,9 +69,17 @@
       // The clock rests while nobody looks.
       tick: (n) => (document.hidden ? skip() : n),
 
-      // The page Runs waits for the code of its table, if another page was the first. The first page may be here.
-      arrive: (path, here) =>
-        path === here ? skip() : path === "/" && code.table && !window.dash_ag_grid ? load(code.table).then(() => path) : path,
+      // A page whose controls follow the runs is another place for other runs. The first page may be here already. The
+      // page Runs waits for the code of its table, if another page was the first.
+      arrive: function (path, search, here, followRuns) {
+        const runs = followRuns.includes(path) && new URLSearchParams(search || "").get("runs");
+        const place = runs ? path + "?runs=" + runs : path;
+        if (place === here) return skip();
+        return path === "/" && code.table && !window.dash_ag_grid ? load(code.table).then(() => place) : place;
+      },
+
+      // What a page came with may be behind `now`, which went on while the page was made, or the page came with nothing.
+      catchUp: (shown, now) => (same(shown, now) ? skip() : now),
 
       // Controls -> address. What has its default value is left out; what is on other pages stays.
       address: function (values, base, ids, search) {
@@ -68,7 +90,7 @@
         ids.forEach((id, i) => {
           const value = values[i];
           if (!touched.some((place) => place.includes(`"name":"${id.name}"`))) return;
-          if (!(id.name in base) || value === null || value === undefined) return;
+          if (!(id.name in base) || value === null || value === undefined || wasGiven(id.name, value)) return;
           if (same(value, base[id.name])) changed = parts.delete(id.name) || changed;
           else if (parts.get(id.name) !== asText(value)) changed = Boolean(parts.set(id.name, asText(value)));
         });
@@ -83,7 +105,7 @@
         ids.forEach((id, i) => {
           if (!base || !(id.name in base)) return;
           const wanted = query.has(id.name) ? parse(query.get(id.name), base[id.name]) : base[id.name];
-          if (!same(wanted, values[i])) window.dash_clientside.set_props(id, { value: wanted });
+          if (!same(wanted, values[i])) give(id, wanted);
         });
         return skip();
       },

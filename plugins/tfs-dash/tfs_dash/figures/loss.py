@@ -136,7 +136,7 @@ def _group_traces(group: list[RunData], names: dict[str, str], view: View, windo
                 **common,
                 "y": mean.y,
                 "mode": "lines" if kind == "training" else "lines+markers",
-                "line": {"color": color(first), "width": 1.8, "dash": dash(first) if kind == "training" else "dot"},
+                "line": {"color": color(first), "width": 1.8, "dash": dash(first) if kind == kinds[0] else "dot"},
                 "name": safe(f"{label}: mean of {spread.runs}"),
                 "showlegend": kind == kinds[0],
                 "hovertemplate": _hover(f"{label}, mean of {spread.runs}", kind, view),

@@ -87,7 +87,7 @@ COLUMNS: list[tuple[str, Callable[[Summary], float | None], Callable[[float], st
     ("at step", lambda s: s.best_step, units.count, ""),
     ("last loss", lambda s: s.last_loss, units.loss, "low"),
     ("bits per byte", lambda s: s.best_bits_per_byte, units.loss, "low"),
-    ("training loss", lambda s: s.training_loss, units.loss, "low"),
+    ("training loss, smoothed", lambda s: s.training_loss, units.loss, "low"),
     ("steps", lambda s: s.steps, units.count, ""),
     ("tokens", lambda s: s.tokens, units.short, ""),
     ("compute", lambda s: s.flops, units.flops, ""),

@@ -53,16 +53,18 @@ def layout(view: View, store: RunStore) -> Component:
 
 
 def _budget_slider(runs: Sequence[RunData], view: View) -> Component:
-    """Return the slider over the compute that at least one run has spent, in tenths of powers of ten."""
+    """Return the slider over the compute that at least one run has spent, in hundredths of powers of ten."""
     curves = [curve for run in runs if len((curve := compute_curve(run, view)).cost)]
     budget = chosen_budget(curves, view)
-    if not budget:
+    if not budget or budget <= 0:
         return None
     low = min((float(curve.cost[curve.cost > 0][0]) for curve in curves if (curve.cost > 0).any()), default=budget)
     high = max(float(curve.cost[-1]) for curve in curves)
+    least, most = math.ceil(math.log10(low) * 100) / 100, math.floor(math.log10(high) * 100) / 100
+    if least >= most:
+        return None
     title, at = f"budget, {units.flops(low)} to {units.flops(high)}", round(math.log10(budget), 2)
-    least, most = math.floor(math.log10(low) * 20) / 20, math.ceil(math.log10(high) * 20) / 20
-    return slider("budget", title, at, low=least, high=most, step=0.01, label="tfsFlops")
+    return slider("budget", title, min(max(at, least), most), low=least, high=most, step=0.01, label="tfsFlops")
 
 
 def sentences(runs: Sequence[RunData], view: View, store: RunStore) -> Component:

@@ -80,7 +80,7 @@ def events(runs: Sequence[RunData], view: View, store: RunStore) -> Component:
         (str(line.get("at")), run.name, line)
         for run in runs
         for line in run.read_lines("events")
-        if line.get("kind") not in QUIET_KINDS
+        if str(line.get("kind")) not in QUIET_KINDS
     ]
     found.sort(key=lambda entry: entry[0], reverse=True)
     lines = [

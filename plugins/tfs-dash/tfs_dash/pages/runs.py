@@ -82,7 +82,7 @@ def layout(view: View, store: RunStore) -> Component:
         selectedRows={"ids": list(view.runs)},
         defaultColDef={"sortable": True, "resizable": True, "comparator": {"function": "tfsCompare"}},
         dashGridOptions={
-            "rowSelection": {"mode": "multiRow", "enableClickSelection": False},
+            "rowSelection": {"mode": "multiRow", "enableClickSelection": False, "selectAll": "filtered"},
             "selectionColumnDef": {"pinned": "left"},
             "quickFilterText": view.search,
             "animateRows": False,
@@ -187,7 +187,7 @@ def _marked(text: str, *, lowest: bool) -> Component:
 
 def _natural(name: str) -> list[tuple[int, str]]:
     """Return a sorting key by which run-9 comes before run-10."""
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d{1,18})", name)]
 
 
 CHARTS: dict[str, Any] = {}

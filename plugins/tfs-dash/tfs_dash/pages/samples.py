@@ -17,17 +17,15 @@ def layout(view: View, store: RunStore) -> Component:
     """Return the page."""
     samples = [sample for run in chosen_runs(view, store)[0] for sample in samples_of(run)]
     offered = prompts(samples)
-    last = max((sample.step for sample in samples), default=0)
-    first = min((sample.step for sample in samples), default=0)
+    steps = sorted({sample.step for sample in samples}) or [0]
+    first, last = steps[0], steps[-1]
+    shown = max(step for step in steps if step <= (view.step or last) or step == first)
     data = [{"value": prompt or " ", "label": repr(prompt)} for prompt in offered]
+    title = f"up to step, {first:,} to {last:,}"
     row = (
         controls(
             picker("prompt", "prompt", _chosen_prompt(view, offered) or " ", data),
-            slider(
-                "step", f"up to step, {first:,} to {last:,}", min(view.step or last, last), low=first, high=last, step=1
-            )
-            if last > first
-            else None,
+            slider("step", title, shown, low=first, high=last, step=1, stops=steps) if last > first else None,
         )
         if samples
         else None

@@ -1,4 +1,4 @@
-"""From runs to what the browser is sent of a chart."""
+"""From runs to what the browser is sent of a chart: drawn once for each state of its runs."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,7 +10,7 @@ from tfs_dash.view import View
 Draw = Callable[[Sequence[RunData], View, Window], Figure]
 
 
-def drawn_once(draw: Draw, runs: Sequence[RunData], view: View, store: RunStore, window: Window = None) -> Figure:
+def kept_figure(draw: Draw, runs: Sequence[RunData], view: View, store: RunStore, window: Window = None) -> Figure:
     """Return the chart of these runs as they are on the disk now, ready to be sent: others get it too, unchanged."""
-    key = (draw, view, window, store.state_of([run.name for run in runs]))
+    key = (draw, view, window, store.state_of(runs))
     return store.charts.get(key, lambda: encoded(draw(runs, view, window)))
