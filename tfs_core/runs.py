@@ -183,10 +183,11 @@ def assets_folder(option: str | Path | None) -> Path:
 def read_run(folder: Path) -> Run | None:
     """Return the run of a folder, or None when the folder holds no readable `run.json` of at most a megabyte."""
     path = file_of(folder, "run.json")
+    if path is None:
+        return None
     try:
-        if path is None or path.stat().st_size > MAX_INFO_BYTES:
-            return None
-        info = json.loads(path.read_bytes())
+        with path.open("rb") as file:
+            info = json.loads(file.read(MAX_INFO_BYTES))  # what is larger is cut
     except (OSError, ValueError, RecursionError):
         return None
     return Run(folder, info) if isinstance(info, dict) else None
