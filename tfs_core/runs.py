@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
-from stat import S_ISREG
+from stat import S_ISLNK, S_ISREG
 from typing import Any, Literal
 
 from tfs_core.durable import is_locked
@@ -90,8 +90,10 @@ class Run:
     def status(self) -> str:
         """`running`, `finished`, `stopped`, `failed`, or `crashed`: running once, and silent without a lock since."""
         status = str(self.info.get("status"))
+        if status != "running":
+            return status
         lock = file_of(self.folder, "run.lock")
-        if status != "running" or (lock is not None and is_locked(lock)):
+        if lock is not None and is_locked(lock):
             return status
         return "crashed" if self._silent_seconds() > CRASHED_AFTER_SECONDS else status
 
@@ -159,13 +161,18 @@ def file_of(folder: Path, name: str) -> Path | None:
     None when the name or a link leads out of the run's folder, and when what is there is no file: a pipe would be
     waited for.
     """
+    if os.path.basename(name) != name:
+        return None
     path = folder / name
     try:
-        if path.parent != folder or (path.is_symlink() and not _is_inside(path, folder)):
-            return None
-        return path if S_ISREG(path.stat().st_mode) else None
+        state = os.lstat(path)
+        if S_ISLNK(state.st_mode):
+            if not _is_inside(path, folder):
+                return None
+            state = os.stat(path)
     except (OSError, ValueError):  # it is not there yet, or cannot be
         return path
+    return path if S_ISREG(state.st_mode) else None
 
 
 def _is_inside(path: Path, folder: Path) -> bool:
@@ -187,7 +194,9 @@ def read_run(folder: Path) -> Run | None:
         return None
     try:
         with path.open("rb") as file:
-            info = json.loads(file.read(MAX_INFO_BYTES))  # what is larger is cut
+            if os.fstat(file.fileno()).st_size > MAX_INFO_BYTES:
+                return None
+            info = json.loads(file.read())
     except (OSError, ValueError, RecursionError):
         return None
     return Run(folder, info) if isinstance(info, dict) else None

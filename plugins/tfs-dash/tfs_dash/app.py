@@ -105,7 +105,7 @@ def _laid_out(page: ModuleType, query: str | None, store: RunStore) -> tuple[Com
 
 
 def _filled(content: Component, base: dict[str, Any], now: dict[str, Any], store: RunStore) -> _Page:
-    is_filled = fill(content, lambda kind, name: _shown(kind, name, _view(now), store))
+    is_filled = fill(content, lambda kind, name: _made(kind, name, _view(now), store))
     if is_filled:  # who comes with its chart need not say that it is waited for
         for graph in content._traverse_ids():
             if isinstance(graph.id, dict) and graph.id["type"] == "chart":
@@ -152,7 +152,7 @@ def _now(query: str | None, store: RunStore) -> dict[str, Any]:
     return {"query": query, "stamp": [[[run.name, run.status, run.bad_lines()] for run in found], sizes]}
 
 
-def _shown(kind: str, name: str, view: View, store: RunStore, zoom: object = None) -> Any:
+def _made(kind: str, name: str, view: View, store: RunStore, zoom: object = None) -> Any:
     """Return what is at a place of a page: a figure, or a part."""
     found, _ = chosen_runs(view, store)
     if kind == "part":
@@ -273,7 +273,7 @@ def _register_server_callbacks(app: dash.Dash, store: RunStore) -> None:
         del behind
         if now is None or place["name"] not in CHARTS:
             return no_update
-        return _shown("figure", place["name"], _view(now), store, zoom)
+        return _made("figure", place["name"], _view(now), store, zoom)
 
     @app.callback(
         Output({"type": "part", "name": MATCH}, "children"),
@@ -287,7 +287,7 @@ def _register_server_callbacks(app: dash.Dash, store: RunStore) -> None:
         del behind
         if now is None or place["name"] not in PARTS:
             return no_update
-        return _shown("part", place["name"], _view(now), store)
+        return _made("part", place["name"], _view(now), store)
 
     @app.callback(Output(CHOSEN, "data"), Input("index", "data"), prevent_initial_call=True)
     def offer(index: int) -> list[str]:
