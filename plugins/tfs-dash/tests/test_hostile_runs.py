@@ -164,7 +164,10 @@ def test_link_out_of_the_run_is_not_followed(assets: Path, victim: Path, tmp_pat
     secret.write_text('{"name": "of somebody", "format_version": 1}')
     for name in ("config.yaml", "run.json"):
         (victim / name).unlink()
-        (victim / name).symlink_to(secret)
+        try:
+            (victim / name).symlink_to(secret)
+        except OSError:
+            pytest.skip("this system does not let us make links")
         store = RunStore(assets)
         store.index.refresh()
         shown = {run.name: run.read_config() for run in store.runs()}

@@ -12,7 +12,7 @@ from dash import dcc, html
 
 from tfs_dash.figures.style import GRAPH_CONFIG, empty_figure
 from tfs_dash.store import RunData, RunStore
-from tfs_dash.view import CHOICES, View
+from tfs_dash.view import CHOICES, View, chosen_runs
 
 Component = Any
 """What Dash takes as a child: a component, a text, or a list of them."""
@@ -159,8 +159,7 @@ def empty(title: str, *advice: Component) -> Component:
 
 def notices(runs: Sequence[RunData], view: View, store: RunStore) -> Component:
     """Return what is not as the address asks, and what could not be read."""
-    unknown = [name for name in view.runs if store.find(name) is None]
-    said = [f"There is no run named {name}." for name in unknown]
+    said = [f"There is no run named {name}." for name in chosen_runs(view, store)[1]]
     said += [
         f"{count:,} damaged lines in the logs of {run.name} are left out." for run in runs if (count := run.bad_lines())
     ]

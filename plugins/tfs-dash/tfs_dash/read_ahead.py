@@ -67,7 +67,10 @@ def main() -> None:
     from tfs_dash.store import open_store
     from tfs_dash.view import NEWEST
 
-    open_store(Path(sys.argv[1])).read_ahead(NEWEST)
+    store = open_store(Path(sys.argv[1]))
+    store.index.refresh()
+    for run in reversed(store.runs()[-NEWEST:]):
+        run.training("step", "loss")
 
 
 if __name__ == "__main__":

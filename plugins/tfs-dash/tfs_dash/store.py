@@ -72,7 +72,7 @@ class RunIndex:
         self._runs: list[Run] = []
         self._names: dict[str, int] = {}
         self._looked_at = -np.inf
-        self._stamp: object = None
+        self._state: object = None
         self.version = 0  # changes when a run appears, goes or writes its run.json
 
     def refresh(self, max_age_seconds: float = 0.0) -> int:
@@ -86,20 +86,18 @@ class RunIndex:
     def _look(self) -> None:
         known: dict[str, tuple[tuple[int, int, int], Run]] = {}
         for folder in run_folders(self.assets):
-            try:
-                state = (folder / "run.json").stat()
-            except OSError:
+            stamp = _stamp(folder / "run.json")
+            if stamp is None:
                 continue
-            stamp = (state.st_mtime_ns, state.st_size, state.st_ino)
             before = self._known.get(folder.name)
             if before is not None and before[0] == stamp:
                 known[folder.name] = before
             elif (run := read_run(folder)) is not None:
                 known[folder.name] = (stamp, replace(run, info=well_formed(run.info)))
         statuses = [run.status for _, run in known.values() if run.info.get("status") == "running"]
-        stamp = (sorted((name, entry[0]) for name, entry in known.items()), statuses)
-        if stamp != self._stamp:
-            self._stamp, self._known = stamp, known
+        state = (sorted((name, entry[0]) for name, entry in known.items()), statuses)
+        if state != self._state:
+            self._state, self._known = state, known
             by_name = [(str(run.info.get("started_at")), name, run) for name, (_, run) in known.items()]
             self._runs = [run for *_, run in sorted(by_name, key=lambda entry: entry[:2])]
             self._names = {run.folder.name: position for position, run in enumerate(self._runs)}
@@ -139,12 +137,6 @@ class RunStore:
         """Return all runs, the one that was started last at the end."""
         return [self._data(position, run) for position, run in enumerate(self.index.runs())]
 
-    def read_ahead(self, runs: int) -> None:
-        """Read what the first chart will want of the newest runs, while the browser is still loading the page."""
-        self.index.refresh()
-        for run in reversed(self.runs()[-runs:]):
-            run.training("step", "loss")
-
     def find(self, name: str) -> RunData | None:
         """Return a run by its name, or None."""
         found = self.index.find(name)
@@ -172,7 +164,8 @@ class RunStore:
     def log_sizes(self, names: Sequence[str]) -> list[list[int]]:
         """Return the sizes of the logs of some runs: while they stay the same there is nothing new to draw."""
         found = [self.index.find(name) for name in names]
-        return [[_size(entry[1].log_path(log)) for log in LOGS] for entry in found if entry]
+        stamps = ([_stamp(entry[1].log_path(log)) for log in LOGS] for entry in found if entry)
+        return [[stamp[1] if stamp else 0 for stamp in of_run] for of_run in stamps]
 
     def state_of(self, runs: Sequence[RunData]) -> object:
         """Return what changes whenever something that is drawn of these runs does: to be compared, and to be a key."""
@@ -276,10 +269,3 @@ def _stamp(path: Path | None) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return None if state is None else (state.st_mtime_ns, state.st_size, state.st_ino)
-
-
-def _size(path: Path | None) -> int:
-    try:
-        return path.stat().st_size if path else 0
-    except OSError:
-        return 0

@@ -12,6 +12,9 @@ from tfs_dash.view import View, chosen_runs
 
 PATH, TITLE = "/samples", "Samples"
 
+MOST_STOPS = 200
+"""A slider with more steps than that goes from one to the next as a slider does."""
+
 
 def layout(view: View, store: RunStore) -> Component:
     """Return the page."""
@@ -21,11 +24,12 @@ def layout(view: View, store: RunStore) -> Component:
     first, last = steps[0], steps[-1]
     shown = max(step for step in steps if step <= (view.step or last) or step == first)
     data = [{"value": prompt or " ", "label": repr(prompt)} for prompt in offered]
+    stops = steps if len(steps) <= MOST_STOPS else ()
     title = f"up to step, {first:,} to {last:,}"
     row = (
         controls(
             picker("prompt", "prompt", _chosen_prompt(view, offered) or " ", data),
-            slider("step", title, shown, low=first, high=last, step=1, stops=steps) if last > first else None,
+            slider("step", title, shown, low=first, high=last, step=1, stops=stops) if last > first else None,
         )
         if samples
         else None
