@@ -5,7 +5,9 @@ VENV := .venv
 SUDO := $(shell test $$(id -u) = 0 || echo sudo)
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-NEEDS := requirements-dev.txt constraints.txt pyproject.toml $(wildcard plugins/*/pyproject.toml examples/*/pyproject.toml)
+DEMO_READY := $(VENV)/.demo-ready
+NEEDS := constraints.txt pyproject.toml $(wildcard plugins/*/pyproject.toml examples/*/pyproject.toml)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DOCS := README.md $(wildcard docs/*.md) $(wildcard plugins/*/README.md examples/*/README.md)
 # Tests run side by side, one thread each: more threads would only fight over the same cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
@@ -18,16 +20,24 @@ help: ## list what can be made
 
 setup: $(READY) ## a virtual environment in .venv with everything in it (the other targets do it themselves)
 
-$(READY): $(NEEDS)
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "tfs needs Python 3.11 or later; name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
-	@echo "Setting up $(VENV): once, a minute or two, most of it PyTorch ..."
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@# hatchling and editables build tfs's own packages; the others build `future`, which one dependency needs and which comes as source
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check hatchling editables setuptools wheel
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -r requirements-dev.txt
-	@touch $(READY)
+	@$(PYTHON) -m venv $(VENV)
 
-demo: $(READY) ## train a small transformer on Python's own sources, and let it write some (two to four minutes)
+$(DEMO_READY): requirements-demo.txt $(NEEDS) | $(BIN)/python
+	@echo "Setting up $(VENV): once, a minute or two, most of it PyTorch ..."
+	@$(PIP) hatchling editables
+	@$(PIP) --no-build-isolation -r requirements-demo.txt
+	@touch $(DEMO_READY)
+
+$(READY): requirements-dev.txt $(NEEDS) | $(BIN)/python
+	@echo "Setting up $(VENV) with everything in it: once, a minute or two, most of it PyTorch ..."
+	@# hatchling and editables build tfs's own packages; the others build `future`, which one dependency needs and which comes as source
+	@$(PIP) hatchling editables setuptools wheel
+	@$(PIP) --no-build-isolation -r requirements-dev.txt
+	@touch $(READY) $(DEMO_READY)
+
+demo: $(DEMO_READY) ## train a small transformer on Python's own sources, and let it write some (two to four minutes)
 	@$(BIN)/tfs run --config configs/quickstart.yaml
 
 test: check ## the checks, and the tests with a sample of every large matrix
@@ -41,7 +51,7 @@ check: $(READY) ## style, types, generated docs, the size of the core
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/cog --check $(DOCS)
-	@printf 'tfs_core: '; find tfs_core -name '*.py' -not -path '*/testing/*' -exec cat {} + | wc -l | tr -d ' \n'; echo ' lines, and tfs_core.testing beside them'
+	$(BIN)/python benchmarks/core_size.py
 
 fix: $(READY) ## format the code and bring the generated docs up to date
 	$(BIN)/ruff check --fix .

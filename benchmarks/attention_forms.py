@@ -17,9 +17,8 @@ import time
 import torch
 from tfs_baseline.config import BaselineConfig
 from tfs_baseline.model import Attention
+from tfs_speed.kernels import keep_freed_memory
 from torch import Tensor
-
-from tfs_core.training.machine import keep_freed_memory
 
 TOKENS, N_HEADS, N_KV_HEADS, D_HEAD = 2048, 4, 2, 64
 LENGTHS = (64, 128, 256, 512, 1024)

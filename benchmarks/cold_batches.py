@@ -24,9 +24,11 @@ import torch
 from token_store import IDENTITY, write_store
 
 from tfs_core.config import load_config
-from tfs_core.data.batches import Batch, Batches, Batching
-from tfs_core.data.store import open_splits
-from tfs_core.training.components import build_model, build_optimizer
+from tfs_core.contracts import Batch
+from tfs_core.data.batches import Batches, BatchingName, Rows
+from tfs_core.data.store import open_store
+from tfs_core.models import build_model
+from tfs_core.run import build_optimizer
 
 QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 VOCAB_SIZE = 512
@@ -42,18 +44,12 @@ def forget(folder: Path) -> None:
         os.close(descriptor)
 
 
-def open_batches(folder: Path, batching: Batching, *, max_length: int, batch_size: int) -> Batches:
+def open_batches(folder: Path, batching: BatchingName, *, max_length: int, batch_size: int) -> Batches:
     """Open the store."""
-    opened = open_splits(folder, IDENTITY)
+    opened = open_store(folder, IDENTITY)
     assert opened is not None
-    return Batches(
-        opened[0]["train"],
-        batching=batching,
-        max_length=max_length,
-        batch_size=batch_size,
-        seed=1337,
-        end_of_text_id=VOCAB_SIZE - 1,
-    )
+    rows = Rows(split=opened.train, batching=batching, max_length=max_length, end_of_text_id=VOCAB_SIZE - 1)
+    return Batches(rows, batch_size=batch_size, seed=1337)
 
 
 def timed(batches: Batches, step: int) -> tuple[float, int]:
@@ -102,7 +98,7 @@ def main() -> None:
         write_store(folder, options.tokens // part)
         places = random.Random(1)
         step_seconds: list[float] = []
-        batchings: tuple[Batching, ...] = ("packed", "padded")
+        batchings: tuple[BatchingName, ...] = ("packed", "padded")
         for batching in batchings:
             first_seconds, first_faults, next_seconds, next_faults = [], 0, [], 0
             for _ in range(max(options.rounds // part, 3)):

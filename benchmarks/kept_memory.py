@@ -1,4 +1,4 @@
-"""A training step with freed memory kept by the C library, against glibc's default: what `apply_machine` switches on.
+"""A training step with freed memory kept by the C library, as tfs-speed's wrapper `kernels` has it, and without.
 
 Each side is a process of its own, since the switch cannot be turned back; the two take turns, and the fastest of each
 is taken. The smaller the model, the less there is to gain: that of configs/quickstart.yaml gains nothing.
@@ -16,9 +16,9 @@ import time
 def step_seconds(steps: int, *, kept: bool) -> float:
     """Return the seconds of a step: the lower quartile over so many, in this process."""
     import torch
+    from tfs_speed.kernels import keep_freed_memory
 
     from tfs_core.registry import get_registry
-    from tfs_core.training.machine import keep_freed_memory
 
     if kept:
         keep_freed_memory()

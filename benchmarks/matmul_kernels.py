@@ -16,46 +16,42 @@ import time
 from typing import Any
 
 import torch
+from objective import objective_of
+from tfs_speed.kernels import CLEARLY_FASTER, keep_freed_memory
 
 from tfs_core.config import config_from_mapping
-from tfs_core.contracts import LanguageModel
-from tfs_core.data.batches import Batch
-from tfs_core.models import AutogradModel
-from tfs_core.training.batch_loss import batch_loss
-from tfs_core.training.compilation import Compilation
-from tfs_core.training.components import build_model
-from tfs_core.training.machine import CLEARLY_FASTER, Machine, apply_machine, available_threads
+from tfs_core.contracts import Batch
+from tfs_core.machine import available_threads
+from tfs_core.models import AutogradModel, Objective, batch_loss, build_model
 
 SIZES: dict[str, Any] = {"d_model": 256, "n_heads": 4, "n_blocks": 6}
 VOCAB_SIZE, N_TOKENS = 4096, 2048
 KERNELS = ("highest", "medium")
 
 
-def build(name: str, dtype: str, length: int, *, compiled: bool) -> tuple[LanguageModel, Batch]:
-    """Return a model, compiled under each kernel if that is wanted, and a batch for it."""
+def build(name: str, dtype: str, length: int, *, compiled: bool) -> tuple[Objective, Batch]:
+    """Return a model's loss, compiled under the kernel in force if that is wanted, and a batch for it."""
     config = config_from_mapping(
         {
             "experiment_name": "kernels",
             "data": {"dataset": "python-stdlib", "tokenizer": "byte", "max_length": length},
             "model": {"name": name, **SIZES, "max_seq_len": length, "dtype": dtype},
             "training": {"max_steps": 1},
-            "runtime": {"compile": compiled},
+            "runtime": {"compile": compiled, "matmul": "highest"},  # not measured: set by `measure`
         }
     )
     model = build_model(config.model, vocab_size=VOCAB_SIZE, seed=1)
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(VOCAB_SIZE, (N_TOKENS // length, length + 1), generator=generator)
     batch = Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), N_TOKENS)
-    compilation = Compilation(model, config, None, lambda message: print(f"  {message}", flush=True))
-    compilation.try_out(batch, "cpu")
-    return model, batch
+    return objective_of(model, config, batch, lambda message: print(f"  {message}", flush=True)), batch
 
 
-def step_seconds(model: LanguageModel, batch: Batch) -> float:
+def step_seconds(objective: Objective, batch: Batch) -> float:
     """Return how long the forward and the backward pass take, which is all that a kernel makes a difference to."""
     started_at = time.perf_counter()
-    batch_loss(model, batch, "cpu")
-    model.backward(1.0 / N_TOKENS)
+    batch_loss(objective.model, batch, "cpu", objective)
+    objective.backward(1.0 / N_TOKENS)
     return time.perf_counter() - started_at
 
 
@@ -84,13 +80,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--quick", action="store_true", help="four rounds")
     chosen = parser.parse_args()
-    apply_machine(Machine("cpu", available_threads(), "highest"))
+    torch.set_num_threads(available_threads())
+    keep_freed_memory()  # as a run does
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; ms of forward and backward")
     print(f"{'model':<9} {'dtype':<9} {'rows of':>7} {'':<9} {'highest':>8} {'medium':>8} {'ratio':>7}  auto")
     for name in chosen.models:
         for dtype in chosen.dtypes:
             for length in chosen.lengths:
-                model_class = type(build(name, dtype, length, compiled=False)[0])
+                model_class = type(build(name, dtype, length, compiled=False)[0].model)
                 for compiled in (
                     (False, True) if chosen.compiled and issubclass(model_class, AutogradModel) else (False,)
                 ):

@@ -21,13 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from objective import objective_of
+from tfs_speed.kernels import keep_freed_memory
 
 from tfs_core.config import config_from_mapping
-from tfs_core.contracts import LanguageModel
-from tfs_core.training.capabilities import save_memory
-from tfs_core.training.components import build_model
-from tfs_core.training.machine import keep_freed_memory
+from tfs_core.contracts import Batch
+from tfs_core.models import Objective, batch_loss, build_model
 
 
 @dataclass(frozen=True)
@@ -59,34 +58,33 @@ CASES = {
 }
 
 
-def build(case: Case, side: str) -> LanguageModel:
-    """Return the model of a side, `plain` or `saving`."""
+def build(case: Case, side: str) -> Objective:
+    """Return the loss of the model of a side, `plain` or `saving`."""
     config = config_from_mapping(
         {
             "experiment_name": "memory",
             "data": {"dataset": "python-stdlib", "tokenizer": "byte", "max_length": case.model["max_seq_len"]},
             "model": case.model,
             "training": {"max_steps": 1},
-            "runtime": getattr(case, side),
+            "runtime": {"matmul": "highest", **getattr(case, side)},
         }
     )
     model = build_model(config.model, vocab_size=case.vocab_size, seed=1337)
-    save_memory(model, config)
-    return model
+    return objective_of(model, config, batch(case))
 
 
-def batch(case: Case) -> tuple[Tensor, Tensor]:
-    """Return (input_ids, target_ids) [batch_size, seq_len]: random, since neither time nor memory depends on them."""
+def batch(case: Case) -> Batch:
+    """Return a batch [batch_size, seq_len] of random ids, since neither time nor memory depends on them."""
     shape = (2, case.batch_size, case.model["max_seq_len"])
     input_ids, target_ids = torch.randint(case.vocab_size, shape, generator=torch.Generator().manual_seed(1))
-    return input_ids, target_ids
+    return Batch(input_ids, target_ids, target_ids.numel())
 
 
-def step(model: LanguageModel, input_ids: Tensor, target_ids: Tensor) -> float:
+def step(objective: Objective, batch: Batch) -> float:
     """Compute loss and gradients, and return the seconds they took."""
     started_at = time.perf_counter()
-    model.loss(input_ids, target_ids)
-    model.backward(1.0 / target_ids.numel())
+    batch_loss(objective.model, batch, "cpu", objective)
+    objective.backward(1.0 / batch.valid_targets)
     return time.perf_counter() - started_at
 
 
@@ -103,10 +101,10 @@ def peak_mebibytes() -> float:
 
 def memory_here(case: Case, side: str) -> float:
     """Return the peak of two steps in MiB, over what this process held with the model just built."""
-    model = build(case, side)
+    objective = build(case, side)
     built = peak_mebibytes()
     for _ in range(2):
-        step(model, *batch(case))
+        step(objective, batch(case))
     return peak_mebibytes() - built
 
 
@@ -119,8 +117,8 @@ def memory(name: str, side: str) -> float:
 def times(case: Case, rounds: int) -> tuple[float, float]:
     """Return the seconds of a plain step and of a saving one: the fastest of `rounds`, taken in turn."""
     keep_freed_memory()  # as a run does
-    models = build(case, "plain"), build(case, "saving")
-    seconds = [[step(model, *batch(case)) for model in models] for _ in range(rounds + 1)][1:]
+    sides = build(case, "plain"), build(case, "saving")
+    seconds = [[step(objective, batch(case)) for objective in sides] for _ in range(rounds + 1)][1:]
     plain, saving = (min(side) for side in zip(*seconds, strict=True))
     return plain, saving
 

@@ -24,7 +24,8 @@ import torch
 from tfs_core import run
 from tfs_core.config import RunConfig, config_from_mapping
 from tfs_core.contracts import LanguageModel
-from tfs_core.training.components import build_model, build_optimizer
+from tfs_core.models import build_model
+from tfs_core.run import build_optimizer
 
 VOCAB_SIZE = 512
 WARMUP_RATIO = 0.2

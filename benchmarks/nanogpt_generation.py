@@ -9,7 +9,7 @@ d_model 256, 6 blocks, 4 heads, context 256, vocabulary 4096, float32, for all:
     nanoGPT                  its own `generate`, which reads the whole text anew for every token
     Hugging Face GPT2        `generate` of transformers with its key/value cache: the function of nanoGPT and `torch`
     Hugging Face Qwen3       the same, with the weights of `baseline`: the function of `baseline`
-    torch, baseline          `tfs_core.generation.generate`, with and without the cache
+    torch, baseline          `tfs_generate.generation.generate`, with and without the cache
     ... compiled             the same after `--compile`, whose seconds are printed apart
 
 `generate` of tfs takes few threads and the default kernel for a single token by itself; `--threads 1` gives one to all.
@@ -29,13 +29,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from tfs_generate.generation import Sampling, generate, lay_out_for_writing, suited_to_one_token
+from tfs_generate.token_step import TokenStep
+from tfs_speed.token_step import CompiledStep
 from torch import nn
 
-from tfs_core.compiled_step import CompiledStep
 from tfs_core.config import config_from_mapping
 from tfs_core.contracts import LanguageModel
-from tfs_core.generation import OneTokenStep, Sampling, generate, lay_out_for_writing
-from tfs_core.training.components import build_model
+from tfs_core.models import build_model
 
 D_MODEL, N_BLOCKS, N_HEADS, SEQ_LEN, VOCAB_SIZE = 256, 6, 4, 256, 4096
 PROMPT = list(range(100, 116))
@@ -121,12 +122,12 @@ def ours(name: str) -> LanguageModel:
     return model.eval()
 
 
-def with_tfs(model: LanguageModel, *, use_cache: bool = True, compiled: OneTokenStep | None = None) -> Writer:
+def with_tfs(model: LanguageModel, *, use_cache: bool = True, token_step: TokenStep | None = None) -> Writer:
     def write() -> list[int]:
         generator = torch.Generator().manual_seed(0)
         greedy = Sampling(temperature=0)
         options = {"max_new_tokens": N_NEW, "sampling": greedy, "generator": generator}
-        return list(generate(model, PROMPT, **options, use_cache=use_cache, compiled=compiled))
+        return list(generate(model, PROMPT, **options, use_cache=use_cache, token_step=token_step))
 
     return write
 
@@ -134,8 +135,10 @@ def with_tfs(model: LanguageModel, *, use_cache: bool = True, compiled: OneToken
 def compiled(name: str) -> Writer:
     """Return the writer whose step is compiled."""
     model = ours(name)
-    step = CompiledStep(model, name=name, report=lambda said: print(f"{name}: {said}", flush=True))
-    return with_tfs(model, compiled=step)
+    n_parameters = sum(parameter.numel() for parameter in model.parameters())
+    with suited_to_one_token(torch.device("cpu"), n_parameters, compiled=True):  # as `tfs generate` does
+        step = CompiledStep(model, name=name, report=lambda said: print(f"{name}: {said}", flush=True))
+    return with_tfs(model, token_step=step)
 
 
 def main() -> None:

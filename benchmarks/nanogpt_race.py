@@ -26,6 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,22 +34,25 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from objective import objective_of
+from step_by_step import step_by_step
 from torch import Tensor
 
 from tfs_core.builtin.jsonl import JsonlLogger
+from tfs_core.checkpoint import CheckpointKeeper
 from tfs_core.config import load_config
 from tfs_core.config.schema import RunConfig
-from tfs_core.data.batches import Batches
+from tfs_core.data.batches import Batches, Rows
 from tfs_core.data.store import TokenSplit
-from tfs_core.training.checkpoint import CheckpointKeeper
-from tfs_core.training.components import build_model, build_optimizer, build_schedule
-from tfs_core.training.evaluator import Evaluator
-from tfs_core.training.logger import Loggers
-from tfs_core.training.machine import apply_machine, choose_machine
-from tfs_core.training.plan import Plan, plan_run
-from tfs_core.training.run_folder import RunFolder
-from tfs_core.training.stop_signal import StopSignal
-from tfs_core.training.trainer import Progress, Trainer
+from tfs_core.evaluator import Evaluator
+from tfs_core.loggers import Loggers
+from tfs_core.machine import apply_machine, choose_machine
+from tfs_core.models import build_model
+from tfs_core.ranks import OneRank
+from tfs_core.run import build_optimizer, build_schedule, plan_run
+from tfs_core.run_folder import RunFolder
+from tfs_core.stop_signal import StopSignal
+from tfs_core.trainer import Plan, Progress, Trainer
 
 CONFIGS = Path(__file__).parent.parent / "examples" / "tfs-speedrun" / "configs"
 ITEMS = {1: ["baseline", "four_blocks"], 2: ["one_block"], 3: ["equal_time"]}
@@ -66,6 +70,16 @@ NANOGPT_RUN = [
     *("--n_layer=4", "--n_head=4", "--n_embd=128", "--block_size=64", "--batch_size=12", "--dropout=0.0"),
     *("--always_save_checkpoint=True", "--out_dir=out"),
 ]
+
+
+@dataclass(frozen=True)
+class OneByteEach:
+    """What the trainer asks of a tokenizer."""
+
+    vocab_size: int
+
+    def byte_lengths(self) -> NDArray[np.int64]:
+        return np.ones(self.vocab_size, np.int64)
 
 
 @dataclass(frozen=True)
@@ -151,20 +165,20 @@ def train_tfs(config: RunConfig, seed: int, text: Text, *, look: bool) -> Outcom
     apply_machine(choose_machine(config.runtime))
     training, look_every = config.training, config.training.eval_every
     split = TokenSplit(text.train_ids, np.array([0, len(text.train_ids)]), len(text.train_ids))
-    batches = Batches(
-        split,
-        batching=config.data.batching,
+    rows = Rows(
+        split=split,
+        batching="packed",
         max_length=config.data.max_length,
-        batch_size=training.batch_size,
-        seed=seed,
         end_of_text_id=0,  # the ids have none; it is read once, before the very first character
     )
+    batches = Batches(rows, batch_size=training.batch_size, seed=seed)
     plan = plan_run(training, batches)
     model = build_model(config.model, vocab_size=text.vocab_size, seed=seed)
     torch.manual_seed(seed)
     n_parameters = sum(parameter.numel() for _, parameter in model.named_parameters())
     if n_parameters > 1.03 * NANOGPT_PARAMETERS:
         sys.exit(f"{config.experiment_name} has {n_parameters} parameters: nanoGPT has {NANOGPT_PARAMETERS}")
+    objective = objective_of(model, config, batches.trial())
     evaluator, curve = Evaluator(model), []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -176,23 +190,23 @@ def train_tfs(config: RunConfig, seed: int, text: Text, *, look: bool) -> Outcom
             plan=Plan(plan.total_steps + 1, plan.warmup_steps),  # its end, a checkpoint, is not raced
             progress=Progress(),
             model=model,
+            objective=objective,
             optimizer=build_optimizer(training, model),
-            schedule=build_schedule(training, total_steps=plan.total_steps, warmup_steps=plan.warmup_steps),
+            schedule=build_schedule(training, plan),
             device="cpu",
-            batches=batches,
-            validation_batches=lambda: iter(()),
-            byte_lengths=np.ones(text.vocab_size),
-            write_samples=lambda _: iter(()),
+            batching=batches,
+            tokenizer=OneByteEach(text.vocab_size),
             run_folder=run_folder,
             checkpoints=CheckpointKeeper(folder / "checkpoints", keep=1),
             loggers=Loggers([logger], print),
+            ranks=OneRank(),
             stop=StopSignal(),
         )
         seconds = 0.0
-        with run_folder:
+        with run_folder, closing(step_by_step(trainer)) as steps:
             for step in range(1, plan.total_steps + 1):
                 started_at = time.perf_counter()
-                trainer.advance()
+                next(steps)
                 seconds += time.perf_counter() - started_at
                 if step == plan.total_steps or (look and look_every is not None and step % look_every == 0):
                     curve.append((seconds, evaluator.evaluate(text.windows()).loss))

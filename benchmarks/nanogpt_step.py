@@ -33,13 +33,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from objective import objective_of
+from tfs_speed.kernels import keep_freed_memory
 
 from tfs_core.config import config_from_mapping
-from tfs_core.data.batches import Batch
-from tfs_core.training.batch_loss import batch_loss
-from tfs_core.training.compilation import Compilation
-from tfs_core.training.components import build_model, build_optimizer
-from tfs_core.training.machine import Machine, apply_machine, available_threads
+from tfs_core.contracts import Batch
+from tfs_core.machine import available_threads
+from tfs_core.models import batch_loss, build_model
+from tfs_core.run import build_optimizer
 
 D_MODEL, N_BLOCKS, N_HEADS, SEQ_LEN, BATCH_SIZE, VOCAB_SIZE = 256, 6, 4, 256, 8, 4096
 MAX_GRAD_NORM = 1.0
@@ -91,21 +92,22 @@ def our_steps(model_name: str, side: str) -> tuple[Iterator[float], Callable[[],
             "model": {"name": model_name, "d_model": D_MODEL, "n_heads": N_HEADS, "n_blocks": N_BLOCKS}
             | {"max_seq_len": SEQ_LEN, "dtype": chosen["dtype"]},
             "training": {"batch_size": BATCH_SIZE, "max_steps": 1, "max_grad_norm": MAX_GRAD_NORM},
-            "runtime": {"compile": chosen["compile"]},
+            "runtime": {"compile": chosen["compile"], "matmul": chosen["matmul"]},
         }
     )
-    apply_machine(Machine("cpu", available_threads(), chosen["matmul"]))
+    torch.set_num_threads(available_threads())
+    torch.set_float32_matmul_precision(chosen["matmul"])
+    keep_freed_memory()
     model = build_model(config.model, vocab_size=VOCAB_SIZE, seed=1)
-    compilation = Compilation(model, config, None, lambda message: print(f"{side}: {message}", file=sys.stderr))
-    compilation.try_out(batch(0), "cpu")
+    objective = objective_of(model, config, batch(0), lambda message: print(f"{side}: {message}", file=sys.stderr))
     optimizer = build_optimizer(config.training, model)
     parameters = [parameter for _, parameter in model.named_parameters()]
 
     def steps() -> Iterator[float]:
         for step in itertools.count():
             part = batch(step)
-            loss = batch_loss(model, part, "cpu")
-            model.backward(1.0 / part.valid_targets)
+            loss = batch_loss(model, part, "cpu", objective)
+            objective.backward(1.0 / part.valid_targets)
             norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters])
             nats, grad_norm = torch.stack([loss, norm]).tolist()
             if grad_norm > MAX_GRAD_NORM:

@@ -17,13 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
-from tfs_core.data.batches import Batches
-from tfs_core.data.store import FORMAT_VERSION, SPLITS, SplitWriter, open_splits, token_dtype, write_info
+from tfs_core.data.batches import Batches, Rows
+from tfs_core.data.store import FORMAT_VERSION, SPLITS, SplitWriter, open_store, token_dtype, write_info
 
 ROUNDS = 51
 VOCAB_SIZE = 4096
 DOCUMENT_TOKENS = 1000
-BATCH = {"max_length": 256, "batch_size": 32, "accumulation": 1, "seed": 1337, "end_of_text_id": VOCAB_SIZE - 1}
+ROWS = {"max_length": 256, "end_of_text_id": VOCAB_SIZE - 1}
 IDENTITY = {"format_version": FORMAT_VERSION, "source": "random tokens"}
 
 
@@ -34,22 +34,22 @@ def write_store(folder: Path, n_tokens: int) -> None:
     counts = {}
     for split in SPLITS:
         dtype = token_dtype(VOCAB_SIZE)
-        writer = SplitWriter(folder, split, dtype=dtype, end_of_text_id=VOCAB_SIZE - 1)
+        writer = SplitWriter(folder, split, dtype=dtype)
         for _ in range(n_tokens // DOCUMENT_TOKENS if split == "train" else 1):
-            ids = generator.integers(0, VOCAB_SIZE - 1, DOCUMENT_TOKENS - 1, dtype=np.uint16)
-            writer.add(ids, DOCUMENT_TOKENS - 1)
-            writer.end_document()
-        writer.close()
-        counts[split] = writer.counts()
+            tokens = generator.integers(0, VOCAB_SIZE - 1, DOCUMENT_TOKENS, dtype=np.uint16)
+            tokens[-1] = VOCAB_SIZE - 1
+            writer.add(tokens, np.array([DOCUMENT_TOKENS]), DOCUMENT_TOKENS - 1)
+        counts[split] = writer.close()
     write_info(folder, IDENTITY | {"splits": counts})
 
 
 def open_and_draw(folder: Path, batching: str, step: int) -> float:
     """Return the milliseconds it takes to open the store and draw the batch of a step."""
     started_at = time.perf_counter()
-    opened = open_splits(folder, IDENTITY)
+    opened = open_store(folder, IDENTITY)
     assert opened is not None
-    batches = Batches(opened[0]["train"], batching=batching, **BATCH)  # type: ignore[arg-type]
+    rows = Rows(split=opened.train, batching=batching, **ROWS)  # type: ignore[arg-type]
+    batches = Batches(rows, batch_size=32, seed=1337)
     batches.epoch(step)
     (batch,) = batches.step(step)
     milliseconds = 1000 * (time.perf_counter() - started_at)

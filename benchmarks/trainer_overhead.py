@@ -18,22 +18,31 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from step_by_step import step_by_step
 
 from tfs_core.builtin.jsonl import JsonlLogger
+from tfs_core.checkpoint import CheckpointKeeper
 from tfs_core.config import config_from_mapping
 from tfs_core.contracts import LanguageModel
-from tfs_core.data.batches import Batches
+from tfs_core.data.batches import Batches, Rows
 from tfs_core.data.store import TokenSplit
-from tfs_core.training.checkpoint import CheckpointKeeper
-from tfs_core.training.components import build_model, build_optimizer, build_schedule
-from tfs_core.training.logger import Loggers
-from tfs_core.training.plan import Plan
-from tfs_core.training.run_folder import RunFolder
-from tfs_core.training.stop_signal import StopSignal
-from tfs_core.training.trainer import Progress, Trainer
+from tfs_core.loggers import Loggers
+from tfs_core.models import LossModule, Objective, build_model
+from tfs_core.ranks import OneRank
+from tfs_core.run import build_optimizer, build_schedule
+from tfs_core.run_folder import RunFolder
+from tfs_core.stop_signal import StopSignal
+from tfs_core.trainer import Plan, Progress, Trainer
 
 AT_MOST = 1.03
 VOCAB_SIZE = 512
+
+
+class OneByteEach:
+    """What the trainer asks of a tokenizer."""
+
+    def byte_lengths(self) -> np.ndarray:
+        return np.ones(VOCAB_SIZE, np.int64)
 
 
 def main() -> None:
@@ -56,7 +65,8 @@ def main() -> None:
     tokens = generator.integers(0, VOCAB_SIZE - 1, 1_000_000).astype(np.uint16)
     tokens[999::1000] = VOCAB_SIZE - 1
     split = TokenSplit(tokens, np.arange(0, len(tokens) + 1, 1000), len(tokens))
-    batches = Batches(split, batching="packed", max_length=128, batch_size=8, seed=1, end_of_text_id=VOCAB_SIZE - 1)
+    rows = Rows(split=split, batching="packed", max_length=128, end_of_text_id=VOCAB_SIZE - 1)
+    batches = Batches(rows, batch_size=8, seed=1)
 
     def model() -> LanguageModel:
         return build_model(config.model, vocab_size=VOCAB_SIZE, seed=1)
@@ -79,28 +89,27 @@ def main() -> None:
         trained = model()
         logger = JsonlLogger(folder)
         logger.on_start()
+        plan = Plan(total_steps=10**6, warmup_steps=10)
         run_folder = RunFolder.create(folder, "overhead", "overhead")
         trainer = Trainer(
             config=config.training,
-            plan=Plan(total_steps=10**6, warmup_steps=10),
+            plan=plan,
             progress=Progress(),
             model=trained,
+            objective=Objective(trained, LossModule(trained)),
             optimizer=build_optimizer(config.training, trained),
-            schedule=build_schedule(config.training, total_steps=10**6, warmup_steps=10),
+            schedule=build_schedule(config.training, plan),
             device="cpu",
-            batches=batches,
-            validation_batches=lambda: iter(()),
-            byte_lengths=np.ones(VOCAB_SIZE),
-            write_samples=lambda _: iter(()),
+            batching=batches,
+            tokenizer=OneByteEach(),
             run_folder=run_folder,
             checkpoints=CheckpointKeeper(folder / "checkpoints", keep=1),
             loggers=Loggers([logger], print),
+            ranks=OneRank(),
             stop=StopSignal(),
         )
         with run_folder:
-            while True:
-                trainer.advance()
-                yield
+            yield from step_by_step(trainer)
 
     with tempfile.TemporaryDirectory() as folder:
         loops = {"bare": bare_loop(), "trainer": trainer_loop(Path(folder))}

@@ -11,13 +11,11 @@ ROOT = Path(__file__).parent.parent
 
 # Folders in the order of the tree, with what each is; files speak for themselves by their first line.
 FOLDERS = {
-    "tfs_core": "the minimal core",
+    "tfs_core": "the minimal core: contracts.py, then run.py, then trainer.py",
     "tfs_core/config": "schema, YAML with line numbers, overrides",
     "tfs_core/data": "documents -> token store -> batches",
-    "tfs_core/training": "the loop, checkpoints, evaluation, the run folder",
-    "tfs_core/builtin": "schedules, optimizers, loggers: by the same hooks as everyone's",
+    "tfs_core/builtin": "schedules, optimizers, loggers, batchings: by the same hooks as everyone's",
     "tfs_core/cli": "one small file a command",
-    "tfs_core/testing": "the checks that plugin authors run",
     "plugins": "each folder is a distribution that pip installs alone",
     "examples": "plugins as a stranger would write them",
     "configs": "ready to run; each header says what it shows, how long it takes and what to expect",
@@ -26,7 +24,7 @@ FOLDERS = {
     "benchmarks": "each prints a ratio measured in one run",
     "docs": "short pages, and decisions/",
 }
-WITH_FILES = ("tfs_core", "tfs_core/config", "tfs_core/data", "tfs_core/training")
+WITH_FILES = ("tfs_core", "tfs_core/config", "tfs_core/data")
 
 
 def first_line(path: Path) -> str:
@@ -70,11 +68,10 @@ def command_table() -> str:
 
 def component_table() -> str:
     """Return every other component that is registered, by kind, as a Markdown table."""
-    from tfs_core.component import KINDS
     from tfs_core.registry import get_registry
 
     rows = ["", "| kind | name | what it is | from |", "|---|---|---|---|"]
-    for kind in KINDS:
+    for kind in get_registry().kinds:
         if kind != "command":
             for entry in get_registry().entries(kind):
                 rows.append(f"| {kind} | `{entry.component.name}` | {entry.component.summary} | {entry.distribution} |")

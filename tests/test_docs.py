@@ -91,3 +91,16 @@ def test_readme_tells_the_two_commands() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert "make demo" in readme
     assert "make test" in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
+def test_demo_installs_no_tool_of_the_tests() -> None:
+    def lines(name: str) -> set[str]:
+        text = (ROOT / name).read_text(encoding="utf-8")
+        return {line.partition("[")[0] for line in text.splitlines() if line.startswith("-")}
+
+    demo = (ROOT / "requirements-demo.txt").read_text(encoding="utf-8").splitlines()
+    assert all(line.startswith(("#", "-e ", "-c ")) for line in demo), "only tfs's own distributions"
+    assert lines("requirements-demo.txt") <= lines("requirements-dev.txt")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert "demo: $(DEMO_READY)" in makefile
+    assert "-r requirements-demo.txt" in makefile

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from functools import cache
 
 import pytest
+from tfs_lab.testing import CheckResult, SmallModel, check_model
+from tfs_lab.testing.model_checks import MODEL_CHECKS
+from tfs_lab.testing.small_model import small_model
 
 from tfs_core.contracts import SupportsFaults
 from tfs_core.registry import get_registry
-from tfs_core.testing import CheckResult, SmallModel, check_model
-from tfs_core.testing.model_checks import MODEL_CHECKS
-from tfs_core.testing.small_model import small_model
 
 
 @cache

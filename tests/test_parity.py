@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 import torch
+from tfs_generate.generation import Sampling, generate
+from tfs_lab.testing.parity import PARITY_CHECKS, Mirrored
+from tfs_lab.testing.results import Check
+from tfs_lab.testing.small_model import small_model
 from torch import Tensor
 
 import tfs_core
 from tfs_core.contracts import IGNORED_TARGET, LanguageModel
-from tfs_core.generation import Sampling, generate
 from tfs_core.models import compute_context
 from tfs_core.registry import get_registry
 from tfs_core.runs import Run
-from tfs_core.testing.parity import PARITY_CHECKS, Mirrored
-from tfs_core.testing.results import Check
-from tfs_core.testing.small_model import small_model
-from tfs_core.training.checkpoint import load_model
+from tfs_core.trained import load_model
 
 SIZES = {"max_seq_len": 16, "d_model": 24, "n_heads": 3, "n_blocks": 2, "d_ffn": 56}
 VOCAB_SIZE = 37

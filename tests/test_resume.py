@@ -19,8 +19,8 @@ import pytest
 
 import tfs_core
 from tfs_core.errors import CheckpointError, ConfigError, TrainingError
+from tfs_core.run_folder import RunFolder
 from tfs_core.runs import find_run
-from tfs_core.training.run_folder import RunFolder
 
 MORTAL_RUN = str(Path(__file__).parent / "mortal_run.py")
 WALL_CLOCK = {"elapsed_seconds", "tokens_per_second"}
@@ -37,7 +37,7 @@ def start() -> Start:
     """Return a function that runs `mortal_run.py` in a new process and returns its exit code (-9: killed)."""
     context = multiprocessing.get_context("forkserver")  # imports torch once, and forks from there
     context.set_forkserver_preload(
-        ["tfs_core.training.run", "tfs_core.builtin.console", "tfs_torch.model", "tfs_datasets.text", "torch._dynamo"]
+        ["tfs_core.run", "tfs_core.builtin.console", "tfs_torch.model", "tfs_datasets.text", "torch._dynamo"]
     )
 
     def run(**arguments: Any) -> int:

@@ -20,7 +20,7 @@ import tfs_core
 from tfs_core.cli.main import tfs
 from tfs_core.errors import CheckpointError, ConfigError, UsageError
 from tfs_core.runs import find_run
-from tfs_core.training.checkpoint import load_model
+from tfs_core.trained import load_model
 
 Tfs = Callable[..., Result]
 
@@ -92,11 +92,13 @@ def test_run_of_the_same_configuration_gets_a_number(run_tfs: Tfs, tmp_path: Pat
 
 
 def test_run_json_tells_what_was_counted_and_what_to_beat(run_tfs: Tfs, tmp_path: Path) -> None:
-    assert run_tfs("run", "--config", "tiny.yaml", "--name", "named").exit_code == 0
+    result = run_tfs("run", "--config", "tiny.yaml", "--name", "named")
+    assert result.exit_code == 0
     info = find_run("named", tmp_path / "assets").info
     assert info["parameters"]["total"] > info["parameters"]["without_embeddings"] > 0
     assert info["summary"]["last_step"] == info["total_steps"] == 3
     assert 0 < info["bigram_bits_per_byte"] < 8
+    assert f"to beat: a bigram model's {info['bigram_bits_per_byte']:.4f} bits/byte" in result.output
     assert set(info["plugins"]) >= {"tfs-core", "tfs-torch"}
 
 
@@ -153,10 +155,10 @@ def test_run_says_when_its_folder_cannot_be_made(run_tfs: Tfs, tmp_path: Path) -
 
 def test_full_disk_is_told_even_where_run_json_cannot_be_written(run_tfs: Tfs, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_room(*arguments: Any, **named: Any) -> None:
-        monkeypatch.setattr("tfs_core.training.run_folder.write_durably", no_room)
+        monkeypatch.setattr("tfs_core.run_folder.write_durably", no_room)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tfs_core.training.checkpoint.save_file", no_room)
+    monkeypatch.setattr("tfs_core.tensor_files.save_file", no_room)
     result = run_tfs("run", "--config", "tiny.yaml")
     assert result.exit_code == 1
     assert "step-00000003 cannot be saved" in result.output

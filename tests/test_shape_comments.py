@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 import torch
 from tfs_custom.operation_samples import SIZES as OPERATION_SIZES
-
-from tfs_core.testing import check_shape_comments
-from tfs_core.testing.small_model import small_model
+from tfs_lab.testing import check_shape_comments
+from tfs_lab.testing.small_model import small_model
 
 SIZES = {
     "batch_size": 5,

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tfs_core.component import Component as Component
     from tfs_core.errors import TfsError as TfsError
     from tfs_core.hookspecs import hookimpl as hookimpl
-    from tfs_core.training.run import run as run
+    from tfs_core.run import run as run
 
 __version__ = "0.1.0"
 
@@ -19,7 +19,7 @@ _HOMES = {
     "Component": "tfs_core.component",
     "TfsError": "tfs_core.errors",
     "hookimpl": "tfs_core.hookspecs",
-    "run": "tfs_core.training.run",
+    "run": "tfs_core.run",
 }
 
 __all__ = ["Component", "TfsError", "__version__", "hookimpl", "run"]

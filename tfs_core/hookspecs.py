@@ -1,4 +1,7 @@
-"""Every way to extend tfs. Each hook takes nothing and returns the `Component`s that a plugin offers of one kind.
+"""Every way to extend tfs. Each hook takes nothing and returns the `Component`s that a plugin offers.
+
+`tfs_components` takes components of any kind; the hooks above it, one a kind, are older and stay. `tfs_kinds` declares
+kinds of a plugin's own.
 
 When: once in a process, the first time a command or `tfs_core.run` looks a component up; commands also for
 `tfs --help`. Each plugin is called by itself, so that one that fails takes nobody with it, and the order among
@@ -14,7 +17,7 @@ from collections.abc import Iterable
 
 import pluggy
 
-from tfs_core.component import Component
+from tfs_core.component import Component, Kind
 
 PROJECT = "tfs"
 ENTRY_POINT_GROUP = "tfs.plugins"
@@ -68,3 +71,24 @@ def tfs_loggers() -> Iterable[Component]:
 @hookspec
 def tfs_commands() -> Iterable[Component]:
     """Return the commands added to `tfs`: `factory` names a click command, imported when it is called."""
+
+
+@hookspec
+def tfs_components() -> Iterable[Component]:
+    """Return components of any kind, the core's or one that a plugin declares; each says its `kind`.
+
+    Besides the kinds of the hooks above the core has these two:
+
+    batching: how tokens become batches, chosen by `data.batching` or named by the data set:
+    `build(config, *, source, tokenizer, tokens, settings, ranks) -> Batching`.
+
+    wrapper: something around a model's loss, chosen by `wrappers`, or by a setting of `runtime`:
+    `build(config) -> Wrapper`.
+
+    A component of a kind that no installed plugin declares is listed by `tfs plugins` and used by nobody.
+    """
+
+
+@hookspec
+def tfs_kinds() -> Iterable[Kind]:
+    """Return the kinds that this plugin declares; it builds their components with `Entry.build` of the registry."""

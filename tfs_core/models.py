@@ -14,7 +14,8 @@ The smallest model plugin is one class:
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,22 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from tfs_core.contracts import IGNORED_TARGET, ModelConfig, SupportsFeatures
+from tfs_core.config.local_model import load_local_model
+from tfs_core.config.schema import Choice, is_local_model
+from tfs_core.contracts import (
+    IGNORED_TARGET,
+    Batch,
+    LanguageModel,
+    ModelConfig,
+    SupportsDocumentMasks,
+    SupportsFeatures,
+)
+from tfs_core.errors import ConfigError
+from tfs_core.plugins import blaming
+from tfs_core.registry import get_registry
+
+LossChunk = int | Literal["auto"] | None
+"""`runtime.loss_chunk`: how many positions' logits exist at a time; None for all."""
 
 LOGITS_AT_ONCE = 2**25
 """How many logits a loss holds at a time with `loss_chunk: auto`: 128 MiB of them in float32."""
@@ -57,8 +73,8 @@ def check_input_ids(input_ids: Tensor, *, vocab_size: int, context_limit: int | 
     """Raise ValueError for ids outside the vocabulary, or for rows longer than the context limit.
 
     The ids themselves are looked at on the CPU only (microseconds): elsewhere that would make the processor wait for
-    the device at every step, and ids come from a token store, or from `tfs_core.generation`, which looks first. In what
-    `torch.compile` makes of a loss there is no check: the core makes it before.
+    the device at every step, and ids come from a token store, or from a prompt, which is looked at first. In what
+    `torch.compile` makes of a loss there is no check: whoever compiles makes it before.
     """
     if torch.compiler.is_compiling():
         return
@@ -80,16 +96,34 @@ def _sum_of_nats(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(wide, targets, ignore_index=IGNORED_TARGET, reduction="sum")
 
 
+class _Graph:
+    """A loss whose graph is kept for one `backward`."""
+
+    def __init__(self) -> None:
+        self._loss: Tensor | None = None
+
+    def loss(self, compute: Callable[..., Tensor], *inputs: Tensor | None, training: bool) -> Tensor:
+        """Return `compute(*inputs)` without its graph, which is kept in training mode and never built in eval mode."""
+        if training:
+            self._loss = None  # releases an unused graph before a new one takes memory
+        with torch.set_grad_enabled(training):
+            loss = compute(*inputs)  # []
+        if training:
+            self._loss = loss
+        return loss.detach()
+
+    def backward(self, scale: float) -> None:
+        """Add `scale * dL/dp` to every parameter's `.grad`, and release the graph."""
+        if self._loss is None:
+            raise RuntimeError("backward needs a loss: call loss(...) in training mode first, once for each backward")
+        loss, self._loss = self._loss, None
+        torch.autograd.backward(loss, torch.full_like(loss, scale))
+
+
 class AutogradModel(nn.Module):
     """A `LanguageModel` whose gradients PyTorch works out: inherit, and write `forward(input_ids) -> logits`."""
 
     mirrors: str | None = None
-
-    loss_chunk: int | Literal["auto"] | None = "auto"
-    """`runtime.loss_chunk`: how many positions' logits exist at a time in a model with `SupportsFeatures`."""
-
-    wrapped_loss: Callable[..., Tensor] | None = None
-    """What `loss` calls in place of `sum_of_nats`, which it wraps: the compiled one with `runtime.compile`."""
 
     def __init__(self, config: ModelConfig, *, vocab_size: int) -> None:
         super().__init__()
@@ -97,22 +131,30 @@ class AutogradModel(nn.Module):
         self.config = config
         self.vocab_size = vocab_size
         self.context_limit: int | None = config.max_seq_len  # set it to None in a model that has no limit
-        self._kept_loss: Tensor | None = None  # what backward will consume
+        self._graph = _Graph()
 
     def loss(self, input_ids: Tensor, target_ids: Tensor, document_ids: Tensor | None = None) -> Tensor:
         """Return the sum of nats over the valid targets, without dimensions, in float32 or wider.
 
         In training mode the graph is kept for one `backward`; in eval mode no graph is ever built.
         """
-        if self.training:
-            self._kept_loss = None  # lets go of an unused graph before a new one takes memory
-        with torch.set_grad_enabled(self.training):
-            loss = (self.wrapped_loss or self.sum_of_nats)(input_ids, target_ids, document_ids)  # []
-        if self.training:
-            self._kept_loss = loss
-        return loss.detach()
+        return self._graph.loss(self.sum_of_nats, input_ids, target_ids, document_ids, training=self.training)
 
-    def sum_of_nats(self, input_ids: Tensor, target_ids: Tensor, document_ids: Tensor | None = None) -> Tensor:
+    def backward(self, scale: float) -> None:
+        """Add `scale * dL/dp` to every parameter's `.grad`, and release the graph.
+
+        Raises RuntimeError when no training-mode `loss` came since the last call.
+        """
+        self._graph.backward(scale)
+
+    def sum_of_nats(
+        self,
+        input_ids: Tensor,
+        target_ids: Tensor,
+        document_ids: Tensor | None = None,
+        *,
+        loss_chunk: LossChunk = "auto",
+    ) -> Tensor:
         """Return the loss, with its graph.
 
         Where not all logits are to exist at once, the positions are taken a piece at a time. Of a piece the graph keeps
@@ -120,7 +162,10 @@ class AutogradModel(nn.Module):
         """
         inputs = (input_ids,) if document_ids is None else (input_ids, document_ids)
         targets = target_ids.flatten()  # [batch_size*seq_len]
-        at_once = self._positions_at_once(len(targets))
+        if loss_chunk == "auto":  # a function of shapes only, the same on every machine
+            at_once = max(1, LOGITS_AT_ONCE // self.vocab_size)
+        else:
+            at_once = len(targets) if loss_chunk is None else loss_chunk
         if not isinstance(self, SupportsFeatures) or at_once >= len(targets):
             return _sum_of_nats(self(*inputs).flatten(0, 1), targets)
 
@@ -131,22 +176,6 @@ class AutogradModel(nn.Module):
         pieces = zip(torch.split(features, at_once), torch.split(targets, at_once), strict=True)
         losses = [checkpoint(loss_of_piece, *piece, use_reentrant=False) for piece in pieces]
         return torch.stack(losses).sum()
-
-    def _positions_at_once(self, n_positions: int) -> int:
-        """Return how many positions a piece has: a function of shapes only, the same on every machine."""
-        if self.loss_chunk is None:
-            return n_positions
-        return max(1, LOGITS_AT_ONCE // self.vocab_size) if self.loss_chunk == "auto" else self.loss_chunk
-
-    def backward(self, scale: float) -> None:
-        """Add `scale * dL/dp` to every parameter's `.grad`, and let go of the graph.
-
-        Raises RuntimeError when no training-mode `loss` came since the last call.
-        """
-        if self._kept_loss is None:
-            raise RuntimeError("backward needs a loss: call loss(...) in training mode first, once for each backward")
-        loss, self._kept_loss = self._kept_loss, None
-        torch.autograd.backward(loss, torch.full_like(loss, scale))
 
     def embedding_parameters(self) -> list[str]:
         """Return the names of the weights of every `nn.Embedding`."""
@@ -169,3 +198,104 @@ class AutogradModel(nn.Module):
         finally:
             self.train(was_training)
         return 3.0 * float(counter.get_total_flops()) / seq_len
+
+
+def has_autograd_loss(model: LanguageModel) -> TypeGuard[AutogradModel]:
+    """Return whether loss and gradients are `AutogradModel`'s: neither `loss` nor `backward` is the model's own."""
+    return (
+        isinstance(model, AutogradModel)
+        and getattr(model.loss, "__func__", None) is AutogradModel.loss
+        and getattr(model.backward, "__func__", None) is AutogradModel.backward
+    )
+
+
+class LossModule(nn.Module):
+    """A model's loss as a module of its own, around which wrappers stand."""
+
+    def __init__(self, model: LanguageModel, *, loss_chunk: LossChunk = "auto") -> None:
+        super().__init__()
+        self.model = model
+        self.loss_chunk = loss_chunk
+        # Asked here, not in `forward`: torch.compile (2.13) finds no `__func__` of a bound method, and would answer no.
+        self._sum_of_nats = model.sum_of_nats if has_autograd_loss(model) else None
+        self.has_chunks = self._sum_of_nats is not None and isinstance(model, SupportsFeatures)
+
+    def forward(self, input_ids: Tensor, target_ids: Tensor, document_ids: Tensor | None = None) -> Tensor:
+        """Return the sum of nats over the valid targets: with its graph where autograd makes the gradients."""
+        if self._sum_of_nats is not None:
+            return self._sum_of_nats(input_ids, target_ids, document_ids, loss_chunk=self.loss_chunk)
+        inputs = (input_ids, target_ids) if document_ids is None else (input_ids, target_ids, document_ids)
+        return self.model.loss(*inputs)
+
+
+class Objective:
+    """Loss and gradients of a model, through whatever is wrapped around its loss. This is what the trainer calls."""
+
+    def __init__(self, model: LanguageModel, module: nn.Module) -> None:
+        self.model = model
+        self.module = module
+        self._graph = _Graph() if has_autograd_loss(model) else None
+
+    def loss(self, *inputs: Tensor) -> Tensor:
+        """Return the sum of nats of (input_ids, target_ids[, document_ids]), without its graph: []."""
+        if self._graph is None:
+            return self.module(*inputs)  # type: ignore[no-any-return]
+        return self._graph.loss(self.module, *inputs, training=self.model.training)
+
+    def backward(self, scale: float) -> None:
+        """Add `scale * dL/dp` to every parameter's `.grad`, L being the last training-mode loss, and consume it."""
+        (self._graph or self.model).backward(scale)
+
+
+def batch_loss(
+    model: LanguageModel, batch: Batch, device: torch.device | str, objective: Objective | None = None
+) -> Tensor:
+    """Return the sum of nats over a batch's valid targets, on the device: []; through `objective` if there is one."""
+    tensors = [batch.input_ids, batch.target_ids]
+    if batch.document_ids is not None:
+        tensors.append(batch.document_ids)
+    with compute_context(model.config, device):
+        return (objective or model).loss(*(tensor.to(device, non_blocking=True) for tensor in tensors))
+
+
+def build_model(choice: Choice, *, vocab_size: int, seed: int, device: str = "cpu") -> LanguageModel:
+    """Return the model with its initial weights, on the device, in training mode.
+
+    The weights are drawn on the CPU from a generator of their own.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    model: LanguageModel
+    if is_local_model(choice.name):
+        factory, options = load_local_model(choice)
+        with blaming(f"the model {choice.name} cannot be built"):
+            model = factory(options, vocab_size=vocab_size, generator=generator)
+    else:
+        entry = get_registry().find("model", choice.name)
+        model = entry.build(choice.options, vocab_size=vocab_size, generator=generator)
+    model.to(device=device, dtype=parameter_dtype(model.config))
+    model.train()
+    return model
+
+
+def check_document_masks(model: LanguageModel, name: str) -> None:
+    """Raise ConfigError for a model, called `name`, that cannot keep the documents of a packed row apart."""
+    if not isinstance(model, SupportsDocumentMasks):
+        raise ConfigError(
+            f"data.document_masks: the model '{name}' has no document masks: its attention crosses from "
+            "document to document. Take a model that has them, or keep documents apart with data.batching=padded."
+        )
+
+
+@dataclass(frozen=True)
+class ParameterCounts:
+    """How many numbers are learned."""
+
+    total: int
+    without_embeddings: int
+
+
+def parameter_counts(model: LanguageModel) -> ParameterCounts:
+    """Count the parameters, a tied tensor once; embeddings are what `model.embedding_parameters()` names."""
+    embeddings = set(model.embedding_parameters())
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    return ParameterCounts(sum(sizes.values()), sum(size for name, size in sizes.items() if name not in embeddings))

@@ -8,7 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from tfs_core.component import Component
-from tfs_core.errors import PluginError
+from tfs_core.errors import ConfigError, PluginError
 from tfs_core.plugins import Plugin, blaming, canonical, describe, did_you_mean, discover, load_reference
 
 if TYPE_CHECKING:
@@ -87,10 +87,11 @@ class Entry:
 
 
 class Registry:
-    """All components of the plugins that are installed, and those plugins."""
+    """All components of the plugins that are installed, those plugins, and the kinds that they declare by name."""
 
     def __init__(self, plugins: list[Plugin]) -> None:
         self.plugins = plugins
+        self.kinds = {kind.name: kind for plugin in plugins for kind in plugin.kinds}
         self._entries = [
             Entry(kind, component, plugin.distribution, plugin.version)
             for plugin in plugins
@@ -110,17 +111,26 @@ class Registry:
         """
         self._warn_once()
         distribution, slash, bare = name.rpartition("/")
-        found = [
-            entry
-            for entry in self.entries(kind)
-            if entry.component.name == bare and (not slash or entry.distribution == canonical(distribution))
-        ]
+        exact = f"{canonical(distribution)}/{bare}" if slash else name
+        found = [entry for entry in self.entries(kind) if exact in (entry.component.name, entry.qualified_name)]
         if len(found) == 1:
             return found[0]
         if found:
             choices = " or ".join(f"'{entry.qualified_name}'" for entry in found)
             raise PluginError(f"{kind} '{name}' is in more than one distribution: write {choices}")
         raise PluginError(self._miss(kind, name, bare))
+
+    def has(self, kind: str, name: str) -> bool:
+        """Return whether a component of a kind is called `name`."""
+        return any(entry.component.name == name for entry in self.entries(kind))
+
+    def require(self, kind: str, name: str, *, setting: str) -> None:
+        """Raise ConfigError for a setting whose component is not installed."""
+        if not self.has(kind, name):
+            raise ConfigError(
+                f"{setting} needs the {kind} '{name}', and no installed plugin has it. Leave the setting out, or "
+                "install a plugin that has it; `tfs plugins` says how."
+            )
 
     def for_path(self, kind: str) -> tuple[str, str] | None:
         """Return (component, its option) that a path in the place of a name stands for; None for a kind without."""
@@ -147,11 +157,9 @@ class Registry:
         ]
 
     def _warn_once(self) -> None:
-        if self._warned:
-            return
-        self._warned = True
+        warned, self._warned = self._warned, True
         for plugin, reason in self.broken():
-            if not plugin.disabled_by:
+            if not warned and not plugin.disabled_by:
                 import logging  # only now: importing it takes a tenth of the time of `tfs --help`
 
                 message = "plugin %s is %s: %s (see `tfs plugins`)"

@@ -13,10 +13,12 @@ loss is a straight line.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import itertools
 import json
 import statistics
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,6 @@ from tfs_core import run
 from tfs_core.contracts import LanguageModel
 from tfs_core.registry import get_registry
 from tfs_core.runs import Run, read_run
-from tfs_core.training.machine import keep_freed_memory
 
 CONFIG = Path(__file__).parent / "ablation.yaml"
 SEEDS = (1, 2, 3)
@@ -94,7 +95,10 @@ def measure_milliseconds(rounds: int) -> dict[str, float]:
     """Return each side's milliseconds a step of one thread: the median of the quieter half of its rounds."""
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision("medium")
-    keep_freed_memory()
+    with suppress(OSError, AttributeError):  # glibc: freed memory is kept for the next step, as a run on a CPU does
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+        mallopt(-3, 2**30)  # M_MMAP_THRESHOLD
     sides = {side: build(side) for side in SIDES}
     times: dict[str, list[float]] = {side: [] for side in SIDES}
     input_ids, target_ids = batch()

@@ -1,6 +1,7 @@
 """Batches: what is a target, how often, in which order, and that nothing but the step decides it."""
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tfs_core.contracts import Batch
 from tfs_core.data import batches as batches_module
-from tfs_core.data.batches import Batch, Batches, Batching, evaluation_batches
+from tfs_core.data.batches import Batches, BatchingName, Rows
 from tfs_core.data.store import TokenSplit
 
 untimed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -29,8 +31,15 @@ def split_of(lengths: list[int]) -> TokenSplit:
 
 
 def batches_of(split: TokenSplit, **options: object) -> Batches:
-    defaults = {"batching": "packed", "max_length": 4, "batch_size": 2, "seed": 1, "end_of_text_id": END}
-    return Batches(split, **(defaults | options))  # type: ignore[arg-type]
+    values: dict[str, Any] = {"batching": "packed", "max_length": 4, "batch_size": 2, "seed": 1, **options}
+    names = ("batching", "max_length", "document_masks")
+    rows = Rows(split=split, end_of_text_id=END, **{name: values.pop(name) for name in names if name in values})
+    return Batches(rows, **values)
+
+
+def in_order(split: TokenSplit, batching: BatchingName, max_length: int, batch_size: int) -> Iterator[Batch]:
+    rows = Rows(split=split, batching=batching, max_length=max_length, end_of_text_id=END)
+    return rows.in_order(batch_size)
 
 
 def targets_of(batches: list[Batch]) -> Counter[int]:
@@ -54,7 +63,7 @@ batchings = st.sampled_from(["packed", "padded"])
 
 def test_packed_rows_are_windows_of_the_stream_shifted_by_one() -> None:
     split = split_of([3, 2])  # 0 1 2 END 4 5 END
-    batch = next(evaluation_batches(split, batching="packed", max_length=4, batch_size=9, end_of_text_id=END))
+    batch = next(in_order(split, "packed", 4, 9))
     assert batch.input_ids.tolist() == [[END, 0, 1, 2], [END, 4, 5, END]]
     assert batch.target_ids.tolist() == [[0, 1, 2, END], [4, 5, END, -100]]
     assert batch.valid_targets == 7
@@ -62,7 +71,7 @@ def test_packed_rows_are_windows_of_the_stream_shifted_by_one() -> None:
 
 def test_padded_rows_are_documents_filled_to_the_longest_of_the_batch() -> None:
     split = split_of([3, 1, 8])
-    batch = next(evaluation_batches(split, batching="padded", max_length=6, batch_size=2, end_of_text_id=END))
+    batch = next(in_order(split, "padded", 6, 2))
     assert batch.input_ids.tolist() == [[END, 0, 1, 2], [END, 4, END, END]]
     assert batch.target_ids.tolist() == [[0, 1, 2, END], [4, END, -100, -100]]
     assert batch.valid_targets == 6
@@ -70,7 +79,7 @@ def test_padded_rows_are_documents_filled_to_the_longest_of_the_batch() -> None:
 
 def test_padded_rows_are_cut_at_max_length() -> None:
     split = split_of([8])
-    batch = next(evaluation_batches(split, batching="padded", max_length=6, batch_size=2, end_of_text_id=END))
+    batch = next(in_order(split, "padded", 6, 2))
     assert batch.input_ids.tolist() == [[END, 0, 1, 2, 3, 4]]
     assert batch.target_ids.tolist() == [[0, 1, 2, 3, 4, 5]]
 
@@ -87,9 +96,7 @@ def test_packed_evaluation_has_every_stored_token_as_a_target_once(
     lengths: list[int], max_length: int, batch_size: int
 ) -> None:
     split = split_of(lengths)
-    found = list(
-        evaluation_batches(split, batching="packed", max_length=max_length, batch_size=batch_size, end_of_text_id=END)
-    )
+    found = list(in_order(split, "packed", max_length, batch_size))
     assert targets_of(found) == Counter(split.tokens.tolist())
     assert sum(batch.valid_targets for batch in found) == split.n_tokens
 
@@ -132,7 +139,7 @@ def test_packed_training_has_every_stored_token_as_a_target_once_an_epoch(
 @settings(untimed, max_examples=40)
 @given(lengths=documents, max_length=st.integers(1, 13), batching=batchings, step=st.integers(0, 50))
 def test_rows_of_a_step_do_not_depend_on_how_they_are_cut(
-    lengths: list[int], max_length: int, batching: Batching, step: int
+    lengths: list[int], max_length: int, batching: BatchingName, step: int
 ) -> None:
     split = split_of(lengths)
 
@@ -159,7 +166,7 @@ def test_rows_of_a_step_do_not_depend_on_how_they_are_cut(
 @settings(untimed, max_examples=40)
 @given(lengths=documents, max_length=st.integers(1, 13), batching=batchings, step=st.integers(0, 30))
 def test_batches_resumed_at_any_step_go_on_as_if_never_stopped(
-    lengths: list[int], max_length: int, batching: Batching, step: int
+    lengths: list[int], max_length: int, batching: BatchingName, step: int
 ) -> None:
     split = split_of(lengths)
 
@@ -177,7 +184,7 @@ def test_batches_resumed_at_any_step_go_on_as_if_never_stopped(
 
 @untimed
 @given(lengths=documents, max_length=st.integers(1, 13), batching=batchings, step=st.integers(0, 30))
-def test_padding_is_never_counted(lengths: list[int], max_length: int, batching: Batching, step: int) -> None:
+def test_padding_is_never_counted(lengths: list[int], max_length: int, batching: BatchingName, step: int) -> None:
     batches = batches_of(split_of(lengths), batching=batching, max_length=max_length, accumulation=2)
     for batch in batches.step(step):
         assert batch.valid_targets == int((batch.target_ids != -100).sum())
@@ -186,7 +193,7 @@ def test_padding_is_never_counted(lengths: list[int], max_length: int, batching:
 @untimed
 @given(lengths=documents, max_length=st.integers(1, 13), batching=batchings, n=st.integers(1, 400))
 def test_steps_for_tokens_ends_with_the_step_that_reaches_them(
-    lengths: list[int], max_length: int, batching: Batching, n: int
+    lengths: list[int], max_length: int, batching: BatchingName, n: int
 ) -> None:
     batches = batches_of(split_of(lengths), batching=batching, max_length=max_length)
     tokens = steps = 0
@@ -204,7 +211,7 @@ def test_epoch_counts_the_passes_completed_before_a_step() -> None:
 
 
 @pytest.mark.parametrize("batching", ["packed", "padded"])
-def test_first_epoch_is_shuffled_and_the_second_otherwise(batching: Batching) -> None:
+def test_first_epoch_is_shuffled_and_the_second_otherwise(batching: BatchingName) -> None:
     batches = batches_of(split_of([3] * 50), batching=batching, batch_size=50)
     first, second = (batches.row_numbers(epoch, 0).tolist() for epoch in range(2))
     assert sorted(first) == sorted(second) == list(range(50))
@@ -226,7 +233,7 @@ def test_valid_targets_per_row_is_the_average_of_an_epoch() -> None:
 
 @pytest.mark.parametrize("batching", ["packed", "padded"])
 def test_batches_of_a_memory_mapped_store_are_those_of_the_same_tokens_in_memory(
-    batching: Batching, tmp_path: Path
+    batching: BatchingName, tmp_path: Path
 ) -> None:
     split = split_of([5, 1, 12, 7, 3, 9])
     np.save(tmp_path / "tokens.npy", split.tokens)
@@ -243,7 +250,7 @@ def test_batches_of_a_memory_mapped_store_are_those_of_the_same_tokens_in_memory
 
 @pytest.mark.parametrize("batching", ["packed", "padded"])
 def test_step_asks_the_operating_system_for_the_tokens_of_the_next_one(
-    batching: Batching, monkeypatch: pytest.MonkeyPatch
+    batching: BatchingName, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     split = split_of([5, 1, 12, 7, 3, 9])
     asked: set[int] = set()

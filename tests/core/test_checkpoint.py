@@ -13,18 +13,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tfs_core import checkpoint_folder, tensor_files
+from tfs_core.checkpoint import CheckpointKeeper, load_checkpoint, save_checkpoint
+from tfs_core.checkpoint_folder import list_checkpoints, newest_valid_checkpoint, remove_leftovers, verify_checkpoint
 from tfs_core.contracts import ModelConfig
 from tfs_core.errors import CheckpointError, TrainingError
 from tfs_core.models import AutogradModel
-from tfs_core.training import CheckpointManager, checkpoint_folder
-from tfs_core.training import checkpoint as checkpoint_module
-from tfs_core.training.checkpoint import CheckpointKeeper, load_checkpoint, save_checkpoint
-from tfs_core.training.checkpoint_folder import (
-    list_checkpoints,
-    newest_valid_checkpoint,
-    remove_leftovers,
-    verify_checkpoint,
-)
 
 VOCAB_SIZE = 5
 
@@ -277,7 +271,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         path.write_bytes(b"the beginning")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint_module, "save_file", save_file)
+    monkeypatch.setattr(tensor_files, "save_file", save_file)
     yield
     monkeypatch.undo()
 
@@ -315,24 +309,3 @@ def test_leftovers_of_a_killed_process_are_removed_and_a_replaced_checkpoint_com
     (keeper.folder / "step-00000002").rename(keeper.folder / ".replaced-step-00000002")
     remove_leftovers(keeper.folder)
     assert sorted(path.name for path in keeper.folder.iterdir()) == ["latest", "step-00000001", "step-00000002"]
-
-
-def test_manager_saves_and_loads_in_a_loop_of_one_s_own(tmp_path: Path) -> None:
-    model, optimizer = trained()
-    manager = CheckpointManager(checkpoint_dir=tmp_path, model=model, experiment_name="own", max_checkpoints=2)
-    manager.save(epoch=1, global_step=10, optimizer=optimizer, metrics={"val_loss": 2.0}, is_best=True)
-    take_steps(model, optimizer)
-    for step in (20, 30, 40):
-        manager.save(epoch=2, global_step=step, learning_rate=0.1, optimizer=optimizer)
-    assert [path.name for path in manager.list_checkpoints()] == ["step-00000010", "step-00000030", "step-00000040"]
-
-    state = manager.load("best", optimizer=optimizer)
-    assert state is not None
-    assert (state["epoch"], state["global_step"], state["metrics"]) == (1, 10, {"val_loss": 2.0})
-    latest = manager.load()
-    assert latest is not None
-    assert latest["global_step"] == 40
-
-
-def test_manager_without_a_checkpoint_loads_none(tmp_path: Path) -> None:
-    assert CheckpointManager(checkpoint_dir=tmp_path, model=Tied(), experiment_name="own").load() is None

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from tfs_core.cli.main import tfs
 from tfs_core.cli.plugins import install_command
+from tfs_core.registry import get_registry
 
 InstallPlugin = Callable[..., None]
 
@@ -59,7 +60,7 @@ def hello(install_plugin: InstallPlugin) -> None:
     install_plugin("tfs-hello", HELLO.format(name="hello", package="tfs_hello"), hello=HELLO_PY)
 
 
-HEAVY = {"torch", "numpy", "pydantic", "datasets", "dash", "rich", "yaml", "importlib.metadata"}
+HEAVY = {"torch", "numpy", "pydantic", "datasets", "dash", "rich", "yaml"}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["plugins"], ["plugins", "--json"]], ids=" ".join)
@@ -102,6 +103,80 @@ def test_group_of_a_plugin_has_commands_of_its_own(install_plugin: InstallPlugin
     source = "import click\n@click.group()\ndef hello(): pass\n@hello.command()\ndef you(): click.echo('hello you')\n"
     install_plugin("tfs-hello", HELLO.format(name="hello", package="tfs_hello"), hello=source)
     assert call("hello", "you").output == "hello you\n"
+
+
+JOINED_PY = "import click\n@click.command()\ndef hello(): click.echo('joined')\n"
+GROUP_PY = "import click\n@click.group()\ndef hello(): pass\n@hello.command()\ndef you(): click.echo('own')\n"
+
+
+@pytest.mark.parametrize("group", ["plugins", "config"])
+def test_command_of_a_plugin_joins_a_group_of_the_core(install_plugin: InstallPlugin, group: str) -> None:
+    install_plugin("tfs-more", HELLO.format(name=f"{group} more", package="tfs_more"), hello=JOINED_PY)
+    output = call(group, "--help").output
+    assert "more" in output
+    assert "Says hello." in output
+    assert "tfs_more.hello" not in sys.modules  # lazy, by its summary
+    for other in [[], ["plugins" if group == "config" else "config"]]:
+        assert "Says hello." not in call(*other, "--help").output
+    assert call(group, "more").output == "joined\n"
+
+
+def test_command_joins_a_group_of_another_plugin_whose_own_command_wins(install_plugin: InstallPlugin) -> None:
+    install_plugin("tfs-hello", HELLO.format(name="hello", package="tfs_hello"), hello=GROUP_PY)
+    for name in ("you", "me"):
+        install_plugin(f"tfs-{name}", HELLO.format(name=f"hello {name}", package=f"tfs_{name}"), hello=JOINED_PY)
+    assert call("hello", "you").output == "own\n"
+    assert call("hello", "me").output == "joined\n"
+    assert call("tfs-hello/hello", "me").output == "joined\n"
+
+
+def test_joined_command_of_two_plugins_is_called_by_its_full_name(install_plugin: InstallPlugin) -> None:
+    for name in ("one", "two"):
+        install_plugin(f"tfs-{name}", HELLO.format(name="config more", package=f"tfs_{name}"), hello=JOINED_PY)
+    output = call("config", "--help").output
+    assert "tfs-one/more" in output
+    assert "tfs-two/more" in output
+    assert call("config", "tfs-two/more").output == "joined\n"
+    assert call("config", "more").exit_code == 2
+
+
+def test_joined_command_that_cannot_be_imported_harms_no_other(install_plugin: InstallPlugin) -> None:
+    install_plugin("tfs-more", HELLO.format(name="plugins more", package="tfs_more"), hello="1 / 0")
+    assert call("plugins", "list").exit_code == 0
+    result = call("plugins", "more")
+    assert result.exit_code == 1
+    assert "command 'plugins more' of tfs-more" in result.stderr
+
+
+def test_joined_commands_are_gone_with_their_plugin(
+    install_plugin: InstallPlugin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_plugin("tfs-more", HELLO.format(name="config more", package="tfs_more"), hello=JOINED_PY)
+    assert "more" in call("config", "--help").output
+    monkeypatch.setenv("TFS_DISABLE_PLUGINS", "tfs-more")
+    get_registry.cache_clear()
+    assert "more" not in call("config", "--help").output
+
+
+def test_command_that_returns_a_number_ends_with_0(install_plugin: InstallPlugin) -> None:
+    hello_py = "import click\n@click.command()\ndef hello(): return 3\n"
+    install_plugin("tfs-hello", HELLO.format(name="hello", package="tfs_hello"), hello=hello_py)
+    assert call("hello").exit_code == 0
+
+
+def test_command_may_end_the_process_itself(install_plugin: InstallPlugin) -> None:
+    hello_py = "import sys, click\n@click.command()\ndef hello(): print('x'); sys.exit(3)\n"
+    install_plugin("tfs-hello", HELLO.format(name="hello", package="tfs_hello"), hello=hello_py)
+    assert call("hello").exit_code == 3
+
+
+def test_only_one_frame_of_the_core_is_below_a_command(install_plugin: InstallPlugin) -> None:
+    hello_py = (
+        "import click, traceback\n@click.command()\ndef hello():\n"
+        "    click.echo(sum('tfs_core' in frame.filename for frame in traceback.extract_stack()))\n"
+    )
+    install_plugin("tfs-hello", HELLO.format(name="hello", package="tfs_hello"), hello=hello_py)
+    assert in_a_process("hello").stdout == "1\n"
 
 
 @pytest.mark.parametrize(
@@ -187,7 +262,7 @@ full_device = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only L
 
 
 @full_device
-@pytest.mark.parametrize("arguments", [["plugins"], ["--help"], ["config", "schema"]], ids=" ".join)
+@pytest.mark.parametrize("arguments", [["plugins"], ["--help"], ["plugins", "--help"]], ids=" ".join)
 def test_output_to_a_full_disk_is_told_in_a_sentence(arguments: list[str]) -> None:
     code = "import sys; from tfs_core.cli.main import main; sys.exit(main())"
     with open("/dev/full", "w") as full:
@@ -223,9 +298,11 @@ def test_help_works_when_the_environment_names_no_plugin(monkeypatch: pytest.Mon
     result = call("--help")
     assert result.exit_code == 0
     assert "commands of plugins are missing: TFS_PLUGINS names 'tfs-nosuch'" in " ".join(result.output.split())
-    result = call("plugins")
-    assert result.exit_code == 1
-    assert "TFS_PLUGINS names 'tfs-nosuch'" in result.stderr
+    for arguments in (["plugins"], ["plugins", "nosuch"], ["nosuch"]):
+        result = call(*arguments)
+        assert result.exit_code == 1
+        assert "TFS_PLUGINS names 'tfs-nosuch'" in result.stderr
+    assert "validate" in call("config", "--help").output
 
 
 def test_strict_makes_a_broken_plugin_an_error(monkeypatch: pytest.MonkeyPatch, install_plugin: InstallPlugin) -> None:
@@ -243,6 +320,18 @@ def test_plugins_lists_state_reason_and_how_to_install(install_plugin: InstallPl
     assert "tfs-broken 1.2: failed\n  ! tfs_broken.plugin cannot be imported: ModuleNotFoundError" in output
     assert "tfs-hello 1.2: ok\n  commands    hello\n" in output
     assert f"To install another one: {install_command('NAME')}" in output
+
+
+def test_plugins_lists_what_nothing_can_use(install_plugin: InstallPlugin) -> None:
+    install_plugin(
+        "tfs-painter",
+        "@hookimpl\ndef tfs_components():\n"
+        "    return [Component(kind='picture', name='loss', summary='A picture', factory='a:b')]\n",
+    )
+    line = "picture 'loss' is not used: no installed plugin declares the kind 'picture'"
+    assert f"tfs-painter 1.2: ok\n  - {line}\n" in call("plugins").output
+    (values,) = [one for one in json.loads(call("plugins", "--json").stdout) if one["distribution"] == "tfs-painter"]
+    assert values["unused"] == [line]
 
 
 def test_plugins_as_json_has_every_plugin(install_plugin: InstallPlugin) -> None:
@@ -277,95 +366,10 @@ def test_show_of_a_failed_distribution_has_the_reason(install_plugin: InstallPlu
     assert "ZeroDivisionError" in result.output
 
 
-@pytest.mark.parametrize("command", ["show", "check"])
-def test_unknown_name_suggests_the_nearest(command: str) -> None:
-    result = call("plugins", command, "cosin")
+def test_unknown_name_suggests_the_nearest() -> None:
+    result = call("plugins", "show", "cosin")
     assert result.exit_code == 1
     assert "neither a component nor a distribution 'cosin'. Did you mean 'cosine'?" in result.stderr
-
-
-MODEL = """
-@hookimpl
-def tfs_models():
-    return [Component(name="m", summary="M", factory="tfs_x.model:build", config="tfs_x.config:Config")]
-"""
-
-CONFIG = '''
-from dataclasses import dataclass
-from tfs_core.contracts import ModelConfig
-
-@dataclass(frozen=True, kw_only=True)
-class Config(ModelConfig):
-    width: int = 8
-    """How wide."""
-'''
-
-BUILD = "def build(config, *, vocab_size, generator): pass\n"
-
-FAULTY = {
-    "heavy plugin module": (MODEL + "import numpy", CONFIG, BUILD, "it imports numpy"),
-    "heavy configuration": (MODEL, CONFIG + "import numpy", BUILD, "it imports numpy"),
-    "no factory": (MODEL, CONFIG, "", "has no attribute 'build'"),
-    "factory of another form": (MODEL, CONFIG, "def build(config): pass", "unexpected keyword argument 'vocab_size'"),
-    "factory that wants more": (
-        MODEL,
-        CONFIG,
-        "def build(config, assets, *, vocab_size, generator): pass",
-        "missing a required argument: 'assets'",
-    ),
-    "undocumented option": (MODEL, CONFIG.replace('"""How wide."""', ""), BUILD, "no string under width"),
-    "model without what all models have": (
-        MODEL,
-        CONFIG.replace("Config(ModelConfig)", "Config"),
-        BUILD,
-        "does not extend",
-    ),
-    "path option that is none": (
-        MODEL.replace("Component(", "Component(path_option='path', "),
-        CONFIG,
-        BUILD,
-        "it has no option 'path', which the component's path_option names",
-    ),
-    "not frozen": (MODEL, CONFIG.replace("frozen=True", "frozen=False").replace("(ModelConfig)", ""), BUILD, "frozen"),
-    "defaults that do not go together": (
-        MODEL,
-        CONFIG + "    def __post_init__(self): raise ValueError('odd')",
-        BUILD,
-        "its defaults do not go together: ValueError: odd",
-    ),
-    "misspelled hook": (MODEL + "@hookimpl\ndef tfs_modles(): return []", CONFIG, BUILD, "Did you mean 'tfs_models'"),
-    "failed plugin": ("1 / 0", CONFIG, BUILD, "ZeroDivisionError"),
-}
-
-
-def test_check_passes_a_plugin_that_is_as_it_should_be(install_plugin: InstallPlugin) -> None:
-    install_plugin("tfs-x", MODEL, config=CONFIG, model="import torch\n" + BUILD)
-    result = call("plugins", "check", "tfs-x")
-    assert "FAIL" not in result.output
-    assert result.exit_code == 0
-    assert "ok    model 'm': factory tfs_x.model:build" in result.output
-
-
-@pytest.mark.parametrize(("plugin_py", "config_py", "model_py", "reason"), FAULTY.values(), ids=FAULTY)
-def test_check_fails_a_plugin_and_says_why(
-    install_plugin: InstallPlugin, plugin_py: str, config_py: str, model_py: str, reason: str
-) -> None:
-    install_plugin("tfs-x", plugin_py, config=config_py, model=model_py)
-    result = call("plugins", "check", "tfs-x", "--json")
-    assert result.exit_code == 1
-    assert any(reason in (finding["problem"] or "") for finding in json.loads(result.stdout))
-
-
-def test_check_of_a_component_prints_what_fails_in_its_plugin(install_plugin: InstallPlugin) -> None:
-    install_plugin("tfs-x", MODEL, config=CONFIG, model="")
-    result = call("plugins", "check", "tfs-x/m")
-    assert result.exit_code == 1
-    assert "FAIL  model 'm': factory tfs_x.model:build: AttributeError" in result.output
-
-
-def test_core_is_as_it_should_be() -> None:
-    result = call("plugins", "check", "tfs-core")
-    assert "FAIL" not in result.output
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from tfs_core.config.schema import Choice, DataConfig, RunConfig, TrainingConfig
-from tfs_core.contracts import RunContext
+import tfs_core
+from tfs_core.config.schema import Choice, TrainingConfig
 from tfs_core.data.prepare import build_source, build_tokenizer
 from tfs_core.errors import DataError, PluginError, TrainingError
-from tfs_core.training.components import build_loggers, build_model, build_optimizer, build_schedule
-from tfs_core.training.memory import enough_memory
+from tfs_core.machine import enough_memory
+from tfs_core.models import build_model
+from tfs_core.run import build_optimizer, build_schedule
+from tfs_core.trainer import Plan
 
 PLUGIN = """
 def of(name):
@@ -105,7 +107,7 @@ def build(kind: str, name: str) -> Any:
     if kind == "optimizer":
         return build_optimizer(TrainingConfig(max_steps=9, optimizer=choice), Weights())  # type: ignore[arg-type]
     assert kind == "scheduler"
-    return build_schedule(TrainingConfig(max_steps=9, lr_decay=choice), total_steps=9, warmup_steps=0)
+    return build_schedule(TrainingConfig(max_steps=9, lr_decay=choice), Plan(total_steps=9, warmup_steps=0))
 
 
 @pytest.mark.parametrize("kind", ["model", "dataset", "tokenizer", "optimizer", "scheduler"])
@@ -150,23 +152,28 @@ def test_running_out_of_memory_while_a_plugin_builds_is_told_as_such() -> None:
         build("model", "greedy")
 
 
+def config(folder: Path, **sections: Any) -> dict[str, Any]:
+    """Return the configuration of a run of one step on a text in a folder."""
+    (folder / "text.txt").write_text("the cat sat on the mat. " * 20, encoding="utf-8")
+    return {
+        "experiment_name": "a",
+        "data": {"dataset": {"name": "text", "path": str(folder / "text.txt")}, "tokenizer": "byte", "max_length": 8},
+        "model": {"name": "torch", "d_model": 4, "n_heads": 1, "n_blocks": 1, "max_seq_len": 8},
+        "training": {"batch_size": 2, "max_steps": 1},
+        "runtime": {"device": "cpu", "threads": 1, "matmul": "highest"},
+        **sections,
+    }
+
+
 @pytest.mark.parametrize("name", ["raises", "nothing"])
 def test_logger_that_cannot_be_built_is_left_out_with_the_reason(name: str, tmp_path: Path) -> None:
-    config = _with_logger(name)
-    run = RunContext(folder=tmp_path, name="a", config={}, info={}, total_steps=1, start_step=0)
-    loggers, failures = build_loggers(config, run)
-    assert loggers == []
-    assert len(failures) == 1
-    assert failures[0].startswith(f"the logger 'tfs-bad/{name}' is left out: logger '{name}' of tfs-bad")
-
-
-def _with_logger(name: str) -> RunConfig:
-    return RunConfig(
-        experiment_name="a",
-        data=DataConfig(dataset=Choice("text"), tokenizer=Choice("byte")),
-        model=Choice("torch"),
-        loggers=(Choice(f"tfs-bad/{name}"),),
-    )
+    said: list[str] = []
+    loggers = [f"tfs-bad/{name}", "jsonl"]
+    run = tfs_core.run(config(tmp_path, loggers=loggers), assets=tmp_path / "assets", report=said.append)
+    (warning,) = [event["details"]["message"] for event in run.events() if event["kind"] == "warning"]
+    assert warning.startswith(f"the logger 'tfs-bad/{name}' is left out: logger '{name}' of tfs-bad")
+    assert warning in said
+    assert len(run.metrics()) == 1
 
 
 def test_model_in_a_file_that_raises_is_named(tmp_path: Path) -> None:

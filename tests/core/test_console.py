@@ -205,7 +205,7 @@ INTO_A_PIPE = """
 import sys
 from test_console import context, step_record
 from tfs_core.builtin.console import ConsoleConfig, build
-from tfs_core.training.logger import Loggers
+from tfs_core.loggers import Loggers
 loggers = Loggers([build(ConsoleConfig(every_seconds=0.0), run=context())], lambda line: print(line, file=sys.stderr))
 loggers.on_start()
 sys.stdin.readline()

@@ -1,4 +1,4 @@
-"""Files are replaced in one piece, and a lock is the operating system's: gone with the process that held it."""
+"""Files are replaced in one piece, and whether a lock file is locked can be asked without touching it."""
 
 import os
 import subprocess
@@ -6,18 +6,27 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock, Timeout
 
-from tfs_core.durable import FileLock, is_locked, write_durably
+from tfs_core.durable import is_locked, write_durably
 
-HOLD = """
+FILELOCK = """
 import sys, time
-from pathlib import Path
-from tfs_core.durable import FileLock
-lock = FileLock(Path(sys.argv[1]))
-assert lock.acquire(holder="the other one")
+from filelock import FileLock
+lock = FileLock(sys.argv[1])
+lock.acquire(blocking=False)
 print("held", flush=True)
 time.sleep(20)
 """
+
+FLOCK = """
+import fcntl, sys, time
+file = open(sys.argv[1], "w")
+fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+print("held", flush=True)
+time.sleep(20)
+"""
+"""The lock that tfs took before it used filelock."""
 
 
 def test_write_durably_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -42,32 +51,46 @@ def test_write_durably_keeps_the_old_file_when_it_fails(tmp_path: Path, monkeypa
     assert os.listdir(tmp_path) == ["run.json"]
 
 
-def test_lock_is_refused_while_another_process_has_it_and_free_after_a_kill(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "hold",
+    [FILELOCK, pytest.param(FLOCK, marks=pytest.mark.skipif(sys.platform == "win32", reason="no flock on Windows"))],
+    ids=["filelock", "flock"],
+)
+def test_is_locked_until_the_process_that_holds_the_lock_is_killed(hold: str, tmp_path: Path) -> None:
     path = tmp_path / "run.lock"
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True) as other:
+    with subprocess.Popen([sys.executable, "-c", hold, str(path)], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        lock = FileLock(path)
         assert is_locked(path)
-        assert not lock.acquire()
-        assert lock.holder() == "the other one"
+        with pytest.raises(Timeout):
+            FileLock(path).acquire(blocking=False)
         other.kill()
     assert not is_locked(path)
-    assert lock.acquire()
-    lock.release()
+    with FileLock(path, blocking=False):
+        assert is_locked(path)
 
 
-def test_lock_is_refused_to_a_second_one_in_the_same_process(tmp_path: Path) -> None:
-    first, second = FileLock(tmp_path / "run.lock"), FileLock(tmp_path / "run.lock")
-    assert first.acquire()
-    assert not second.acquire()
-    assert is_locked(first.path), "asking must not have let the lock go"
-    assert not second.acquire(), "asking must not have let the lock go"
-    first.release()
-    assert second.acquire()
-    second.release()
+def test_asking_does_not_release_the_lock(tmp_path: Path) -> None:
+    path = tmp_path / "run.lock"
+    with FileLock(path):
+        assert is_locked(path)
+        assert is_locked(path)
+        with pytest.raises(Timeout):
+            FileLock(path).acquire(blocking=False)
 
 
 def test_is_locked_makes_no_file(tmp_path: Path) -> None:
     assert not is_locked(tmp_path / "run.lock")
     assert os.listdir(tmp_path) == []
+
+
+def test_is_locked_needs_no_permission_to_write(tmp_path: Path) -> None:
+    path = tmp_path / "run.lock"
+    with FileLock(path):
+        path.chmod(0o444)
+        tmp_path.chmod(0o555)
+        try:
+            assert is_locked(path)
+        finally:
+            tmp_path.chmod(0o755)
+    assert not is_locked(path)

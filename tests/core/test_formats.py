@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tfs_core.builtin.jsonl import FILES, LogFile
-from tfs_core.training.run_folder import RunFolder
+from tfs_core.run_folder import RunFolder
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "formats.md").read_text(encoding="utf-8")
 

@@ -1,19 +1,12 @@
 """Loggers as one, and the log that scripts of the original tools write and read."""
 
-import json
-import math
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tfs_core.contracts import RunLogger
-from tfs_core.errors import CheckpointError
+from tfs_core.loggers import Loggers
 from tfs_core.records import EventRecord
-from tfs_core.runs import find_run
-from tfs_core.training import TrainingLogger, load_training_log
-from tfs_core.training.logger import Loggers
 
 
 class Remembers(RunLogger):
@@ -69,122 +62,50 @@ def test_interruption_passes_through_the_loggers() -> None:
         Loggers([Interrupted()], print).on_start()
 
 
-def write_log(log_dir: Path) -> TrainingLogger:
-    logger = TrainingLogger(
-        log_dir=log_dir,
-        experiment_name="story",
-        model_type="torch",
-        model_config={"d_model": 64, "dtype": "float32"},
-        train_config={"batch_size": 8},
-    )
-    logger.log_step(step=1, epoch=0, loss=3.5, learning_rate=1e-3)
-    logger.log_step(step=2, epoch=1, loss=3.25, learning_rate=1e-3, grad_norm=0.5, tokens_processed=1000)
-    logger.log_validation(step=2, epoch=1, loss=3.0, perplexity=20.1)
-    logger.finish()
-    return logger
+class Watches(Remembers):
+    """Looks at the model after every second update."""
+
+    def moments(self, step: int) -> set[str]:
+        return {"update"} if step % 2 else set()
+
+    def observe(self, moment: str, view: Any) -> None:
+        self.told.append(f"{moment} {view}")
 
 
-def test_training_logger_writes_a_run_folder_that_is_read_like_any(tmp_path: Path) -> None:
-    logger = write_log(tmp_path / "runs")
-    run = find_run("story", tmp_path)
-    assert run.folder == logger.folder
-    assert run.status == "finished"
-    assert run.info["model"] == "torch"
-    assert run.info["summary"]["last_step"] == 2
-    assert run.info["summary"]["best_validation"] == {"step": 2, "loss": 3.0}
-    first, second = run.metrics()
-    assert (first["tokens"], first["flops"], first["grad_norm"], first["nonfinite"]) == (None, None, None, [])
-    assert (second["loss"], second["tokens"], second["grad_norm"]) == (3.25, 1000, 0.5)
-    assert run.validation()[0]["perplexity"] == 20.1
+def test_model_is_shown_to_the_loggers_that_ask_for_it_at_that_moment() -> None:
+    plain, watches = Remembers(), Watches()
+    loggers = Loggers([plain, watches], print)
+    assert loggers.observers("update", 3) == [watches]
+    assert loggers.observers("update", 4) == loggers.observers("gradients", 3) == []
+    loggers.observe("update", loggers.observers("update", 3), "what there is to see")  # type: ignore[arg-type]
+    assert (plain.told, watches.told) == ([], ["update what there is to see"])
 
 
-def test_training_logger_never_writes_into_another_run(tmp_path: Path) -> None:
-    folders = [write_log(tmp_path).folder.name for _ in range(2)]
-    assert folders == ["story", "story-2"]
+@pytest.mark.parametrize("broken", ["moments", "observe"])
+def test_logger_that_fails_to_look_is_dropped_too(broken: str) -> None:
+    def fails(*_: Any) -> None:
+        raise RuntimeError("blind")
+
+    reports: list[str] = []
+    blind = type("Blind", (Watches,), {broken: fails})()
+    loggers = Loggers([blind, watches := Watches()], reports.append)
+    for _ in range(2):
+        loggers.observe("update", loggers.observers("update", 1), "this")  # type: ignore[arg-type]
+    loggers.on_end("finished")
+    assert watches.told == ["update this", "update this", "finished"]
+    assert blind.told == []
+    (report,) = reports
+    assert "Blind failed and is told nothing more: RuntimeError: blind" in report
 
 
-def test_training_logger_computes_the_perplexity_when_it_is_not_given(tmp_path: Path) -> None:
-    logger = TrainingLogger(tmp_path, "story", "torch")
-    logger.log_validation(step=1, epoch=0, loss=2.0)
-    logger.finish()
-    (row,) = find_run(str(logger.folder), tmp_path).validation()
-    assert row["perplexity"] == math.exp(2.0)
+def test_record_of_one_logger_reaches_all_of_them_also_one_that_was_added() -> None:
+    class Echoes(Remembers):
+        def on_end(self, status: str) -> None:
+            loggers.tell(EventRecord(at="", step=1, kind="echo", details={}))
 
-
-def test_training_logger_has_the_perplexity_of_the_evaluator(tmp_path: Path) -> None:
-    logger = TrainingLogger(tmp_path, "story", "torch")
-    logger.log_validation(step=1, epoch=0, loss=705.0)
-    logger.log_validation(step=2, epoch=0, loss=800.0)
-    logger.finish()
-    large, too_large = find_run(str(logger.folder), tmp_path).validation()
-    assert large["perplexity"] == math.exp(705.0)
-    assert too_large["perplexity"] is None  # infinite, which JSON does not have
-
-
-def test_load_training_log_reads_a_run_folder(tmp_path: Path) -> None:
-    run = load_training_log(write_log(tmp_path).folder)
-    assert (run.experiment_name, run.model_type) == ("story", "torch")
-    assert run.model_config == {"d_model": 64, "dtype": "float32"}
-    assert run.train_config == {"batch_size": 8}
-    assert [(metrics.step, metrics.epoch, metrics.loss) for metrics in run.train_metrics] == [(1, 0, 3.5), (2, 1, 3.25)]
-    assert run.train_metrics[1].extras["tokens"] == 1000
-    assert run.train_metrics[1].tokens_per_sec is not None
-    (validation,) = run.val_metrics
-    assert (validation.step, validation.epoch, validation.loss) == (2, 1, 3.0)
-    assert run.started_at is not None
-    assert run.finished_at is not None
-
-
-ORIGINAL: dict[str, Any] = {
-    "experiment_name": "tiny",
-    "model_type": "custom",
-    "model_config": {"d_model": 128},
-    "train_config": {"learning_rate": 0.001},
-    "started_at": "2025-01-01T10:00:00",
-    "finished_at": None,
-    "train_metrics": [
-        {
-            "step": 1,
-            "epoch": 0,
-            "loss": 5.0,
-            "learning_rate": 0.0,
-            "timestamp": "2025-01-01T10:00:01",
-            "grad_norm": None,
-            "tokens_per_sec": 900.0,
-            "extras": {"clipped": True},
-        },
-        {"step": 2, "epoch": 0, "loss": math.nan, "learning_rate": 0.001, "timestamp": "t", "a_later_field": 1},
-    ],
-    "val_metrics": [{"step": 2, "epoch": 0, "loss": 4.0, "perplexity": 54.6, "timestamp": "2025-01-01T10:00:02"}],
-}
-
-
-def test_load_training_log_reads_a_file_of_the_original_tools(tmp_path: Path) -> None:
-    path = tmp_path / "tiny_20250101_100000.json"
-    path.write_text(json.dumps(ORIGINAL, indent=2))  # with the bare NaN that the original wrote
-    run = load_training_log(path)
-    assert (run.experiment_name, run.model_type, run.finished_at) == ("tiny", "custom", None)
-    first, second = run.train_metrics
-    assert (first.timestamp, first.tokens_per_sec, first.extras) == ("2025-01-01T10:00:01", 900.0, {"clipped": True})
-    assert (second.loss, second.extras) == (None, {"a_later_field": 1})
-    assert (run.val_metrics[0].epoch, run.val_metrics[0].perplexity) == (0, 54.6)
-
-
-@pytest.mark.parametrize("content", ['{"experiment_name": "tiny", "train_met', "[]", "{}"])
-def test_load_training_log_says_what_a_torn_or_foreign_file_is(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "log.json"
-    path.write_text(content)
-    with pytest.raises(CheckpointError, match=r"log\.json is no training log"):
-        load_training_log(path)
-
-
-def test_load_training_log_of_nothing_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="neither a run folder nor a log file: No such file"):
-        load_training_log(tmp_path / "none.json")
-
-
-def test_training_logger_writes_configuration_values_of_any_type(tmp_path: Path) -> None:
-    logger = TrainingLogger(tmp_path, "story", "torch", model_config={"path": Path("x"), "shape": (1, 2)})
-    logger.finish()
-    config = yaml.safe_load((logger.folder / "config.yaml").read_text(encoding="utf-8"))
-    assert config["model"] == {"name": "torch", "path": "x", "shape": [1, 2]}
+    loggers = Loggers([first := Remembers()], print)
+    loggers.add(Echoes())
+    loggers.add(last := Remembers())
+    loggers.on_end("finished")
+    assert first.told == ["finished", "echo"]
+    assert last.told == ["echo", "finished"]

@@ -1,6 +1,7 @@
 """What a model gets from `AutogradModel`, shown on the smallest one there is."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,7 +10,15 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tfs_core.contracts import IGNORED_TARGET, ModelConfig, SupportsDocumentMasks, SupportsFeatures
-from tfs_core.models import LOGITS_AT_ONCE, AutogradModel, check_input_ids, compute_context, parameter_dtype
+from tfs_core.models import (
+    AutogradModel,
+    LossModule,
+    Objective,
+    check_input_ids,
+    compute_context,
+    parameter_counts,
+    parameter_dtype,
+)
 
 VOCAB_SIZE = 7
 
@@ -135,11 +144,11 @@ class TwoSteps(AutogradModel):
 
 
 def loss_and_gradient(model: TwoSteps, *, loss_chunk: Any) -> tuple[Tensor, Tensor]:
-    model.loss_chunk = loss_chunk
+    objective = Objective(model, LossModule(model, loss_chunk=loss_chunk))
     model.table.weight.grad = None
     with compute_context(model.config, "cpu"):
-        loss = model.loss(*model.batch())
-    model.backward(0.5)
+        loss = objective.loss(*model.batch())
+    objective.backward(0.5)
     assert model.table.weight.grad is not None
     return loss, model.table.weight.grad
 
@@ -181,20 +190,59 @@ def test_logits_of_all_positions_never_exist_at_once(training: bool) -> None:
     model.train(training)
     largest = {}
     for loss_chunk in (None, 5):
-        model.loss_chunk = loss_chunk
+        objective = Objective(model, LossModule(model, loss_chunk=loss_chunk))
         with LargestTensor() as watch:
-            model.loss(*model.batch())
+            objective.loss(*model.batch())
             if training:
-                model.backward(1.0)
+                objective.backward(1.0)
         largest[loss_chunk] = watch.largest
     assert largest == {None: 32 * 101, 5: 5 * 101}
 
 
-def test_auto_takes_as_many_positions_as_shapes_allow_and_never_none() -> None:
-    assert TwoSteps(vocab_size=50257)._positions_at_once(10**6) == LOGITS_AT_ONCE // 50257
+@pytest.mark.parametrize(("logits_at_once", "positions"), [(7 * 101, 7), (8 * 101 - 1, 7), (100, 1), (1, 1)])
+def test_auto_takes_as_many_positions_as_shapes_allow_and_never_none(
+    logits_at_once: int, positions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tfs_core.models.LOGITS_AT_ONCE", logits_at_once)
     model = TwoSteps()
-    model.vocab_size = 2**26
-    assert model._positions_at_once(10**6) == 1
+    at_once: list[int] = []
+    unembed = model.unembed
+    monkeypatch.setattr(model, "unembed", lambda features: (at_once.append(len(features)), unembed(features))[1])
+    model.loss(*model.batch())
+    assert at_once == [positions] * (32 // positions) + [32 % positions] * (32 % positions > 0)
+
+
+class OwnLoss(Bigram):
+    """A model with a loss of its own, three times the one that it inherits."""
+
+    def loss(self, input_ids: Tensor, target_ids: Tensor, document_ids: Tensor | None = None) -> Tensor:
+        return 3.0 * super().loss(input_ids, target_ids, document_ids)
+
+
+class OwnBackward(Bigram):
+    """A model with a backward pass of its own, which adds three times the gradient."""
+
+    def backward(self, scale: float) -> None:
+        super().backward(3.0 * scale)
+
+
+@pytest.mark.parametrize(("kind", "loss", "gradient"), [(Bigram, 1, 1), (OwnLoss, 3, 1), (OwnBackward, 1, 3)])
+def test_loss_and_backward_of_a_model_s_own_are_what_the_trainer_calls(
+    kind: type[Bigram], loss: int, gradient: int, model: Bigram, batch: tuple[Tensor, Tensor]
+) -> None:
+    expected = float(model.loss(*batch))
+    model.backward(1.0)
+    own = kind(ModelConfig(), vocab_size=VOCAB_SIZE, generator=torch.Generator().manual_seed(0))
+    objective = Objective(own, LossModule(own))
+    assert float(objective.loss(*batch)) == pytest.approx(loss * expected)
+    objective.backward(1.0)
+    torch.testing.assert_close(own.table.weight.grad, gradient * model.table.weight.grad)
+
+
+def test_loss_chunk_needs_features_and_the_inherited_loss(model: Bigram) -> None:
+    assert LossModule(TwoSteps()).has_chunks
+    assert not LossModule(model).has_chunks
+    assert not LossModule(type("Own", (TwoSteps,), {"loss": OwnLoss.loss})()).has_chunks
 
 
 def test_smallest_model_declares_no_capability(model: Bigram) -> None:
@@ -274,3 +322,23 @@ def test_bad_input_ids_are_refused_in_a_sentence(input_ids: list[object], messag
 
 def test_input_ids_of_any_length_are_accepted_without_a_context_limit() -> None:
     check_input_ids(torch.zeros(2, 999, dtype=torch.int64), vocab_size=VOCAB_SIZE, context_limit=None)
+
+
+class Counted:
+    """The part of a LanguageModel that is counted: an embedding that is also the output, and a matrix."""
+
+    def __init__(self) -> None:
+        self.embedding = nn.Parameter(torch.zeros(11, 3))
+        self.matrix = nn.Parameter(torch.zeros(5, 7))
+
+    def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
+        yield "embedding.weight", self.embedding
+        yield "matrix", self.matrix
+
+    def embedding_parameters(self) -> list[str]:
+        return ["embedding.weight"]
+
+
+def test_parameters_are_counted_with_and_without_embeddings() -> None:
+    counts = parameter_counts(Counted())  # type: ignore[arg-type]  # the part that is used
+    assert (counts.total, counts.without_embeddings) == (11 * 3 + 5 * 7, 5 * 7)

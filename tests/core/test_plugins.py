@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +24,11 @@ def tfs_models():
 def offers(source: str) -> str:
     """Return a plugin whose hook for models returns what `source` says."""
     return f"@hookimpl\ndef tfs_models():\n    return {source}\n"
+
+
+def declares(source: str) -> str:
+    """Return a plugin that declares the kind that `source` says."""
+    return f"@hookimpl\ndef tfs_kinds():\n    return [{source}]\n"
 
 
 def plugin_of(distribution: str) -> Plugin:
@@ -92,6 +98,30 @@ BROKEN = {
     "gives a command options": (
         "@hookimpl\ndef tfs_commands():\n    return [Component(name='c', summary='C', factory='a:b', config='a:c')]",
         "command 'c' has a config",
+    ),
+    "gives a component of a kind that its hook has not": (
+        offers("[Component(name='m', summary='M', factory='a:b', kind='dataset')]"),
+        "model 'm' says that its kind is 'dataset': return it from tfs_components",
+    ),
+    "gives a component without a kind": (
+        "@hookimpl\ndef tfs_components():\n    return [Component(name='m', summary='M', factory='a:b')]",
+        "component 'm' does not say of which kind it is: its kind is None",
+    ),
+    "gives a model a name with a space": (offers("[Component(name='a b', summary='M', factory='a:b')]"), "not a name"),
+    "gives a command a name of three words": (
+        "@hookimpl\ndef tfs_commands():\n    return [Component(name='a b c', summary='C', factory='a:b')]",
+        "'a b c' is not a name",
+    ),
+    "declares what is no kind": (declares("'page'"), "tfs_kinds: 'page' is not a Kind"),
+    "declares a kind with a bad name": (declares("Kind(name='My Page', keywords=())"), "not the name of a kind"),
+    "declares keywords that are one string": (declares("Kind(name='page', keywords=('run'))"), "not a tuple of names"),
+    "declares a protocol that is no reference": (
+        declares("Kind(name='page', keywords=(), protocol='a.b')"),
+        "the protocol of kind 'page' is 'a.b'",
+    ),
+    "declares a kind of the core": (
+        declares("Kind(name='model', keywords=())"),
+        "the kind 'model' is already declared by tfs-core",
     ),
     "gives a name twice": (
         offers("[Component(name='m', summary='M', factory='a:b')] * 2"),
@@ -233,7 +263,7 @@ def test_plugins_are_imported_in_a_process_of_their_own_without_anything_heavy()
     code = (
         "import sys, json; from tfs_core.plugins import discover; discover();"
         "print(json.dumps(sorted({'torch', 'numpy', 'pydantic', 'datasets', 'dash', 'rich', 'yaml',"
-        " 'importlib.metadata'} & set(sys.modules))))"
+        "} & set(sys.modules))))"
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert json.loads(output) == []
@@ -256,3 +286,88 @@ def test_plugin_that_fails_at_being_looked_at_is_reported(install_plugin: Instal
     (odd,) = [plugin for plugin in discover() if plugin.distribution == "tfs-odd"]
     assert odd.problems
     assert odd.components == []
+
+
+GALLERY = """
+@hookimpl
+def tfs_kinds():
+    return [Kind(name="picture", keywords=("run", "width"))]
+"""
+
+PICTURE = """
+@hookimpl
+def tfs_components():
+    return [Component(kind="picture", name="loss", summary="A picture", factory="tfs_painter.paint:build")]
+"""
+
+
+def test_component_of_a_kind_that_another_plugin_declares_is_there(install_plugin: InstallPlugin) -> None:
+    install_plugin("tfs-zoo", GALLERY)  # the order of the names means nothing
+    install_plugin("tfs-painter", PICTURE)
+    painter = plugin_of("tfs-painter")
+    assert (painter.state, painter.unused) == ("ok", [])
+    assert [(kind, component.name) for kind, component in painter.components] == [("picture", "loss")]
+    assert [kind.name for kind in plugin_of("tfs-zoo").kinds] == ["picture"]
+
+
+def test_component_of_a_kind_that_no_plugin_declares_is_unused_and_no_problem(install_plugin: InstallPlugin) -> None:
+    install_plugin("tfs-painter", PICTURE)
+    painter = plugin_of("tfs-painter")
+    assert (painter.state, painter.problems, painter.components) == ("ok", [], [])
+    assert painter.unused == ["picture 'loss' is not used: no installed plugin declares the kind 'picture'"]
+
+
+def test_kind_of_a_disabled_plugin_is_not_declared(
+    install_plugin: InstallPlugin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_plugin("tfs-gallery", GALLERY)
+    install_plugin("tfs-painter", PICTURE)
+    monkeypatch.setenv("TFS_DISABLE_PLUGINS", "tfs-gallery")
+    assert plugin_of("tfs-painter").unused
+
+
+def test_kind_that_is_declared_twice_is_a_problem_of_the_second(install_plugin: InstallPlugin) -> None:
+    install_plugin("tfs-one", GALLERY)
+    install_plugin("tfs-two", GALLERY)
+    assert plugin_of("tfs-one").problems == []
+    assert plugin_of("tfs-two").problems == ["the kind 'picture' is already declared by tfs-one"]
+
+
+def test_command_that_joins_no_group_is_unused_and_no_problem(install_plugin: InstallPlugin) -> None:
+    install_plugin(
+        "tfs-lonely",
+        "@hookimpl\ndef tfs_commands():\n    return [Component(name='nosuch do', summary='S', factory='a:b')]\n",
+    )
+    lonely = plugin_of("tfs-lonely")
+    assert (lonely.state, lonely.components) == ("ok", [])
+    assert lonely.unused == ["command 'nosuch do' is not used: no installed plugin has the group it joins"]
+
+
+def test_joined_command_of_two_distributions_says_how_to_call_each(install_plugin: InstallPlugin) -> None:
+    source = "@hookimpl\ndef tfs_commands():\n    return [Component(name='config x', summary='S', factory='a:b')]\n"
+    install_plugin("tfs-one", source)
+    install_plugin("tfs-two", source)
+    assert plugin_of("tfs-one").clashes == ["command 'config x' is also in tfs-two: write config tfs-one/x"]
+
+
+@pytest.mark.parametrize("content", [b"[tfs.plugins]\nno equals sign\n", b"\xff\xfe\x00", b"[console_scripts]\nx\n"])
+def test_damaged_distribution_takes_no_plugin_with_it(
+    install_plugin: InstallPlugin, tmp_path: Path, content: bytes
+) -> None:
+    install_plugin("tfs-good", GOOD)
+    damaged = tmp_path / "site-packages" / "damaged-1.dist-info"
+    damaged.mkdir()
+    (damaged / "entry_points.txt").write_bytes(content)
+    assert plugin_of("tfs-good").state == "ok"
+
+
+def test_first_distribution_on_the_path_is_the_one_that_counts(
+    install_plugin: InstallPlugin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_plugin("tfs-good", GOOD)
+    information = tmp_path / "older" / "tfs_good-0.9.dist-info"
+    information.mkdir(parents=True)
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: tfs-good\nVersion: 0.9\n", "utf-8")
+    (information / "entry_points.txt").write_text("[tfs.plugins]\nmain = tfs_good.plugin\n", "utf-8")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "older")])
+    assert [plugin.version for plugin in discover() if plugin.distribution == "tfs-good"] == ["1.2"]

@@ -169,3 +169,19 @@ def test_first_lookup_warns_once_of_broken_plugins(
 
 def test_registry_is_made_once_in_a_process() -> None:
     assert get_registry() is get_registry()
+
+
+def test_component_of_a_declared_kind_is_built_with_its_keywords(install_plugin: InstallPlugin) -> None:
+    install_plugin(
+        "tfs-gallery",
+        "@hookimpl\ndef tfs_kinds():\n    return [Kind(name='picture', keywords=('width',))]\n"
+        "@hookimpl\ndef tfs_components():\n    return [Component(kind='picture', name='square', summary='S', "
+        "factory='tfs_gallery.paint:build')]\n",
+        paint="def build(options, *, width):\n    return width * width\n",
+    )
+    registry = get_registry()
+    assert registry.kinds["picture"].keywords == ("width",)
+    assert registry.kinds["logger"].keywords == ("run",)
+    (entry,) = registry.entries("picture")
+    assert entry == registry.find("picture", "square")
+    assert entry.build(None, width=3) == 9

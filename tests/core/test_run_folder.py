@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tfs_core.errors import CheckpointError, TrainingError, UsageError
+from tfs_core.run_folder import RunFolder, git_state, package_versions
 from tfs_core.runs import HEARTBEAT_SECONDS
-from tfs_core.training.run_folder import RunFolder, git_state, package_versions
 
 
 def info(folder: Path) -> dict[str, Any]:
@@ -117,6 +117,14 @@ def test_run_in_use_is_refused_with_its_holder(tmp_path: Path) -> None:
         assert info(run_folder.folder) == before
 
 
+def test_lock_that_is_a_symbolic_link_is_refused(tmp_path: Path) -> None:
+    run_folder = RunFolder.create(tmp_path, None, "story")
+    (run_folder.folder / "run.lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(TrainingError, match=r"run\.lock cannot be locked"), run_folder:
+        pass
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_heartbeat_writes_only_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with RunFolder.create(tmp_path, None, "story") as run_folder:
         run_folder.heartbeat(summary={"last_step": 1})
@@ -167,7 +175,7 @@ def test_git_that_does_not_answer_is_none(tmp_path: Path, monkeypatch: pytest.Mo
     slow.write_text("#!/bin/sh\nexec sleep 30\n")
     slow.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr("tfs_core.training.run_folder.GIT_SECONDS", 0.2)
+    monkeypatch.setattr("tfs_core.run_folder.GIT_SECONDS", 0.2)
     assert git_state(tmp_path) is None
 
 

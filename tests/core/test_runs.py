@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tfs_core.errors import CheckpointError
+from tfs_core.run_folder import RunFolder
 from tfs_core.runs import Run, assets_folder, find_checkpoint, find_run, list_runs, read_lines
-from tfs_core.training.run_folder import RunFolder
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfs_core.data.store import SPLITS, SplitWriter, open_splits, token_dtype, write_info
+from tfs_core.data.store import SPLITS, SplitWriter, open_store, token_dtype, write_info
 
 IDENTITY = {"format_version": 1, "source": "abc"}
 TEXT = [[1, 2, 3], [], [4]]
@@ -17,20 +17,19 @@ def write_store(folder: Path, *, vocab_size: int = 10) -> None:
     folder.mkdir()
     counts = {}
     for split in SPLITS:
-        writer = SplitWriter(folder, split, dtype=token_dtype(vocab_size), end_of_text_id=END)
+        writer = SplitWriter(folder, split, dtype=token_dtype(vocab_size))
         for document in TEXT:
-            writer.add(np.array(document, dtype=np.int64), len(document))
-            writer.end_document()
-        writer.close()
-        counts[split] = writer.counts()
+            tokens = np.array([*document, END], dtype=np.int64)
+            writer.add(tokens, np.array([len(tokens)]), len(document))
+        counts[split] = writer.close()
     write_info(folder, IDENTITY | {"splits": counts})
 
 
 def test_store_gives_back_documents_each_followed_by_end_of_text(tmp_path: Path) -> None:
     write_store(tmp_path / "store")
-    opened = open_splits(tmp_path / "store", IDENTITY)
+    opened = open_store(tmp_path / "store", IDENTITY)
     assert opened is not None
-    train = opened[0]["train"]
+    train = opened.train
     assert train.tokens.tolist() == [1, 2, 3, END, END, 4, END]
     assert train.offsets.tolist() == [0, 4, 5, 7]
     assert (train.documents, train.n_tokens, train.n_bytes) == (3, 7, 4)
@@ -38,9 +37,9 @@ def test_store_gives_back_documents_each_followed_by_end_of_text(tmp_path: Path)
 
 def test_store_files_are_npy_files_that_are_memory_mapped(tmp_path: Path) -> None:
     write_store(tmp_path / "store")
-    opened = open_splits(tmp_path / "store", IDENTITY)
+    opened = open_store(tmp_path / "store", IDENTITY)
     assert opened is not None
-    assert isinstance(opened[0]["train"].tokens, np.memmap)
+    assert isinstance(opened.train.tokens, np.memmap)
     assert np.load(tmp_path / "store" / "train.tokens.npy").dtype == np.uint16
     assert np.load(tmp_path / "store" / "train.offsets.npy").dtype == np.int64
 
@@ -51,10 +50,10 @@ def test_store_takes_the_smallest_type_that_holds_every_id(vocab_size: int, dtyp
 
 
 def test_store_header_has_room_for_any_length(tmp_path: Path) -> None:
-    writer = SplitWriter(tmp_path, "train", dtype=np.dtype("<u2"), end_of_text_id=END)
+    writer = SplitWriter(tmp_path, "train", dtype=np.dtype("<u2"))
     for _ in range(12_345):
-        writer.add(np.arange(100), 100)
-    writer.end_document()
+        writer.add(np.arange(100), np.array([], dtype=np.int64), 100)
+    writer.add(np.array([END]), np.array([1]), 0)
     writer.close()
     assert np.load(tmp_path / "train.tokens.npy", mmap_mode="r").shape == (1_234_501,)
     assert (tmp_path / "train.tokens.npy").stat().st_size == 128 + 2 * 1_234_501
@@ -62,12 +61,12 @@ def test_store_header_has_room_for_any_length(tmp_path: Path) -> None:
 
 def test_store_of_something_else_is_not_opened(tmp_path: Path) -> None:
     write_store(tmp_path / "store")
-    assert open_splits(tmp_path / "store", IDENTITY | {"source": "abd"}) is None
-    assert open_splits(tmp_path / "store", IDENTITY | {"more": 1}) is None
+    assert open_store(tmp_path / "store", IDENTITY | {"source": "abd"}) is None
+    assert open_store(tmp_path / "store", IDENTITY | {"more": 1}) is None
 
 
 def test_store_that_is_not_there_is_not_opened(tmp_path: Path) -> None:
-    assert open_splits(tmp_path / "store", IDENTITY) is None
+    assert open_store(tmp_path / "store", IDENTITY) is None
 
 
 @pytest.mark.parametrize("name", ["train.tokens.npy", "validation.offsets.npy", "tokens.json"])
@@ -84,14 +83,14 @@ def test_damaged_store_is_not_opened(tmp_path: Path, name: str, damage: str) -> 
                 damage
             ]
         )
-    assert open_splits(tmp_path / "store", IDENTITY) is None
+    assert open_store(tmp_path / "store", IDENTITY) is None
 
 
 def test_store_with_a_header_of_zeros_is_not_opened(tmp_path: Path) -> None:
     write_store(tmp_path / "store")
     file = tmp_path / "store" / "train.tokens.npy"
     file.write_bytes(bytes(file.stat().st_size))  # what a machine that loses power may leave
-    assert open_splits(tmp_path / "store", IDENTITY) is None
+    assert open_store(tmp_path / "store", IDENTITY) is None
 
 
 def test_store_whose_counts_are_not_those_of_its_files_is_not_opened(tmp_path: Path) -> None:
@@ -100,4 +99,4 @@ def test_store_whose_counts_are_not_those_of_its_files_is_not_opened(tmp_path: P
     info = json.loads(file.read_text(encoding="utf-8"))
     info["splits"]["train"]["documents"] += 1
     file.write_text(json.dumps(info), encoding="utf-8")
-    assert open_splits(tmp_path / "store", IDENTITY) is None
+    assert open_store(tmp_path / "store", IDENTITY) is None

@@ -1,5 +1,6 @@
 """The loop: what an update is made of, what is counted, and when it validates, saves and stops."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,18 +11,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tfs_core.checkpoint import CheckpointKeeper
+from tfs_core.checkpoint_folder import list_checkpoints, newest_valid_checkpoint
 from tfs_core.config.schema import Choice, TrainingConfig
-from tfs_core.contracts import LanguageModel, ModelConfig, RunLogger
-from tfs_core.data.batches import Batches, evaluation_batches
+from tfs_core.contracts import Batch, LanguageModel, ModelConfig, ModelView, RunLogger
+from tfs_core.data.batches import Batches, Rows
 from tfs_core.data.store import TokenSplit
 from tfs_core.errors import DataError, TrainingError
-from tfs_core.models import AutogradModel
+from tfs_core.loggers import Loggers
+from tfs_core.models import AutogradModel, LossModule, Objective
+from tfs_core.ranks import OneRank
 from tfs_core.records import EventRecord, SampleRecord, StepRecord, ValidationRecord
-from tfs_core.training.checkpoint import CheckpointKeeper
-from tfs_core.training.checkpoint_folder import list_checkpoints, newest_valid_checkpoint
-from tfs_core.training.plan import Plan
-from tfs_core.training.stop_signal import StopSignal
-from tfs_core.training.trainer import Progress, Trainer
+from tfs_core.stop_signal import StopSignal
+from tfs_core.trainer import Plan, Progress, Trainer
 
 VOCAB_SIZE = 7
 END_OF_TEXT = 6
@@ -36,6 +38,20 @@ def split(documents: int = 30, seed: int = 0) -> TokenSplit:
     ]
     offsets = np.cumsum([0, *(len(text) for text in texts)])
     return TokenSplit(np.concatenate(texts).astype(np.uint16), offsets, int(offsets[-1]) - documents)
+
+
+class InMemory(Batches):
+    """The batches of the documents above, and eight other documents to validate on."""
+
+    def validation(self) -> Iterator[Batch]:
+        return dataclasses.replace(self._rows, split=split(8, seed=5)).in_order(3)
+
+
+class Letters:
+    """All that the trainer asks of a tokenizer: every id but the end of text is a byte."""
+
+    def byte_lengths(self) -> np.ndarray:
+        return np.array([1] * END_OF_TEXT + [0])
 
 
 class Bigram(AutogradModel):
@@ -153,7 +169,7 @@ def make_trainer(tmp_path: Path) -> MakeTrainer:
         schedule: Callable[[int], float] = lambda step: 0.1,
         batching: Any = "padded",
         stop: StopSignal | None = None,
-        samples: Callable[[int], Iterator[SampleRecord]] = lambda step: iter(()),
+        observer: RunLogger | None = None,
         folder: str = "checkpoints",
         **settings: Any,
     ) -> Trainer:
@@ -169,25 +185,23 @@ def make_trainer(tmp_path: Path) -> MakeTrainer:
         }
         config = TrainingConfig(**settings)
         model = model or Bigram()
-        rows: dict[str, Any] = {"batching": batching, "max_length": MAX_LENGTH, "end_of_text_id": END_OF_TEXT}
-        batches = Batches(
-            split(), batch_size=config.batch_size, accumulation=config.gradient_accumulation_steps, seed=1, **rows
-        )
+        rows = Rows(split=split(), batching=batching, max_length=MAX_LENGTH, end_of_text_id=END_OF_TEXT)
+        batches = InMemory(rows, batch_size=config.batch_size, accumulation=config.gradient_accumulation_steps, seed=1)
         return Trainer(
             config=config,
             plan=Plan(total_steps=config.max_steps or 6, warmup_steps=0),
             progress=Progress(),
             model=model,
+            objective=Objective(model, LossModule(model)),
             optimizer=optimizer or torch.optim.SGD([tensor for _, tensor in model.named_parameters()], lr=0.1),
             schedule=schedule,
             device="cpu",
-            batches=batches,
-            validation_batches=lambda: evaluation_batches(split(8, seed=5), batch_size=3, **rows),
-            byte_lengths=np.array([1] * END_OF_TEXT + [0]),
-            write_samples=samples,
+            batching=batches,  # type: ignore[arg-type]  # the part that is used
+            tokenizer=Letters(),  # type: ignore[arg-type]
             run_folder=NoRunFolder(),  # type: ignore[arg-type]
             checkpoints=CheckpointKeeper(tmp_path / folder, keep=config.keep_checkpoints),
-            loggers=Recorder(),
+            loggers=Loggers([Recorder(), *([observer] if observer else [])], pytest.fail),
+            ranks=OneRank(),
             stop=stop or StopSignal(),
         )
 
@@ -195,8 +209,8 @@ def make_trainer(tmp_path: Path) -> MakeTrainer:
 
 
 def told(trainer: Trainer) -> Recorder:
-    assert isinstance(trainer.loggers, Recorder)
-    return trainer.loggers
+    (recorder,) = (logger for logger in trainer.loggers._loggers if isinstance(logger, Recorder))
+    return recorder
 
 
 def weights(trainer: Trainer) -> dict[str, Tensor]:
@@ -228,7 +242,7 @@ def test_accumulated_parts_make_the_update_of_the_big_batch(batching: str, make_
 def test_update_is_that_of_the_mean_over_valid_targets(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer(Bigram(dtype="float64"), max_steps=1)
     model = Bigram(dtype="float64")
-    (batch,) = trainer.batches.step(0)
+    (batch,) = trainer.batching.step(0)
     model.loss(batch.input_ids, batch.target_ids)
     model.backward(1.0 / int((batch.target_ids >= 0).sum()))
     expected = model.table.weight.detach() - 0.1 * model.table.weight.grad  # type: ignore[operator]
@@ -294,7 +308,7 @@ def test_tokens_are_valid_targets_and_flops_are_executed_positions(make_trainer:
     trainer.train()
     tokens = flops = 0.0
     for step, record in enumerate(told(trainer).of(StepRecord)):
-        (batch,) = trainer.batches.step(step)
+        (batch,) = trainer.batching.step(step)
         seq_len = batch.input_ids.shape[1]
         tokens += int((batch.target_ids >= 0).sum())
         flops += 4 * seq_len * (1000.0 + seq_len)
@@ -317,7 +331,7 @@ def test_log_every_thins_out_the_lines_but_for_first_and_last(make_trainer: Make
 
 def test_tokens_per_second_count_training_only(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr("tfs_core.training.trainer.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("tfs_core.trainer.time.perf_counter", lambda: clock[0])
 
     class Slow(Bigram):
         def loss(self, input_ids: Tensor, target_ids: Tensor) -> Tensor:
@@ -458,13 +472,27 @@ def test_validation_comes_every_so_often_and_at_the_end_and_never_twice(make_tra
         assert [record.step for record in told(trainer).of(ValidationRecord)] == expected
 
 
-def test_validation_and_samples_do_not_change_training(make_trainer: MakeTrainer) -> None:
-    def samples(step: int) -> Iterator[SampleRecord]:
-        yield SampleRecord(step=step, prompt="", text=str(torch.rand(1)), settings={})
+class Looks(RunLogger):
+    """Looks at the model whenever it can, and draws random numbers meanwhile."""
 
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, int]] = []
+
+    def moments(self, step: int) -> set[str]:
+        return {"gradients", "update", "validation"}
+
+    def observe(self, moment: str, view: ModelView) -> None:
+        self.seen.append((moment, view.step))
+        torch.rand(1)
+        with view.evaluating() as model:
+            model.forward(torch.zeros(1, 3, dtype=torch.int64))
+
+
+def test_validation_and_loggers_that_look_do_not_change_training(make_trainer: MakeTrainer) -> None:
     torch.manual_seed(0)
-    often = make_trainer(Bigram(dropout=0.3), eval_every=1, samples=samples)
+    often = make_trainer(Bigram(dropout=0.3), eval_every=1, observer=(looks := Looks()))
     often.train()
+    assert looks.seen[:4] == [("gradients", 1), ("update", 1), ("validation", 1), ("gradients", 2)]
     torch.manual_seed(0)
     never = make_trainer(Bigram(dropout=0.3), folder="never")
     never.train()
@@ -492,7 +520,7 @@ def test_checkpoint_every_saves_at_these_steps_and_at_the_end(make_trainer: Make
 
 def test_minutes_since_the_last_save_save(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr("tfs_core.training.trainer.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("tfs_core.trainer.time.perf_counter", lambda: clock[0])
 
     class Minute(Bigram):
         def backward(self, scale: float) -> None:
@@ -522,7 +550,7 @@ def test_signal_while_waiting_for_data_saves_and_stops(
             stop.received = 2
         return step < 3
 
-    monkeypatch.setattr(trainer.batches, "ready", ready)
+    monkeypatch.setattr(trainer.batching, "ready", ready)
     assert trainer.train() == "stopped"
     assert saved(trainer) == ["03"]
 
@@ -537,7 +565,7 @@ def test_stream_that_breaks_off_ends_training_after_a_checkpoint(
             raise DataError("the Hub is gone")
         return True
 
-    monkeypatch.setattr(trainer.batches, "ready", ready)
+    monkeypatch.setattr(trainer.batching, "ready", ready)
     with pytest.raises(DataError, match="the Hub is gone"):
         trainer.train()
     assert saved(trainer) == ["03"]

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from tfs_core.config.schema import Choice, TrainingConfig
-from tfs_core.data.batches import Batches
+from tfs_core.data.batches import Batches, Rows
 from tfs_core.data.store import TokenSplit
-from tfs_core.training.plan import plan_run
-from tfs_core.training.random_state import capture_random_state, random_state_kept, restore_random_state, set_seed
-from tfs_core.training.stop_signal import StopSignal
+from tfs_core.random_state import capture_random_state, random_state_kept, restore_random_state, set_seed
+from tfs_core.run import plan_run
+from tfs_core.stop_signal import StopSignal
 
 
 def draw() -> list[float]:
@@ -58,7 +58,8 @@ def batches() -> Batches:
     """Return 10 rows of 10 tokens, 4 a step."""
     tokens = np.zeros(100, dtype=np.uint16)
     split = TokenSplit(tokens, np.array([0, 100]), 99)
-    return Batches(split, batching="packed", max_length=10, batch_size=2, accumulation=2, seed=0, end_of_text_id=0)
+    rows = Rows(split=split, batching="packed", max_length=10, end_of_text_id=0)
+    return Batches(rows, batch_size=2, accumulation=2, seed=0)
 
 
 @pytest.mark.parametrize(

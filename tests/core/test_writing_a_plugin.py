@@ -1,5 +1,6 @@
 """The plugins of docs/writing-a-plugin.md, taken from the page, are installed, checked and trained."""
 
+import json
 import os
 import re
 import sqlite3
@@ -16,10 +17,11 @@ BLOCK = re.compile(r"```\w+\n# (?P<file>\S+)\n(?P<source>.*?)```", re.DOTALL)
 
 CONFIGURATION = """
 experiment_name: extras
-data: {dataset: {name: sqlite, path: texts.db}, tokenizer: utf8, max_length: 16}
+data: {dataset: {name: sqlite, path: texts.db}, tokenizer: utf8, max_length: 16, batching: in-order}
 model: {name: tfs-reach/reach, d_model: 8, max_seq_len: 16}
 training: {max_steps: 4, batch_size: 4, lr_decay: inverse-sqrt, optimizer: {name: rmsprop, alpha: 0.9}, warmup_steps: 2}
-loggers: [jsonl, bell]
+loggers: [jsonl, bell, ratios]
+wrappers: [{name: freeze, prefix: embedding}]
 """
 
 
@@ -40,6 +42,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for this in ("reach", "extras"):
         information = folder / f"tfs_{this}-0.1.0.dist-info"
         information.mkdir()
+        metadata = f"Metadata-Version: 2.1\nName: tfs-{this}\nVersion: 0.1.0\n"
+        (information / "METADATA").write_text(metadata, encoding="utf-8")
         line = f"{name} = {reference}".replace("reach", this)
         (information / "entry_points.txt").write_text(f"[tfs.plugins]\n{line}\n", encoding="utf-8")
     with closing(sqlite3.connect(folder / "texts.db")) as database:
@@ -53,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def tfs(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     code = "import sys; from tfs_core.cli.main import main; sys.exit(main())"
-    environment = {**os.environ, "PYTHONPATH": str(folder), "TFS_PLUGINS": "tfs-reach,tfs-extras"}
+    environment = {**os.environ, "PYTHONPATH": str(folder), "TFS_PLUGINS": "tfs-reach,tfs-extras,tfs-lab"}
     command = [sys.executable, "-P", "-c", code, *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
 
@@ -69,6 +73,11 @@ def test_plugins_of_the_page_train_a_model_and_bring_a_command(folder: Path) -> 
     assert process.returncode == 0, process.stderr
     assert "extras: finished" in process.stderr  # the bell
     assert float(tfs(folder, "best-loss", "extras").stdout) > 0.0
+    (step_2, updates) = map(json.loads, (folder / "assets/runs/extras/metrics.ratios.jsonl").read_text().splitlines())
+    assert (step_2["step"], updates.pop("step")) == (2, 4)
+    assert updates.pop("embedding.weight") == 0.0  # frozen
+    assert all(ratio > 0 for ratio in updates.values())
+    assert json.loads((folder / "assets" / "runs" / "extras" / "run.json").read_bytes())["frozen"] == 1
 
 
 def test_model_in_one_file_trains(folder: Path) -> None:

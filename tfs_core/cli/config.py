@@ -10,7 +10,7 @@ MODEL = click.option("--model", metavar="NAME", help="The model, in place of the
 
 @click.group()
 def config() -> None:
-    """Show, validate or document a configuration."""
+    """Show or validate a configuration."""
 
 
 @config.command()
@@ -43,27 +43,3 @@ def validate(files: tuple[Path, ...], overrides: tuple[str, ...], model: str | N
             click.echo(f"{file}: ok")
     if errors:
         raise ConfigError("\n".join(errors))
-
-
-@config.command()
-@click.option("--output", metavar="FILE", type=click.Path(path_type=Path), help="Write it there; else it is printed.")
-def schema(output: Path | None) -> None:
-    """Print the JSON schema of a configuration, for an editor to complete and explain it.
-
-    Write it to a file, and put this line first in your YAML (for the YAML language server, in VS Code and others):
-
-    # yaml-language-server: $schema=tfs.schema.json
-    """
-    import json
-
-    from tfs_core.config import json_schema
-    from tfs_core.errors import UsageError
-
-    text = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
-    if output is None:
-        click.echo(text, nl=False)
-        return
-    try:
-        output.write_text(text, encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise UsageError(f"{output}: cannot be written: {error.strerror}") from error

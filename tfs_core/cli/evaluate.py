@@ -14,8 +14,8 @@ from tfs_core.errors import DataError
 
 if TYPE_CHECKING:
     from tfs_core.data.store import TokenSplit
-    from tfs_core.training.checkpoint import LoadedModel
-    from tfs_core.training.evaluator import Evaluation
+    from tfs_core.evaluator import Evaluation
+    from tfs_core.trained import LoadedModel
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Row:
     def data(self) -> tuple[object, ...]:
         """What must be equal for two rows to be compared: the tokens, and the windows they are read in."""
         data = self.loaded.config.data
-        return self.state["fingerprints"]["tokens"], data.batching, data.max_length
+        return self.state["fingerprints"]["tokens"], data.batching.name, data.max_length
 
     def values(self) -> dict[str, Any]:
         """Return the row as JSON values; a perplexity past what a float holds is null."""
@@ -71,8 +71,9 @@ def evaluate(
     Each is measured on the validation split of its own run. Loss is in nats per token; bits per byte do not depend on
     the tokenizer.
     """
+    from tfs_core.checkpoint import read_state
     from tfs_core.runs import assets_folder, find_checkpoint
-    from tfs_core.training.checkpoint import load_model, read_state
+    from tfs_core.trained import load_model
 
     folder = assets_folder(assets)
     checkpoints = [find_checkpoint(target, folder) for target in targets]  # all, before the first takes its time
@@ -99,15 +100,15 @@ def _validation_split(loaded: "LoadedModel", state: dict[str, Any], assets: Path
     Raises DataError when they are not kept any more, unless `read_data` allows for making them again from the same
     text.
     """
-    from tfs_core.data.store import open_splits
+    from tfs_core.data.store import open_store
 
     recorded = state["fingerprints"]
     identity = {key: recorded[key] for key in ("source", "tokenizer")}
     # A run that is named by its folder may lie in other assets than today's.
     for place in dict.fromkeys((assets, *loaded.folder.resolve().parents[3:4])):
-        opened = open_splits(place / "tokens" / recorded["tokens"], identity)
+        opened = open_store(place / "tokens" / recorded["tokens"], identity)
         if opened is not None:
-            return opened[0]["validation"]
+            return opened.validation
     if not read_data:
         raise DataError(
             f"the tokens that '{state.get('run')}' was validated on are not in {assets / 'tokens'} any more. "
@@ -141,27 +142,26 @@ def _made_again(loaded: "LoadedModel", recorded: dict[str, str], assets: Path) -
 
 
 def _evaluate(loaded: "LoadedModel", split: "TokenSplit", max_batches: int | None) -> "Evaluation":
-    from tfs_core.data.batches import evaluation_batches
-    from tfs_core.models import AutogradModel
-    from tfs_core.training.capabilities import check_document_masks
-    from tfs_core.training.evaluator import Evaluator
+    from tfs_core.data.batches import Rows
+    from tfs_core.evaluator import Evaluator
+    from tfs_core.models import check_document_masks
 
     config = loaded.config
-    check_document_masks(loaded.model, config)
-    if isinstance(loaded.model, AutogradModel):
-        loaded.model.loss_chunk = config.runtime.loss_chunk
-    batches = evaluation_batches(
-        split,
-        batching=config.data.batching,
+    if config.data.document_masks:
+        check_document_masks(loaded.model, config.model.name)
+    rows = Rows(
+        split=split,
+        batching="padded" if config.data.batching.name.rpartition("/")[2] == "padded" else "packed",
         max_length=config.data.max_length,
-        batch_size=config.training.batch_size,
         end_of_text_id=loaded.tokenizer.end_of_text_id,
         document_masks=config.data.document_masks,
     )
     if sys.stderr.isatty():
         tell(f"evaluating step {loaded.step} on {split.n_tokens:,} tokens ...")
-    return Evaluator(loaded.model, loaded.device).evaluate(
-        batches, byte_lengths=loaded.tokenizer.byte_lengths(), max_batches=max_batches
+    return Evaluator(loaded.model, loaded.device, objective=loaded.objective).evaluate(
+        rows.in_order(config.training.batch_size),
+        byte_lengths=loaded.tokenizer.byte_lengths(),
+        max_batches=max_batches,
     )
 
 

@@ -4,11 +4,13 @@ A TfsError ends a command with one message on stderr and its exit code; `--debug
 Anything else that is raised is our own bug and keeps its traceback.
 """
 
+import copy
 import errno
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import NoReturn
+from typing import Any
 
 import click
 
@@ -29,37 +31,87 @@ class LazyCommand(click.Command):
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: object
     ) -> click.Context:
-        """Return the context of the real command, whose `command` click then goes on with."""
+        """Return the context of the real command, whose `command` click then goes on with.
+
+        Commands of plugins that join a group are added to a copy of it; a command of the group's own wins.
+        """
         command = self.entry.load_factory()
         if not isinstance(command, click.Command):
             raise PluginError(f"{self.entry}: its factory '{self.entry.component.factory}' is not a click command")
+        if isinstance(command, click.Group):
+            command = copy.copy(command)
+            try:
+                own = command.commands
+                command.commands = {**own, **plugin_commands(self.entry.component.name), **own}
+            except TfsError:
+                if args and not args[0].startswith("-") and args[0] not in command.commands:
+                    raise
         return command.make_context(info_name, args, parent=parent, **extra)
-
-
-class Failure(click.ClickException):
-    """A TfsError on its way to the terminal."""
-
-    def __init__(self, error: TfsError) -> None:
-        super().__init__(str(error))
-        self.exit_code = error.exit_code  # type: ignore[misc]  # click declares it as the class's
 
 
 class CommandLine(click.Group):
     """The group `tfs`: the core's commands need no plugin to be found, the rest comes from the registry."""
 
+    debug = False
+
+    def main(self, args: Sequence[str] | None = None, *, standalone_mode: bool = True, **extra: Any) -> Any:  # type: ignore[override]
+        """Run a command and end the process: a TfsError becomes a message, Ctrl-C exit code 130.
+
+        Without `standalone_mode`, click's for being called from Python, what the command raises is left as it is.
+        """
+        if not standalone_mode:
+            return super().main(args, standalone_mode=False, **extra)
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character is no reason to fail
+        try:
+            try:
+                args = sys.argv[1:] if args is None else args
+                code = super().main(args, standalone_mode=False, **{"prog_name": "tfs", **extra})
+            except SystemExit as end:
+                code = end.code
+            except TfsError as error:
+                if self.debug:
+                    import traceback
+
+                    traceback.print_exception(error)
+                click.echo(f"Error: {error}", err=True)
+                code = error.exit_code
+            except ModuleNotFoundError as error:
+                if (error.name or "").partition(".")[0] not in ("torch", "safetensors"):
+                    raise
+                install = f"{sys.executable} -m pip install 'tfs-core[train]'"
+                click.echo(f"Error: this command needs {error.name}, which is not installed: {install}", err=True)
+                code = 1
+            except click.ClickException as error:
+                error.show()
+                code = error.exit_code
+            except click.Abort as error:
+                code = 130 if isinstance(error.__cause__, KeyboardInterrupt) else 1
+                click.echo("Interrupted." if code == 130 else "Aborted!", err=True)
+            sys.stdout.flush()
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EIO) or error.filename is not None:
+                raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at its exit
+            if error.errno != errno.EPIPE:  # with EPIPE the reader, `head` say, has seen enough
+                with suppress(OSError):  # stderr may lead to the same place
+                    click.echo(f"Error: the output cannot be written: {error.strerror}.", err=True)
+                code = 1
+        sys.exit(code)
+
+    def make_context(self, *arguments: Any, **extra: Any) -> click.Context:
+        """Return the context of the options before the command, of which `main` needs `--debug`."""
+        context = super().make_context(*arguments, **extra)
+        self.debug = context.params["debug"]
+        return context
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """Return the core's commands, then the plugins', those by their full name that share the short one."""
         core = list(core_commands())
-        try:
-            entries = [entry for entry in get_registry().entries("command") if entry.distribution != CORE]
-        except TfsError:
-            return core  # `format_epilog` says why
-        names = [entry.component.name for entry in entries]
-        return core + sorted(
-            entry.component.name if names.count(entry.component.name) == 1 else entry.qualified_name
-            for entry in entries
-            if entry.component.name not in core
-        )
+        with suppress(TfsError):  # `format_epilog` says why
+            return core + sorted(name for name in plugin_commands() if name.rpartition("/")[2] not in core)
+        return core
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """Return the command of that name; None when there is none. Raises PluginError when two plugins have it."""
@@ -82,20 +134,6 @@ class CommandLine(click.Group):
         message = f"there is no command '{name}'.{did_you_mean(name, self.list_commands(ctx))}"
         raise click.UsageError(" ".join([message, *broken]), ctx)
 
-    def invoke(self, ctx: click.Context) -> object:
-        """Run the command; a TfsError becomes a message, Ctrl-C exit code 130."""
-        try:
-            return super().invoke(ctx)
-        except TfsError as error:
-            if ctx.params["debug"]:
-                import traceback
-
-                traceback.print_exception(error)
-            raise Failure(error) from error
-        except KeyboardInterrupt:
-            click.echo("\nInterrupted.", err=True)
-            ctx.exit(130)
-
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Say under the commands why the plugins' are missing, when they are."""
         super().format_epilog(ctx, formatter)
@@ -111,44 +149,36 @@ def core_commands() -> dict[str, Entry]:
     return {component.name: Entry("command", component, CORE, tfs_core.__version__) for component in tfs_commands()}
 
 
+def plugin_commands(group: str = "") -> dict[str, click.Command]:
+    """Return what plugins add to a group, to `tfs` itself without one, by name: the full one if two have the short."""
+    entries = [
+        entry
+        for entry in get_registry().entries("command")
+        if entry.distribution != CORE and entry.component.name.rpartition(" ")[0] == group
+    ]
+    names = [entry.component.name for entry in entries]
+    commands: dict[str, click.Command] = {}
+    for entry in entries:
+        owner = f"{entry.distribution}/" if names.count(entry.component.name) > 1 else ""
+        name = owner + entry.component.name.rpartition(" ")[2]
+        commands[name] = LazyCommand(name, entry)
+    return commands
+
+
 @click.group(cls=CommandLine, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(tfs_core.__version__, prog_name="tfs")
 @click.option("--debug", is_flag=True, envvar="TFS_DEBUG", help="Show the traceback of an error (or TFS_DEBUG=1).")
-def tfs(debug: bool) -> None:  # read from the context, by CommandLine.invoke
+def tfs(debug: bool) -> None:  # read from the context, by CommandLine.make_context
     """Train transformers that you can read, on your own text, and talk to them.
 
     `tfs COMMAND --help` explains a command. Start with `tfs run --config configs/quickstart.yaml`.
     """
 
 
-def main() -> None:
-    """Run the command line of this process."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character is no reason to fail
-    try:
-        tfs.main(sys.argv[1:], prog_name="tfs")
-    except OSError as error:
-        _end_without_output(error)
-    finally:
-        try:
-            sys.stdout.flush()
-        except BrokenPipeError:  # the reader, `head` say, has seen enough
-            _discard_stdout()
-        except OSError as error:
-            _end_without_output(error)
+@tfs.result_callback()
+def _no_exit_code(_result: object, debug: bool) -> None:
+    """Drop what a command returns, which `main` would take for an exit code."""
 
 
-def _end_without_output(error: OSError) -> NoReturn:
-    """End with a sentence when what is behind stdout takes no more: a full disk, a terminal that is gone."""
-    if error.errno not in (errno.ENOSPC, errno.EIO) or error.filename is not None:
-        raise error
-    _discard_stdout()
-    with suppress(OSError):  # stderr may lead to the same place
-        click.echo(f"Error: the output cannot be written: {error.strerror}.", err=True)
-    sys.exit(1)
-
-
-def _discard_stdout() -> None:
-    """Keep Python from complaining, at its exit, of what is still to be written."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+main = tfs
+"""The console command, as pyproject.toml names it."""

@@ -1,4 +1,4 @@
-"""`tfs plugins`: what is installed, what each component is and takes, and whether a plugin is as it should be."""
+"""`tfs plugins`: what is installed, and what each component is and takes."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ as_json = click.option("--json", "json_", is_flag=True, help="Print JSON.")
 @as_json
 @click.pass_context
 def plugins(context: click.Context, json_: bool) -> None:
-    """List, show and check what is installed. Without a command: list.
+    """List and show what is installed. Without a command: list.
 
     Variables: TFS_PLUGINS=a,b uses only these, TFS_DISABLE_PLUGINS=a,b all but these (by distribution or entry
     point), TFS_STRICT_PLUGINS=1 makes what is wrong with a plugin an error.
@@ -43,7 +43,7 @@ def list_plugins(json_: bool) -> None:
 def _list(json_: bool) -> None:
     found = get_registry().plugins
     if json_:
-        _print_json([_plugin_values(plugin) for plugin in found])
+        print_json([_plugin_values(plugin) for plugin in found])
         return
     for plugin in found:
         click.echo("\n".join(_plugin_lines(plugin)))
@@ -59,9 +59,9 @@ def show(name: str, json_: bool) -> None:
     NAME is a component (cosine, tfs-core/cosine) or a distribution (tfs-core).
     """
     registry = get_registry()
-    entries = _entries_named(registry, name)
+    entries = entries_named(registry, name)
     if json_:
-        _print_json([_entry_values(entry) for entry in entries])
+        print_json([_entry_values(entry) for entry in entries])
         return
     for plugin in registry.plugins:
         if plugin.distribution == canonical(name):
@@ -69,45 +69,15 @@ def show(name: str, json_: bool) -> None:
     click.echo("\n\n".join("\n".join(_entry_lines(entry)) for entry in entries))
 
 
-@plugins.command()
-@click.argument("name", required=False)
-@as_json
-def check(name: str | None, json_: bool) -> None:
-    """Import all that a plugin refers to, and say what is wrong; exit code 1 when something is.
-
-    NAME is a distribution, or a component of it. Without NAME: every plugin.
-    """
-    from tfs_core.plugin_checks import check_plugin
-
-    registry = get_registry()
-    chosen = registry.plugins if name is None else _plugins_with(registry, name)
-    findings = [finding for plugin in chosen for finding in check_plugin(plugin)]
-    if json_:
-        _print_json([dataclasses.asdict(finding) for finding in findings])
-    else:
-        for finding in findings:
-            click.echo(f"FAIL  {finding.subject}: {finding.problem}" if finding.problem else f"ok    {finding.subject}")
-    if any(finding.problem for finding in findings):
-        raise click.exceptions.Exit(1)
-
-
-def _plugins_with(registry: Registry, name: str) -> list[Plugin]:
-    """Return the plugins of a distribution, or of the distributions that have a component of that name."""
-    distributions = {canonical(name)} & {plugin.distribution for plugin in registry.plugins}
-    distributions = distributions or {entry.distribution for entry in _entries_named(registry, name)}
-    return [plugin for plugin in registry.plugins if plugin.distribution in distributions]
-
-
-def _entries_named(registry: Registry, name: str) -> list[Entry]:
+def entries_named(registry: Registry, name: str) -> list[Entry]:
     """Return the components of that name, of any kind, or all of a distribution. Raises PluginError."""
-    entries = registry.entries()
+    entries, distributions = registry.entries(), {plugin.distribution for plugin in registry.plugins}
     found = [entry for entry in entries if name in (entry.component.name, entry.qualified_name)]
     found = found or [entry for entry in entries if entry.distribution == canonical(name)]
-    distributions = {plugin.distribution for plugin in registry.plugins}
     if not found and canonical(name) not in distributions:
-        known = {entry.component.name for entry in entries} | {entry.qualified_name for entry in entries}
+        known = distributions.union(*((entry.component.name, entry.qualified_name) for entry in entries))
         raise PluginError(
-            f"there is neither a component nor a distribution '{name}'.{did_you_mean(name, known | distributions)} "
+            f"there is neither a component nor a distribution '{name}'.{did_you_mean(name, known)} "
             "`tfs plugins` lists them."
         )
     return found
@@ -128,19 +98,20 @@ def _plugin_values(plugin: Plugin) -> dict[str, Any]:
         ],
         "problems": plugin.problems,
         "clashes": plugin.clashes,
+        "unused": plugin.unused,
     }
 
 
 def _plugin_lines(plugin: Plugin) -> list[str]:
     """Return a plugin as text: a heading, a line for each kind, a line for each complaint."""
     state = f"disabled by {plugin.disabled_by}" if plugin.disabled_by else plugin.state
-    kinds = dict.fromkeys(kind for kind, _ in plugin.components)
+    names: dict[str, list[str]] = {}
+    for kind, component in plugin.components:
+        names.setdefault(kind, []).append(component.name)
     return [
         f"{plugin.distribution} {plugin.version}: {state}",
-        *(
-            f"  {kind + 's':<11} {', '.join(component.name for of, component in plugin.components if of == kind)}"
-            for kind in kinds
-        ),
+        *(f"  {kind + 's':<11} {', '.join(of_kind)}" for kind, of_kind in names.items()),
+        *(f"  - {reason}" for reason in plugin.unused),
         *(f"  ! {complaint}" for complaint in [*plugin.problems, *plugin.clashes]),
     ]
 
@@ -185,9 +156,8 @@ def _options(entry: Entry) -> list[dict[str, Any]]:
     """Return name, type, default and documentation of each option."""
     from typing import get_type_hints
 
-    from tfs_core.config.documentation import field_docs
+    from tfs_core.config.documentation import field_docs, in_words
     from tfs_core.config.resolved import plain
-    from tfs_core.config.types_in_words import in_words
 
     config = entry.load_config_class()
     if config is None:
@@ -239,5 +209,6 @@ def _quoted(path: str) -> str:
     return f'"{path}"' if " " in path or os.sep == "\\" else path
 
 
-def _print_json(values: Sequence[Any]) -> None:
+def print_json(values: Sequence[Any]) -> None:
+    """Print values for a program to read."""
     click.echo(json.dumps(values, indent=2))

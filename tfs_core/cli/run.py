@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from tfs_core.dry_run import DryRun
     from tfs_core.runs import Run
-    from tfs_core.training.dry_run import DryRun
 
 LAST_RUN = ""
 """What `--resume` without a value stands for: the last run of the configuration's experiment_name."""
@@ -60,7 +60,7 @@ def run(
         _try(config_file, overrides, model, assets)
         return
 
-    from tfs_core.training.run import run as train
+    from tfs_core.run import run as train
 
     try:
         ended = train(
@@ -113,10 +113,9 @@ def what_next(run: "Run", assets: str | None) -> list[str]:
 
 
 def _try(config_file: Path, overrides: Sequence[str], model: str | None, assets: str | None) -> None:
+    from tfs_core.dry_run import try_run
+    from tfs_core.run import configure, prepare
     from tfs_core.runs import assets_folder
-    from tfs_core.training.dry_run import try_run
-    from tfs_core.training.preparation import prepare
-    from tfs_core.training.run import configure
 
     folder = assets_folder(assets)
     config, _ = configure(
@@ -142,7 +141,7 @@ def estimate(tried: "DryRun") -> list[str]:
         f"steps       {tried.total_steps:,}, of them {tried.warmup_steps:,} warm-up: {tried.tokens:,} tokens, {epochs}",
         f"FLOPs       {tried.flops:.3g}",
         f"memory      {mebibytes(tried.state_bytes)} for weights, gradients and optimizer{peak}",
-        f"machine     {machine.device}, {machine.threads} threads, matmul {machine.matmul}",
+        f"machine     {machine['device']}, {machine['threads']} threads, matmul {machine['matmul']}",
         f"first loss  {tried.first_loss:.4f} nats per token",
         "The dry run was fine; nothing of it is kept but the tokens.",
     ]

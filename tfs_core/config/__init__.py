@@ -1,11 +1,10 @@
 """The configuration of a run: read from YAML with line numbers, checked before anything else happens, written back."""
 
-from tfs_core.config.folder_names import folder_name_problem as folder_name_problem
-from tfs_core.config.json_schema import json_schema as json_schema
 from tfs_core.config.load import check_together as check_together
 from tfs_core.config.load import config_from_mapping as config_from_mapping
 from tfs_core.config.load import load_config as load_config
 from tfs_core.config.local_model import load_local_model as load_local_model
+from tfs_core.config.relations import folder_name_problem as folder_name_problem
 from tfs_core.config.resolved import config_differences as config_differences
 from tfs_core.config.resolved import resolved as resolved
 from tfs_core.config.resolved import to_yaml as to_yaml

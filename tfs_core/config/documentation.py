@@ -1,20 +1,31 @@
-"""The strings under the fields of a configuration class: the one place where a setting is explained.
-
-`docs/configuration.md` has its tables from here.
-"""
+"""A setting in words, for errors and tables: the string under its field, and its type."""
 
 from __future__ import annotations
 
 import ast
 import dataclasses
 import inspect
-import json
 import textwrap
+import types
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any, get_type_hints
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from tfs_core.config.resolved import plain
-from tfs_core.config.types_in_words import in_words
+from annotated_types import Ge, Gt, Le, Lt
+
+from tfs_core.config.schema import Choice
+
+WORDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    bool: "true or false",
+    Path: "a path",
+    type(None): "null",
+    Choice: "a component",
+}
+BOUNDS = {Ge: "of at least", Gt: "above", Le: "of at most", Lt: "below"}
 
 
 def field_docs(cls: type) -> dict[str, str]:
@@ -27,32 +38,52 @@ def field_docs(cls: type) -> dict[str, str]:
             tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
         except (OSError, TypeError, SyntaxError):  # made by exec, or typed at a prompt
             continue
-        body = getattr(tree.body[0], "body", [])
-        for field, string in pairwise(body):
+        for field, string in pairwise(getattr(tree.body[0], "body", [])):
             match field, string:
                 case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
                     docs[name] = " ".join(text.split())
     return docs
 
 
-def settings_table(cls: type) -> str:
-    """Return a Markdown table of a configuration class: each setting, what it may be, its default, how to choose it."""
-    hints, docs = get_type_hints(cls, include_extras=True), field_docs(cls)
-    rows = [("setting", "value", "default", "what it does, and how to choose it"), ("---", "---", "---", "---")]
-    for field in dataclasses.fields(cls):
-        words = in_words(hints[field.name]) or "settings of its own"
-        rows.append((f"`{field.name}`", words, _default(field), docs.get(field.name, "")))
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+def in_words(hint: Any) -> str | None:
+    """Return a setting's type in words, such as `a whole number of at least 1, or null`; None for types without."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint in WORDS:
+        return WORDS[hint]
+    if is_section(hint):
+        return "settings of its own"
+    if origin is Annotated:
+        words, metadata = in_words(arguments[0]), arguments[1:]
+        bounds = [f"{BOUNDS[type(b)]} {dataclasses.astuple(b)[0]:g}" for b in metadata if type(b) in BOUNDS]
+        return f"{words} {' and '.join(bounds)}" if words and bounds else words
+    if origin in (Union, types.UnionType):
+        arms = [in_words(arm) for arm in sorted(arguments, key=lambda arm: arm is type(None))]  # null last
+        return ", or ".join(map(str, arms)) if all(arms) else None
+    if origin is Literal:
+        values = [f"'{value}'" if isinstance(value, str) else str(value) for value in arguments]
+        return " or ".join(filter(None, [", ".join(values[:-1]), values[-1]]))
+    if is_list(hint) and (item := in_words(arguments[0])):
+        return f"a list, each item {item}"
+    if origin is tuple and all(items := [in_words(argument) for argument in arguments]):
+        return f"a list of {len(items)}: {', '.join(map(str, items))}"
+    if is_mapping(hint) and (item := in_words(arguments[1])):
+        return f"a mapping, each value {item}"
+    return None
 
 
-def _default(field: dataclasses.Field[Any]) -> str:
-    """Return a field's default as YAML has it; `required` when there is none."""
-    default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-    if default is dataclasses.MISSING:
-        return "required"
-    value = plain(default)
-    if isinstance(value, dict):
-        return f"`{value['name']}`" if "name" in value else "the defaults"
-    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-        value = [item["name"] for item in value]
-    return f"`{value}`" if isinstance(value, str) else f"`{json.dumps(value)}`".replace('"', "")
+def is_section(hint: Any) -> bool:
+    """Return whether the type is a dataclass, whose fields are settings."""
+    return isinstance(hint, type) and dataclasses.is_dataclass(hint)
+
+
+def is_list(hint: Any) -> bool:
+    """Return whether the type is a list of any length: `tuple[X, ...]`, `list[X]`, `Sequence[X]`."""
+    arguments = get_args(hint)
+    if get_origin(hint) is tuple:
+        return len(arguments) == 2 and arguments[1] is Ellipsis
+    return get_origin(hint) in (list, Sequence) and len(arguments) == 1
+
+
+def is_mapping(hint: Any) -> bool:
+    """Return whether the type is a mapping from text: `dict[str, X]`, `Mapping[str, X]`."""
+    return get_origin(hint) in (dict, Mapping) and get_args(hint)[0] is str

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tfs_core.config.overrides import apply_overrides
-from tfs_core.config.problems import Key, Place, Problem, config_error, dotted
-from tfs_core.config.relations import findings, known_settings
-from tfs_core.config.resolved import plain
+from tfs_core.config.document import Document, Invalid, Key, Place, dotted, read_text, read_yaml, show
+from tfs_core.config.relations import ALTERNATIVES, check_relations
+from tfs_core.config.resolved import flat, plain
 from tfs_core.config.schema import RunConfig
-from tfs_core.config.validation import Invalid, Validator
-from tfs_core.config.yaml_reader import Document, read_yaml
+from tfs_core.config.validation import Validator
+from tfs_core.errors import ConfigError
 
 
 def load_config(path: Path, *, overrides: Sequence[str] = (), model: str | None = None) -> RunConfig:
-    """Return the configuration in a YAML file, changed by what `--set` ("a.b=c") and `--model` say.
+    """Return the configuration in a YAML file, changed by `--set` ("a.b=c") and `--model`.
 
     A path in the file is relative to the file, one from `--set` to the current directory. Imports the configuration
     classes of the components it names and nothing else of theirs. Raises ConfigError, with everything that is wrong.
     """
-    document = read_yaml(Path(path))
-    apply_overrides(document, overrides, model)
-    return _validated(document)
+    return _checked(read_yaml(Path(path)), overrides, model)
 
 
 def config_from_mapping(
@@ -35,49 +33,102 @@ def config_from_mapping(
     overrides: Sequence[str] = (),
     model: str | None = None,
 ) -> RunConfig:
-    """Return the configuration that a mapping says, changed and checked as a file's is.
+    """Return the configuration in a mapping, changed and checked as a file's is.
 
-    `source` is what errors call it; relative paths start from `base`, by default the current directory.
+    `source` is its name in errors; relative paths start from `base`, by default the current directory.
     """
-    root = Place(source=source, base=Path(base or "").absolute())
-    document = Document(values=plain(values), places={(): root})
-    _note_places(document.values, (), document)
-    apply_overrides(document, overrides, model)
-    return _validated(document)
+    document = Document(plain(values), {(): Place(source=source, base=Path(base or "").absolute())})
+    _note_places(document, document.values, ())
+    return _checked(document, overrides, model)
 
 
-def check_together(config: RunConfig, *, source: str = "configuration") -> None:
-    """Raise ConfigError when settings of a finished configuration do not go together.
-
-    For one whose model came from a file of the user's own, whose options are known only when it is imported.
-    """
-    place = Place(source=source, base=Path.cwd())
-    found = findings(known_settings(config), given=lambda key: False)  # noqa: ARG005
-    problems = [Problem(place, f"{dotted(keys[0])}: {message}") for keys, message in found]
-    if problems:
-        raise config_error(problems)
-
-
-def _validated(document: Document) -> RunConfig:
-    validator = Validator(document)
-    config: RunConfig | None = None
-    with suppress(Invalid):
-        config = validator.section(RunConfig, document.values, ())
-    for keys, message in findings(validator.known, given=document.places.__contains__):
-        given = [key for key in keys if key in document.places]
-        document.problems.append(
-            Problem(document.place(given[0] if given else keys[0]), f"{dotted(keys[0])}: {message}")
-        )
-    if document.problems or config is None:
-        raise config_error(document.problems)
-    return config
-
-
-def _note_places(value: Any, key: Key, document: Document) -> None:
+def _note_places(document: Document, value: Any, key: Key) -> None:
     """Give every key of a mapping a place, in the order of the mapping."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for name, item in items:
-        root = document.places[()]
-        inner = (*key, name)
-        document.places[inner] = Place(source=root.source, base=root.base, order=(0, len(document.places)))
-        _note_places(item, inner, document)
+        document.places[*key, name] = replace(document.places[()], order=(0, len(document.places)))
+        _note_places(document, item, (*key, name))
+
+
+def _checked(document: Document, overrides: Sequence[str], model: str | None) -> RunConfig:
+    apply_overrides(document, overrides, model)
+    validator = Validator(document)
+    with suppress(Invalid):
+        config: RunConfig = validator.section(RunConfig, document.values, ())
+    check_relations(validator.known, document)
+    document.raise_problems()
+    return config
+
+
+def check_together(config: RunConfig, *, source: str = "configuration") -> None:
+    """Raise ConfigError when settings of a finished configuration contradict each other.
+
+    For a configuration with a local model, whose options are known only when its file is imported.
+    """
+    document = Document(None, {(): Place(source=source, base=Path.cwd())})
+    check_relations(flat(plain(config)), document)
+    document.raise_problems()
+
+
+def apply_overrides(document: Document, overrides: Sequence[str], model: str | None = None) -> None:
+    """Change the document as `--model`, then each `--set`, says. Raises ConfigError for one that cannot be applied.
+
+    A value is YAML, and replaces the one at its key. So `--set data.dataset=text` chooses another data set afresh (the
+    options of the file's go with it), while `--set data.dataset.path=my.txt` adds an option to the one there is, and
+    `--model NAME`, which is `--set model.name=NAME`, keeps the model's options. Of settings that exclude one another
+    (`num_epochs`, `max_steps`, `max_tokens`) the command line's replaces the file's.
+    """
+    applied: list[str] = []
+    given = [("--set", override) for override in overrides]
+    if model is not None:
+        given.insert(0, ("--model", f"model.name={model}"))
+    for index, (source, override) in enumerate(given):
+        place = Place(source=source, base=Path.cwd(), order=(1, index))
+        name, equals, text = override.partition("=")
+        parts = name.strip().split(".")
+        if not equals or not all(parts):
+            raise ConfigError(f"{place}: expected key=value, such as training.batch_size=64, not {override!r}")
+        holder, key = _open(document, parts, place)
+        name = dotted(key)
+        for earlier in applied:
+            if earlier.startswith(f"{name}."):
+                raise ConfigError(f"{place}: {name} would undo {earlier}: put {name} first")
+        value = read_text(text, place, key) if source == "--set" else Document(text, {key: place})
+        if value.values is not None:
+            for other in {other for group in ALTERNATIVES if name in group for other in group} - {name, *applied}:
+                section, setting = other.split(".")
+                document.values[section].pop(setting, None)
+                document.forget((section, setting))
+        holder[key[-1]] = value.values
+        document.forget(key)
+        document.places |= value.places
+        document.problems += value.problems
+        applied.append(name)
+
+
+def _open(document: Document, parts: Sequence[str], place: Place) -> tuple[Any, Key]:
+    """Return the section or list that holds a key, and the key. Missing sections are made; `x` becomes `{name: x}`."""
+    holder: Any = document.values
+    key: Key = ()
+    for depth, part in enumerate(parts, 1):
+        name: Any = part
+        if isinstance(holder, list):
+            if not (part.isdecimal() and int(part) < len(holder)):
+                last = len(holder) - 1
+                raise ConfigError(f"{place}: {dotted((*key, part))}: {dotted(key)} has the items 0 to {last}")
+            name = int(part)
+        key = (*key, name)
+        if depth == len(parts):
+            break
+        inner = holder[name] if isinstance(holder, list) else holder.get(name)
+        if inner is None:
+            inner = plain(RunConfig.loggers) if key == ("loggers",) else {}
+        elif isinstance(inner, str):
+            inner = {"name": inner}
+            document.places[*key, "name"], document.places[key] = document.place(key), place
+        elif not isinstance(inner, dict | list):
+            raise ConfigError(f"{place}: {dotted(key)} is {show(inner)}, with no settings of its own")
+        document.places.setdefault(key, place)
+        holder[name] = inner
+        holder = inner
+    return holder, key

@@ -11,31 +11,50 @@ import inspect
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tfs_core.config.problems import Place, config_error
-from tfs_core.config.schema import LOCAL_MODEL, Choice
-from tfs_core.config.validation import Invalid, Validator
-from tfs_core.config.yaml_reader import Document
+from tfs_core.config.document import Document, Invalid, Place
+from tfs_core.config.load import check_together
+from tfs_core.config.schema import Choice, RunConfig, is_local_model
+from tfs_core.config.validation import Validator
 from tfs_core.contracts import ModelConfig
 from tfs_core.errors import ConfigError
 from tfs_core.plugins import describe, did_you_mean
 
 
+def with_local_model(config: RunConfig, *, allowed: bool) -> RunConfig:
+    """Return the configuration; a model in a file is imported, and its options are checked and completed.
+
+    Raises ConfigError when there is such a model and it is not allowed: nothing is imported because a run folder or a
+    checkpoint names it.
+    """
+    if not is_local_model(config.model.name):
+        return config
+    if not allowed:
+        raise ConfigError(
+            f"the model is code in the file {config.model.name}, and a run folder's or checkpoint's word is not enough "
+            "to run it: add --allow-local-code if you trust the file"
+        )
+    _, options = load_local_model(config.model)
+    complete = replace(config, model=Choice(config.model.name, options))
+    check_together(complete)
+    return complete
+
+
 def load_local_model(choice: Choice) -> tuple[Callable[..., Any], Any]:
     """Import the file of a model, and return (its factory, its options).
 
-    The factory is what the name after the colon stands for, a class or a function, and the annotation of its first
-    parameter is the class of its options, which are checked here. (What the file may import besides what is
-    installed: its neighbors.) Raises ConfigError for whatever is wrong with the file or the options.
+    The name after the colon is the factory, a class or a function. The annotation of its first parameter is the class
+    of its options, which are checked here. The file may import its neighbors besides installed packages. Raises
+    ConfigError for anything that is wrong with the file or the options.
     """
-    match = LOCAL_MODEL.fullmatch(choice.name)
-    if match is None:
-        raise ConfigError(f"expected a file and the name in it, such as './my_model.py:MyModel', not {choice.name!r}")
-    file, attribute = Path(match["file"]), match["attribute"]
+    path, _, attribute = choice.name.rpartition(":")
+    file = Path(path)
     module = _imported(file)
     factory = getattr(module, attribute, None)
     if not callable(factory):
@@ -44,7 +63,22 @@ def load_local_model(choice: Choice) -> tuple[Callable[..., Any], Any]:
             f"{file}: there is no '{attribute}' that can be called.{did_you_mean(attribute, names)} "
             f"In the file: {', '.join(names) or 'nothing'}."
         )
-    return factory, _options(choice, module, factory)
+    first = next(iter(inspect.signature(factory).parameters.values()), None)
+    options_class: Any = first and first.annotation
+    if isinstance(options_class, str):  # from __future__ import annotations
+        options_class = vars(module).get(options_class)
+    if not (isinstance(options_class, type) and issubclass(options_class, ModelConfig)):
+        raise ConfigError(
+            f"{choice.name}: the first parameter needs the class of the options as its type, a frozen dataclass that "
+            "extends tfs_core.contracts.ModelConfig: (config: MyConfig, *, vocab_size, generator)"
+        )
+    if isinstance(choice.options, options_class):
+        return factory, choice.options
+    document = Document(choice.options, {(): Place(source=choice.name, base=file.parent)})
+    with suppress(Invalid):
+        options = Validator(document).section(options_class, choice.options, ("model",), " of this model")
+    document.raise_problems()
+    return factory, options
 
 
 def _imported(file: Path) -> ModuleType:
@@ -68,27 +102,3 @@ def _imported(file: Path) -> ModuleType:
         where = f"{file}:{line}" if line else str(file)
         raise ConfigError(f"{where}: cannot be imported: {describe(error)}") from error
     return module
-
-
-def _options(choice: Choice, module: ModuleType, factory: Callable[..., Any]) -> Any:
-    """Return the choice's options as the class that the factory's first parameter asks for."""
-    parameters = list(inspect.signature(factory).parameters.values())
-    annotation: Any = parameters[0].annotation if parameters else None
-    if isinstance(annotation, str):  # from __future__ import annotations
-        annotation = vars(module).get(annotation)
-    if not (isinstance(annotation, type) and issubclass(annotation, ModelConfig)):
-        raise ConfigError(
-            f"{choice.name}: the first parameter needs the class of the options as its type, a frozen dataclass that "
-            "extends tfs_core.contracts.ModelConfig: (config: MyConfig, *, vocab_size, generator)"
-        )
-    if isinstance(choice.options, annotation):
-        return choice.options
-    base = Path(choice.name).parent
-    document = Document(values=choice.options, places={(): Place(source=choice.name, base=base)})
-    try:
-        options = Validator(document).section(annotation, choice.options, ("model",), " of this model")
-    except Invalid:
-        raise config_error(document.problems) from None
-    if document.problems:
-        raise config_error(document.problems)
-    return options

@@ -1,20 +1,16 @@
-"""A finished configuration as plain values and as YAML, every default filled in; and how two of them differ."""
+"""A finished configuration as plain values and as YAML, every default filled in; and the differences of two of them."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence, Set
 from enum import Enum
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
-import yaml
-
-from tfs_core.config.problems import Key, dotted
-from tfs_core.config.relations import known_settings, without_effect
+from tfs_core.config.document import Key, dotted, write_yaml
+from tfs_core.config.relations import without_effect
 from tfs_core.config.schema import Choice, RunConfig
-from tfs_core.config.yaml_reader import SCALARS
 
 
 def plain(value: Any) -> Any:
@@ -34,43 +30,36 @@ def plain(value: Any) -> Any:
     return value
 
 
+def flat(value: Any, key: Key = ()) -> dict[str, Any]:
+    """Return the plain values that are neither mappings nor lists of mappings, by their dotted names."""
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        value = dict(enumerate(value))
+    if not isinstance(value, dict):
+        return {dotted(key): value}
+    return {name: item for part, inner in value.items() for name, item in flat(inner, (*key, part)).items()}
+
+
 def resolved(config: RunConfig) -> dict[str, Any]:
     """Return the configuration as plain JSON values in the order of the schema, every default filled in.
 
-    Component options stand beside the name. What has no effect (the temperature of samples without prompts, say) is
-    left out, so that reading it back, where such a setting is an error, gives an equal RunConfig.
+    Component options stand beside the name. Settings without an effect, such as the temperature of samples without
+    prompts, are left out at their defaults: giving one is an error, and the result loads as an equal RunConfig.
     """
     values: dict[str, Any] = plain(config)
-    for key in without_effect(known_settings(config)):
-        section = values[str(key[0])]
-        default = {field.name: field.default for field in dataclasses.fields(getattr(config, str(key[0])))}
-        if section[key[1]] == default[str(key[1])]:
-            del section[key[1]]
+    for name in without_effect(flat(values)):
+        section, setting = name.split(".")
+        if values[section][setting] == getattr(type(getattr(config, section)), setting):  # the class has the default
+            del values[section][setting]
+    if config.data.batching.options is None:
+        values["data"]["batching"] = config.data.batching.name  # as earlier versions wrote it, so that runs compare
+    if not config.wrappers:
+        del values["wrappers"]
     return values
 
 
-class _Dumper(yaml.SafeDumper):
-    """Writes YAML that means the same to YAML 1.1 and 1.2: text that either takes for more is quoted."""
-
-    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: ARG002
-        """Indent lists inside mappings."""
-        super().increase_indent(flow, False)
-
-
-def _write_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    """Return the node of a text: in double quotes when it holds a line break that YAML would fold into another."""
-    style = '"' if re.search("[\x85\u2028\u2029]", text) else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
-
-
-_Dumper.add_representer(str, _write_text)
-for _name, (_pattern, _) in SCALARS.items():
-    _Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", _pattern, None)
-
-
 def to_yaml(config: RunConfig) -> str:
-    """Return `resolved(config)` as YAML; loading it gives an equal RunConfig, in any folder."""
-    return yaml.dump(resolved(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    """Return `resolved` as YAML that loads as an equal configuration; text that looks like a number is quoted."""
+    return write_yaml(resolved(config))
 
 
 class Difference(NamedTuple):
@@ -85,19 +74,9 @@ class Difference(NamedTuple):
 
 def config_differences(first: RunConfig, second: RunConfig) -> list[Difference]:
     """Return every setting in which the resolved configurations differ, in the order of the schema."""
-    one, other = _flat(resolved(first)), _flat(resolved(second))
-    keys = dict.fromkeys([*one, *other])
+    one, other = flat(resolved(first)), flat(resolved(second))
     return [
-        Difference(dotted(key), one.get(key), other.get(key))
-        for key in keys
-        if key not in one or key not in other or one[key] != other[key]
+        Difference(name, one.get(name), other.get(name))
+        for name in one | other
+        if name not in one or name not in other or one[name] != other[name]
     ]
-
-
-def _flat(value: Any, key: Key = ()) -> dict[Key, Any]:
-    """Return the values that are no mappings, nor lists of mappings, by their keys."""
-    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
-        value = dict(enumerate(value))
-    if not isinstance(value, dict):
-        return {key: value}
-    return {inner: item for name, part in value.items() for inner, item in _flat(part, (*key, name)).items()}

@@ -12,7 +12,6 @@ from annotated_types import Ge, Gt, Le, Lt
 
 # What the numbers below may be, beyond their type: it is checked, and shown in errors, tables and the JSON schema.
 Count = Annotated[int, Ge(1)]
-MOST_THREADS = 1024  # the operating system ends a process that asks for many more
 CountOrZero = Annotated[int, Ge(0)]
 Positive = Annotated[float, Gt(0)]
 PositiveOrZero = Annotated[float, Ge(0)]
@@ -24,6 +23,8 @@ COMPONENT_KINDS = {
     "lr_decay": "scheduler",
     "optimizer": "optimizer",
     "loggers": "logger",
+    "batching": "batching",
+    "wrappers": "wrapper",
 }
 """What kind of component each setting chooses."""
 
@@ -63,9 +64,10 @@ class DataConfig:
     max_length: Count = 256
     """Tokens in a row of a batch. At most `model.max_seq_len`; longer sees further back and costs more."""
 
-    batching: Literal["packed", "padded"] = "packed"
+    batching: Choice = field(default_factory=lambda: Choice("packed"))
     """`packed`: fixed windows from the stream of documents, no token wasted. `padded`: a row is a document, cut at
-    `max_length`. Choose `padded` when documents are short and must not see each other."""
+    `max_length`. Choose `padded` when documents are short and must not see each other. A data set that streams brings
+    its own."""
 
     document_masks: bool = False
     """Whether the documents in a packed row are kept apart: a position sees those of its own document only. For a model
@@ -180,12 +182,12 @@ class RuntimeConfig:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; auto takes cuda, then mps, then cpu."""
 
-    threads: Count | Literal["auto"] = "auto"
-    """Processor threads. The last bits of a result depend on it."""
+    threads: Annotated[int, Ge(1), Le(1024)] | Literal["auto"] = "auto"
+    """Processor threads; more than there are cores are slower. The last bits of a result depend on it."""
 
     matmul: Literal["auto", "highest", "medium"] = "auto"
-    """The precision given to torch.set_float32_matmul_precision; auto measures error and speed and picks the faster
-    one that is exact. The last bits of a result depend on it."""
+    """The precision given to torch.set_float32_matmul_precision; auto is highest, or, with the wrapper `kernels`
+    installed, the faster of those that are exact, measured. The last bits of a result depend on it."""
 
     compile: bool = False
     """Whether torch.compile compiles the loss: a minute or two at the start, and faster steps. On a CPU it needs a C++
@@ -198,10 +200,6 @@ class RuntimeConfig:
     loss_chunk: Count | Literal["auto"] | None = "auto"
     """How many positions' logits exist at a time, in a model that makes them in two steps; null for all. auto: as many
     as have 2^25 logits, so that a large vocabulary does not fill the memory. The last bits of a result depend on it."""
-
-    def __post_init__(self) -> None:
-        if self.threads != "auto" and self.threads > MOST_THREADS:
-            raise ValueError(f"threads must be at most {MOST_THREADS}, not {self.threads}; more than cores are slower")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,5 +233,9 @@ class RunConfig:
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     """The machine."""
 
+    wrappers: tuple[Choice, ...] = ()
+    """What plugins put around the model's loss, such as an adapter. Compiling and activation checkpointing have
+    settings of their own in `runtime`."""
+
     loggers: tuple[Choice, ...] = (Choice("jsonl"), Choice("console"))
-    """Who is told of the run's progress. Without jsonl there is nothing for the dashboard to read."""
+    """The loggers that receive the run's records. Without jsonl there is nothing for the dashboard to read."""

@@ -1,38 +1,26 @@
 """Plain values become frozen dataclasses, or a list of everything that is wrong with them.
 
-A dataclass is walked field by field, so that unknown and missing keys, wrong types and what a class says in its own
-`__post_init__` are all told at once, each at its line. What a single value may be, pydantic decides, in strict mode on
-JSON: never True for 1, nor "no" for false. (It is imported when the first value is checked.)
+A dataclass is walked field by field, so that unknown and missing keys, wrong types and the errors of a class's own
+`__post_init__` are all told at once, each at its line. A single value is checked by pydantic, in strict mode on JSON:
+never True for 1, nor "no" for false. (It is imported when the first value is checked.)
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import math
 import os
 import re
 import types
-from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from tfs_core.config.documentation import field_docs
-from tfs_core.config.problems import Key, dotted, show
+from tfs_core.config.document import Document, Invalid, Key, dotted, show
+from tfs_core.config.documentation import field_docs, in_words, is_list, is_mapping, is_section
 from tfs_core.config.resolved import plain
-from tfs_core.config.schema import (
-    COMPONENT_KINDS,
-    LOCAL_MODEL,
-    Choice,
-    DataConfig,
-    RunConfig,
-    RuntimeConfig,
-    SamplesConfig,
-    TrainingConfig,
-)
-from tfs_core.config.types_in_words import in_words, is_list, is_mapping
-from tfs_core.config.yaml_reader import Document
+from tfs_core.config.schema import COMPONENT_KINDS, LOCAL_MODEL, Choice, RunConfig
 from tfs_core.contracts import ModelConfig
 from tfs_core.errors import PluginError
 from tfs_core.plugins import describe, did_you_mean
@@ -41,40 +29,31 @@ from tfs_core.registry import get_registry
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-SECTIONS = {
-    "": RunConfig,
-    "data": DataConfig,
-    "model": ModelConfig,
-    "training": TrainingConfig,
-    "samples": SamplesConfig,
-    "runtime": RuntimeConfig,
-}
-"""Where a setting may be that stands in the wrong section."""
 
-
-class Invalid(Exception):  # noqa: N818 (a way out, which the Validator catches itself, more than an error)
-    """A value that cannot be used; why is among the document's problems."""
+def chosen_component(kind: str, value: Any, document: Document) -> Choice:
+    """Return the component of a kind that the document's value at the key `kind` chooses. Raises ConfigError."""
+    with suppress(Invalid):
+        choice = Validator(document).choice(kind, value, (kind,))
+    document.raise_problems()
+    return choice
 
 
 class Validator:
-    """Turns the values of a document into dataclasses; what is wrong goes to the document's problems."""
+    """Turns the values of a document into dataclasses, and notes the document's problems.
+
+    Its methods return a value as the configuration holds it, or raise Invalid when they have noted why they cannot.
+    """
 
     def __init__(self, document: Document) -> None:
-        self.document = document
-        self.known: dict[Key, Any] = {}
-        """Every setting whose value is right, defaults included."""
-
-    def invalid(self, key: Key, message: str) -> Invalid:
-        """Note a problem, and return what to raise."""
-        self.document.problem(key, f"{dotted(key)}{message}" if key else message)
-        return Invalid()
+        self.document, self.problem = document, document.problem
+        self.known: dict[str, Any] = {}
+        """Every setting whose value is right, defaults included, by its dotted name."""
 
     def section(self, cls: type, values: Any, key: Key, owner: str = "") -> Any:
-        """Return an instance of a dataclass; `owner` says whose settings these are. Raises Invalid."""
-        if values is None:  # `samples:` with nothing below it
-            values = {}
+        """Return an instance of a dataclass; `owner` says whose settings these are."""
+        values = {} if values is None else values  # `samples:` with nothing below it
         if not isinstance(values, dict):
-            raise self.invalid(key, f": expected settings of its own, not {show(values)}")
+            raise self.problem(key, f": expected settings of its own, not {show(values)}")
         fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
         for name in values:
             if name not in fields:
@@ -82,96 +61,114 @@ class Validator:
         try:
             hints = get_type_hints(cls, include_extras=True)
         except Exception as error:  # a plugin's own class: a name that is imported for type checkers only, say
-            raise self.invalid(key, f": the types of {cls.__name__} cannot be read: {describe(error)}") from None
+            raise self.problem(key, f": the types of {cls.__name__} cannot be read: {describe(error)}") from None
+
         arguments, failed = {}, set()
         for name, field in fields.items():
             try:
                 arguments[name] = self._field(cls, field, hints[name], values, (*key, name))
-                self.known[*key, name] = arguments[name]
+                self.known[dotted((*key, name))] = arguments[name]
             except Invalid:
                 failed.add(name)
-        return self._construct(cls, arguments, failed, key)
+        try:
+            instance = cls(**arguments)
+        except ValueError as error:  # of `__post_init__`: told at the first setting that it names
+            message = " ".join(str(error).split())
+            names = [word for word in re.findall(r"\w+", message) if word in fields]
+            if failed and (not names or failed.intersection(names)):  # the values that are wrong may be the reason
+                raise Invalid from None
+            written = [name for name in names if (*key, name) in self.document.places]
+            raise self.problem((*key, *written[:1]), f": {message}") from None
+        except Exception as error:  # a plugin's own class may raise anything, and each does for a missing argument
+            if failed:
+                raise Invalid from None
+            raise self.problem(key, f": {cls.__name__} cannot check these settings: {describe(error)}") from None
+        if failed:
+            raise Invalid
+        return instance
 
     def _field(self, cls: type, field: dataclasses.Field[Any], hint: Any, values: dict[str, Any], key: Key) -> Any:
+        """Return the value of a field, or its default."""
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-        if field.name not in values:
-            if default is dataclasses.MISSING:
-                text = field_docs(cls).get(field.name, "")
-                raise self.invalid(key, f" is missing.{' ' if text else ''}{text}")
-            return self.value(hint, plain(default), key) if _holds_dataclass(hint) else default
-        value = values[field.name]
-        if isinstance(default, Choice) and isinstance(value, dict):
-            value = {"name": default.name, **value}
-        return self.value(hint, value, key)
+        if field.name in values:
+            value = values[field.name]
+            if isinstance(default, Choice) and isinstance(value, dict):
+                value = {"name": default.name, **value}
+            return self.value(hint, value, key)
+        if default is dataclasses.MISSING:
+            raise self.problem(key, f" is missing. {field_docs(cls).get(field.name, '')}".rstrip(" "))
+        return self.value(hint, plain(default), key) if _holds_section(hint) else default  # options of a component
 
     def value(self, hint: Any, value: Any, key: Key) -> Any:
-        """Return a value as its type has it. Raises Invalid."""
+        """Return a value as its type has it."""
         if hint is Choice:
             setting = next(part for part in reversed(key) if isinstance(part, str))  # not an index in `loggers`
             return self.choice(COMPONENT_KINDS[setting], value, key)
-        if _is_dataclass(hint):
+        if is_section(hint):
             return self.section(hint, value, key)
         if is_list(hint) and isinstance(value, list):
-            items = self._each(get_args(hint)[0], dict(enumerate(value)), key)
-            return list(items.values()) if get_origin(hint) is list else tuple(items.values())
+            items = self._each(get_args(hint)[0], dict(enumerate(value)), key).values()
+            return list(items) if get_origin(hint) is list else tuple(items)
         if is_mapping(hint) and isinstance(value, dict):
             return self._each(get_args(hint)[1], value, key)
-        if get_origin(hint) in (Union, types.UnionType) and isinstance(value, dict | list):
-            arms = [arm for arm in get_args(hint) if _holds_dataclass(arm)]
+        if isinstance(value, dict | list):  # `extra: Rotation | None`
+            arms = [arm for arm in _arms(hint) if arm is not hint and _holds_section(arm)]
             if len(arms) == 1:
                 return self.value(arms[0], value, key)
         return self._single(hint, value, key)
 
-    def _each(self, hint: Any, values: Mapping[Any, Any], key: Key) -> dict[Any, Any]:
+    def _each(self, hint: Any, values: dict[Any, Any], key: Key) -> dict[Any, Any]:
+        """Return the items of a list by index, or of a mapping by name."""
         done = {}
         for name, item in values.items():
-            with contextlib.suppress(Invalid):
+            with suppress(Invalid):
                 done[name] = self.value(hint, item, (*key, name))
         if len(done) < len(values):
             raise Invalid
         return done
 
     def choice(self, kind: str, value: Any, key: Key) -> Choice:
-        """Return a component that was chosen, with its options. Raises Invalid."""
+        """Return a component that was chosen, with its options."""
         value = {"name": value} if isinstance(value, str) else value
+        a_kind = f"an {kind}" if kind == "optimizer" else f"a {kind}"
         if not isinstance(value, dict):
-            raise self.invalid(key, f": expected a name, or a mapping with a name, of {_a(kind)}, not {show(value)}")
-        options = {name: item for name, item in value.items() if name != "name"}
-        name, at = value.get("name"), (*key, "name") if (*key, "name") in self.document.places else key
+            raise self.problem(key, f": expected a name, or a mapping with a name, of {a_kind}, not {show(value)}")
+        options = dict(value)
+        name, at = options.pop("name", None), (*key, "name") if (*key, "name") in self.document.places else key
+        registry = get_registry()
         if name is None:
-            names = ", ".join(entry.component.name for entry in get_registry().entries(kind))
+            names = ", ".join(entry.component.name for entry in registry.entries(kind)) or "none"
             or_option = " (or --model NAME)" if kind == "model" else ""
-            raise self.invalid((*key, "name"), f" is missing{or_option}: which {kind}? Installed: {names or 'none'}.")
+            message = f" is missing{or_option}: which {kind}? Installed: {names}."
+            raise self.problem((*key, "name"), message)
         if not isinstance(name, str):
-            raise self.invalid(at, f": expected the name of {_a(kind)}, not {show(name)}")
+            raise self.problem(at, f": expected the name of {a_kind}, not {show(name)}")
         if kind == "model" and re.search(r"\.py(:|$)", name):
             return self._local_model(name, options, at, key)
-        registry = get_registry()  # a wrong TFS_PLUGINS is told once, and not as the fault of each setting
         if (for_path := registry.for_path(kind)) and for_path[1] not in options and self._is_path(name, at):
             path, (name, path_option) = name, for_path
             options = {path_option: path, **options}
         try:
-            entry = registry.find(kind, name)
-            config_class = entry.load_config_class()
+            config_class = registry.find(kind, name).load_config_class()
         except PluginError as error:
-            raise self.invalid(at, f": {error}") from None
-        if config_class is None:
-            for option in options:
-                self.invalid((*key, option), f": the {kind} '{name}' takes no options")
-            return Choice(name)
-        return Choice(name, self.section(config_class, options, key, f" of the {kind} '{name}'"))
+            raise self.problem(at, f": {error}") from None
+        self.known[dotted((*key, "name"))] = name
+        if config_class is not None:
+            return Choice(name, self.section(config_class, options, key, f" of the {kind} '{name}'"))
+        for option in options:
+            self.problem((*key, option), f": the {kind} '{name}' takes no options")
+        return Choice(name)
 
     def _local_model(self, name: str, options: dict[str, Any], at: Key, key: Key) -> Choice:
         """Return the choice of a model in a file of the user's own, which is not imported here."""
         match = LOCAL_MODEL.fullmatch(name)
         if match is None:
-            raise self.invalid(
-                at, f": expected the file and the name in it, such as './my_model.py:MyModel', not {show(name)}"
-            )
+            message = f": expected the file and the name in it, such as './my_model.py:MyModel', not {show(name)}"
+            raise self.problem(at, message)
         file = self._absolute(Path(match["file"]), at)
         if not file.is_file():
-            raise self.invalid(at, f": there is no file {file}")
-        self.known |= {(*key, option): value for option, value in options.items() if type(value) is int}
+            raise self.problem(at, f": there is no file {file}")
+        self.known |= {dotted((*key, option)): value for option, value in options.items() if type(value) is int}
         return Choice(f"{file}:{match['attribute']}", options)
 
     def _is_path(self, name: str, at: Key) -> bool:
@@ -179,32 +176,30 @@ class Validator:
         if not re.search(r"[/\\]|\.json$", name):
             return False
         path = self._absolute(Path(name), at)
-        if path.exists():
-            return True
-        if re.fullmatch(r"[\w-]+/[\w-]+", name):  # may be distribution/name
-            return False
-        raise self.invalid(at, f": there is no file or folder {path}")
+        if not path.exists() and not re.fullmatch(r"[\w-]+/[\w-]+", name):  # which may be distribution/name
+            raise self.problem(at, f": there is no file or folder {path}")
+        return path.exists()  # type: ignore[no-any-return]
 
     def _single(self, hint: Any, value: Any, key: Key) -> Any:
         """Return a value that is no section, no component and no list of them, as pydantic checks it."""
-        from pydantic import ValidationError
-        from pydantic.errors import PydanticUserError
+        from pydantic import PydanticUserError, ValidationError
 
         if type(value) is int and abs(value) >= 2**63:
-            raise self.invalid(key, ": the number is too large")
-        expected = in_words(hint)
+            raise self.problem(key, ": the number is too large")
+        reason = ""
         try:
             result = type_adapter(hint).validate_json(json.dumps(value), strict=True)
-            valid = isinstance(value, bool) == isinstance(result, bool)  # Literal[1] would take True
-            valid = valid and not (value == "" and isinstance(result, Path))  # it would be the folder itself
+            # pydantic takes True for Literal[1], and an empty path for the current folder
+            valid = isinstance(value, bool) == isinstance(result, bool) and not (value == "" and result == Path())
         except PydanticUserError:
-            raise self.invalid(key, f": a setting cannot have the type {hint}") from None
+            raise self.problem(key, f": a setting cannot have the type {hint}") from None
         except ValidationError as error:
-            valid, expected = False, expected or f"something else ({error.errors()[0]['msg']})"
+            valid, reason = False, error.errors()[0]["msg"]
         except TypeError:  # from Python: an object that JSON does not have
             valid = False
         if not valid:
-            raise self.invalid(key, f": expected {expected}, not {show(value)}.{_advice(hint, value)}")
+            expected = in_words(hint) or f"something else ({reason})"
+            raise self.problem(key, f": expected {expected}, not {show(value)}.{_advice(hint, value)}")
         return self._absolute(result, key)
 
     def _absolute(self, value: Any, key: Key) -> Any:
@@ -216,66 +211,34 @@ class Validator:
         return value
 
     def _unknown(self, name: str, names: list[str], key: Key, owner: str) -> None:
-        near = did_you_mean(name, names)
-        elsewhere = [
-            f"{section}.{name}" if section else name for section, known in SECTIONS.items() if name in _names(known)
-        ]
-        there = f" There is a {elsewhere[0]}." if elsewhere else ""
+        """Note that a key is no setting, with the nearest name here and the section where there is such a setting."""
+        sections = {"": RunConfig, **get_type_hints(RunConfig), "model": ModelConfig}
+        there = [section for section, cls in sections.items() if name in getattr(cls, "__dataclass_fields__", ())]
+        elsewhere = f" There is a {f'{there[0]}.{name}'.lstrip('.')}." if there else ""
         settings = f" Settings: {', '.join(names)}." if names else " It has none."
-        self.invalid((*key, name), f" is not a setting{owner}.{near}{there}{settings}")
-
-    def _construct(self, cls: type, arguments: dict[str, Any], failed: set[str], key: Key) -> Any:
-        """Return the instance; what its `__post_init__` says is told at the first setting it names."""
-        required = {f.name for f in dataclasses.fields(cls) if _required(f)}
-        if required & failed:
-            raise Invalid
-        try:
-            instance = cls(**arguments)
-        except ValueError as error:
-            message = " ".join(str(error).split())
-            names = [word for word in re.findall(r"\w+", message) if word in arguments.keys() | failed]
-            given = [name for name in names if (*key, name) in self.document.places]
-            if failed and (not names or failed.intersection(names)):  # it may be about what is wrong already
-                raise Invalid from None
-            raise self.invalid((*key, *given[:1]), f": {message}") from None
-        except Exception as error:  # a plugin's own class: whatever it raises is told, with its name
-            raise self.invalid(key, f": {cls.__name__} cannot check these settings: {describe(error)}") from None
-        if failed:
-            raise Invalid
-        return instance
-
-
-def _names(cls: type) -> list[str]:
-    return [field.name for field in dataclasses.fields(cls) if field.init]
-
-
-def _required(field: dataclasses.Field[Any]) -> bool:
-    return field.init and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        near = did_you_mean(name, names)
+        self.problem((*key, name), f" is not a setting{owner}.{near}{elsewhere}{settings}")
 
 
 def type_adapter(hint: Any) -> TypeAdapter[Any]:
-    """Return what checks values of a type; infinity and NaN are no numbers of a configuration."""
+    """Return pydantic's validator of a type; infinity and NaN are no numbers of a configuration."""
     from pydantic import ConfigDict, TypeAdapter
 
     return TypeAdapter(hint, config=ConfigDict(allow_inf_nan=False))
 
 
-def _holds_dataclass(hint: Any) -> bool:
-    return _is_dataclass(hint) or any(_holds_dataclass(argument) for argument in get_args(hint))
+def _arms(hint: Any) -> tuple[Any, ...]:
+    """Return the types of a union; of any other type, itself."""
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
-def _is_dataclass(hint: Any) -> bool:
-    return isinstance(hint, type) and dataclasses.is_dataclass(hint)
-
-
-def _a(kind: str) -> str:
-    return f"an {kind}" if kind == "optimizer" else f"a {kind}"
+def _holds_section(hint: Any) -> bool:
+    return is_section(hint) or any(map(_holds_section, get_args(hint)))
 
 
 def _advice(hint: Any, value: Any) -> str:
     """Return what to write instead, where that is plain."""
-    arms = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    arms = tuple(get_args(arm)[0] if get_origin(arm) is Annotated else arm for arm in arms)
+    arms = tuple(get_args(arm)[0] if get_origin(arm) is Annotated else arm for arm in _arms(hint))
     if str in arms and isinstance(value, bool | int | float):
         return f" Put it in quotes: '{show(value)}'."
     if int in arms and isinstance(value, float) and value.is_integer():

@@ -10,53 +10,40 @@ The rows of the optimizer steps, end to end, are epoch after epoch, each in a sh
 dropped or repeated, and the last batch of an epoch is filled from the next one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from tfs_core.contracts import IGNORED_TARGET
+from tfs_core.contracts import (
+    IGNORED_TARGET,
+    Batch,
+    DocumentRef,
+)
 from tfs_core.data.permutation import Permutation
 from tfs_core.data.store import TokenSplit, read_ahead
 
-Batching = Literal["packed", "padded"]
+BatchingName = Literal["packed", "padded"]
 
 
-@dataclass(frozen=True)
-class Batch:
-    """What one forward pass sees."""
-
-    input_ids: Tensor  # int64 [batch_size, seq_len]
-    target_ids: Tensor  # int64 [batch_size, seq_len], -100 where nothing is to be predicted
-    valid_targets: int  # targets that are not -100
-    document_ids: Tensor | None = None  # int64 [batch_size, seq_len], equal within a document; None: all may be seen
-
-
+@dataclass(frozen=True, kw_only=True)
 class Rows:
     """A split cut into rows, in the order of the text: row -> the tokens to predict."""
 
-    def __init__(
-        self,
-        split: TokenSplit,
-        *,
-        batching: Batching,
-        max_length: int,
-        end_of_text_id: int,
-        document_masks: bool = False,
-        token_before: int | None = None,
-    ) -> None:
-        """`token_before` is what stands before the first token: end of text, where a text begins."""
-        self.split = split
-        self.batching = batching
-        self.max_length = max_length
-        self.end_of_text_id = end_of_text_id
-        self.document_masks = document_masks
-        self.token_before = end_of_text_id if token_before is None else token_before
+    split: TokenSplit
+    batching: BatchingName
+    max_length: int
+    end_of_text_id: int
+    document_masks: bool = False
+
+    token_before: int | None = None
+    """What stands before the first token: end of text, where a text begins, or else the token that is given."""
 
     def __len__(self) -> int:
         return self.split.documents if self.batching == "padded" else -(-self.split.n_tokens // self.max_length)
@@ -83,14 +70,17 @@ class Rows:
     def batch(self, rows: NDArray[np.int64]) -> Batch:
         """Return the rows side by side: `max_length` long if packed, as long as the longest if padded."""
         lengths, starts = self.lengths(rows), self.starts(rows)
-        seq_len = self.max_length if self.batching == "packed" else int(lengths.max())
+        seq_len = int(lengths.max()) if self.batching == "padded" else self.max_length
         input_ids = np.full((len(rows), seq_len), self.end_of_text_id, dtype=np.int64)
         target_ids = np.full((len(rows), seq_len), IGNORED_TARGET, dtype=np.int64)
         for i, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
             targets = self.split.tokens[start : start + length]
             target_ids[i, :length] = targets
             input_ids[i, 1:length] = targets[:-1]
-            input_ids[i, 0] = self.split.tokens[start - 1] if start > 0 else self.token_before
+            if start > 0:
+                input_ids[i, 0] = self.split.tokens[start - 1]
+            elif self.token_before is not None:
+                input_ids[i, 0] = self.token_before
         # End of text, read, begins a document: counting them numbers the documents of a row.
         document_ids = (input_ids == self.end_of_text_id).cumsum(axis=1) if self.document_masks else None
         return Batch(
@@ -100,35 +90,23 @@ class Rows:
             None if document_ids is None else torch.from_numpy(document_ids),
         )
 
+    def in_order(self, batch_size: int) -> Iterator[Batch]:
+        """Iterate over every row once, in the order of the text; the last batch may have fewer rows."""
+        for first in range(0, len(self), batch_size):
+            yield self.batch(np.arange(first, min(first + batch_size, len(self))))
+
 
 class Batches:
-    """The batches of a run, for one of its ranks."""
+    """The batches of a token store, for one of a run's ranks; `tfs_core.builtin.batchings` makes components of it."""
 
     def __init__(
-        self,
-        split: TokenSplit,
-        *,
-        batching: Batching,
-        max_length: int,
-        batch_size: int,
-        accumulation: int = 1,
-        seed: int,
-        end_of_text_id: int,
-        document_masks: bool = False,
-        rank: int = 0,
-        world_size: int = 1,
+        self, rows: Rows, *, batch_size: int, accumulation: int = 1, seed: int, rank: int = 0, world_size: int = 1
     ) -> None:
-        self._rows = Rows(
-            split,
-            batching=batching,
-            max_length=max_length,
-            end_of_text_id=end_of_text_id,
-            document_masks=document_masks,
-        )
-        self.rows = len(self._rows)
+        self._rows = rows
+        self.rows = len(rows)
         """Rows in an epoch."""
         self.rows_per_step = batch_size * accumulation * world_size
-        """Rows in an optimizer step, all parts and ranks together."""
+        """Rows in an optimizer step, all micro-batches and ranks together."""
         self._batch_size = batch_size
         self._accumulation = accumulation
         self._rank = rank
@@ -136,13 +114,23 @@ class Batches:
         self._permutation = lru_cache(maxsize=4)(lambda epoch: Permutation(self.rows, seed=seed, epoch=epoch))
         self._rows_at = lru_cache(maxsize=2 * accumulation)(self._find_rows)  # a step's, and those read ahead
 
-    def ready(self, step: int) -> bool:  # noqa: ARG002 (a stream makes it wait)
+    def open(
+        self, folder: Path, *, step: int, state: Mapping[str, Any] | None, report: Callable[[str], None]
+    ) -> AbstractContextManager[None]:
+        """Return a context that does nothing: everything is on disk."""
+        return nullcontext()
+
+    def ready(self, step: int) -> bool:
         """Return True: everything is on disk."""
         return True
 
-    def state(self, step: int) -> dict[str, Any]:  # noqa: ARG002 (a stream has a place)
-        """Return what a checkpoint writes down to go on with a step: nothing."""
+    def state(self, step: int) -> dict[str, Any]:
+        """Return nothing: a step's number says where it stands."""
         return {}
+
+    def trial(self) -> Batch:
+        """Return the first micro-batch of the first step."""
+        return self.step(0)[0]
 
     def step(self, step: int) -> list[Batch]:
         """Return the parts, as many as `accumulation`, of optimizer step 0, 1, 2, ... for this rank."""
@@ -160,6 +148,23 @@ class Batches:
         """Return how many epochs are complete before the first row of this step."""
         return step * self.rows_per_step // self.rows
 
+    def epochs(self, steps: int) -> float:
+        """Return how many epochs so many steps are."""
+        return steps * self.rows_per_step / self.rows
+
+    def documents(self, step: int) -> list[DocumentRef]:
+        """Return which parts of which documents this rank reads in a step, in the order of its rows."""
+        rows = np.concatenate([self.row_numbers(step, part) for part in range(self._accumulation)])
+        starts, lengths = self._rows.starts(rows), self._rows.lengths(rows)
+        refs = []
+        for start, stop in zip(starts.tolist(), (starts + lengths).tolist(), strict=True):
+            document = int(np.searchsorted(self._rows.split.offsets, start, side="right")) - 1
+            while start < stop:
+                begins, ends = map(int, self._rows.split.offsets[document : document + 2])
+                refs.append(DocumentRef((document,), start - begins, min(stop, ends) - begins))
+                start, document = ends, document + 1
+        return refs
+
     @cached_property
     def valid_targets_per_epoch(self) -> int:
         """Valid targets in an epoch: every stored token if packed, those within `max_length` if padded."""
@@ -169,6 +174,13 @@ class Batches:
     def valid_targets_per_row(self) -> float:
         """Valid targets in a row, on the average of an epoch."""
         return self.valid_targets_per_epoch / self.rows
+
+    def total_steps(self, *, epochs: int | None, tokens: int | None) -> int:
+        """Return the steps after which so many epochs, or valid targets, are complete; one of the two is given."""
+        if epochs is not None:
+            return self.steps_for_epochs(epochs)
+        assert tokens is not None, "a run's length is given in steps, epochs or tokens"
+        return self.steps_for_tokens(tokens)
 
     def steps_for_epochs(self, n: int) -> int:
         """Return the steps after which n epochs are complete."""
@@ -194,24 +206,3 @@ class Batches:
             pieces.append(self._permutation(epoch)(np.arange(place, place + n)))
             first += n
         return np.concatenate(pieces)
-
-
-def evaluation_batches(
-    split: TokenSplit,
-    *,
-    batching: Batching,
-    max_length: int,
-    batch_size: int,
-    end_of_text_id: int,
-    document_masks: bool = False,
-) -> Iterator[Batch]:
-    """Iterate over every row of a split once, in the order of the text; the last batch may have fewer rows."""
-    rows = Rows(
-        split,
-        batching=batching,
-        max_length=max_length,
-        end_of_text_id=end_of_text_id,
-        document_masks=document_masks,
-    )
-    for first in range(0, len(rows), batch_size):
-        yield rows.batch(np.arange(first, min(first + batch_size, len(rows))))

@@ -139,9 +139,9 @@ def _up_to_quota(
     full = {split for split, quota in quotas.items() if quota == 0}
     skipping = False
     for split, piece in pieces:
-        if len(full) == len(quotas) and piece.begins:
-            return
         if piece.begins:
+            if len(full) == len(quotas):
+                return
             skipping = split in full
         if skipping:
             continue

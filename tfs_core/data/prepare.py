@@ -7,11 +7,13 @@ process write while others wait.
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from tfs_core.config.schema import Choice
 from tfs_core.contracts import DatasetSource, SupportsLeftOut, SupportsStreaming, Tokenizer
@@ -26,30 +28,26 @@ from tfs_core.data.documents import (
     hash_of,
     split_pieces,
 )
-from tfs_core.data.encoder import Encoder, Progress
+from tfs_core.data.encoder import encode
 from tfs_core.data.store import (
     FORMAT_VERSION,
     SPLITS,
     SplitWriter,
-    TokenSplit,
-    open_splits,
+    TokenStore,
+    open_store,
     saying_why_not,
     token_dtype,
     write_info,
 )
-from tfs_core.durable import FileLock, sync_folder
+from tfs_core.durable import sync_folder
 from tfs_core.errors import DataError
 from tfs_core.registry import get_registry
 
+PROGRESS_SECONDS = 2.0
+"""How often progress is reported."""
 
-@dataclass(frozen=True)
-class PreparedData:
-    """A token store, open."""
-
-    train: TokenSplit
-    validation: TokenSplit
-    folder: Path
-    info: dict[str, Any]  # the content of tokens.json
+Progress = Callable[[str], None]
+"""Told how the preparation goes, a line of text now and then."""
 
 
 def build_source(choice: Choice, *, assets: Path, offline: bool) -> DatasetSource:
@@ -79,7 +77,7 @@ def prepare_tokens(
     validation_fraction: float = 0.01,
     threads: int | None = None,
     progress: Progress | None = None,
-) -> PreparedData:
+) -> TokenStore:
     """Return the token store of a data set under `assets/tokens`, writing it unless it is already there and whole.
 
     Of a source that streams its training text is the beginning only: the rest is spooled while a run trains.
@@ -103,32 +101,24 @@ def prepare_tokens(
     folder = assets / "tokens" / hash_of(identity)
     report = progress or (lambda _line: None)
 
-    found = _open(folder, identity)
+    found = open_store(folder, identity)
     if found is None:
         with _only_writer(folder, report):
-            found = _open(folder, identity)  # another process may have written it while this one waited
+            found = open_store(folder, identity)  # another process may have written it while this one waited
             if found is None:
                 if taken != subset_size:
                     report(f"{describe(source)}: the beginning of it is made into tokens, the rest while training")
                 quotas = {"train": taken, "validation": held_out}
                 pieces = split_pieces(source, quotas=quotas, validation_fraction=validation_fraction)
-                besides = {}
+                info = dict(identity)
                 if isinstance(source, SupportsStreaming) and not has_own:
-                    besides["division"] = Division.of(source, validation_fraction).to_json()
-                _write(folder, identity, besides, pieces, tokenizer, source, report, threads)
-                found = _open(folder, identity)
+                    info["division"] = Division.of(source, validation_fraction).to_json()
+                _write(folder, info, pieces, tokenizer, source, report, threads)
+                found = open_store(folder, identity)
                 assert found is not None, f"{folder} cannot be read just after it was written"
     for line in found.info.get("left_out", []):
         report(line)
     return found
-
-
-def _open(folder: Path, identity: dict[str, Any]) -> PreparedData | None:
-    opened = open_splits(folder, identity)
-    if opened is None:
-        return None
-    splits, info = opened
-    return PreparedData(splits["train"], splits["validation"], folder, info)
 
 
 @contextmanager
@@ -137,10 +127,11 @@ def _only_writer(folder: Path, report: Progress) -> Iterator[None]:
     with saying_why_not(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder.with_suffix(".lock"))
-        if not lock.acquire():
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
             report("another process is preparing these tokens: waiting for it")
-            while not lock.acquire(wait_seconds=60.0):
-                pass
+            lock.acquire()
     try:
         yield
     finally:
@@ -149,46 +140,37 @@ def _only_writer(folder: Path, report: Progress) -> Iterator[None]:
 
 def _write(
     folder: Path,
-    identity: dict[str, Any],
-    besides: dict[str, Any],
+    info: dict[str, Any],
     pieces: Iterable[tuple[str, Piece]],
     tokenizer: Tokenizer,
     source: DatasetSource,
     report: Progress,
     threads: int | None,
 ) -> None:
-    """Write a store next to its place and move it there."""
+    """Write a store next to its place and move it there; `info` is what its tokens.json begins with."""
     unfinished = folder.with_suffix(".unfinished")
     dtype = token_dtype(tokenizer.vocab_size)
     with saying_why_not(folder):
         shutil.rmtree(unfinished, ignore_errors=True)  # what a killed process left
         unfinished.mkdir()
-        writers = {
-            split: SplitWriter(unfinished, split, dtype=dtype, end_of_text_id=tokenizer.end_of_text_id)
-            for split in SPLITS
-        }
     try:
-        empty_documents = Encoder(tokenizer, writers, report, threads=threads).write_all(pieces)
+        with saying_why_not(folder):
+            writers = {split: SplitWriter(unfinished, split, dtype=dtype) for split in SPLITS}
+        empty_documents = _write_blocks(writers, pieces, tokenizer, folder, report, threads)
         for split in SPLITS:
             if writers[split].documents == 0:
                 raise DataError(f"{describe(source)}: there is no text in its {split} split. Add a document to it.")
+        left_out = list(source.left_out()) if isinstance(source, SupportsLeftOut) else []
         with saying_why_not(folder):
-            for writer in writers.values():
-                writer.close()
-        info = (
-            identity
-            | besides
-            | {
+            info |= {
                 "description": describe(source),
                 "vocab_size": tokenizer.vocab_size,
                 "end_of_text_id": tokenizer.end_of_text_id,
                 "dtype": dtype.name,
                 "empty_documents": empty_documents,
-                "left_out": list(source.left_out()) if isinstance(source, SupportsLeftOut) else [],
-                "splits": {split: writers[split].counts() for split in SPLITS},
+                "left_out": left_out,
+                "splits": {split: writers[split].close() for split in SPLITS},
             }
-        )
-        with saying_why_not(folder):
             write_info(unfinished, info)
             sync_folder(unfinished)
             if folder.exists():
@@ -196,7 +178,42 @@ def _write(
             os.replace(unfinished, folder)
             sync_folder(folder.parent)
     except BaseException:
-        for writer in writers.values():
-            writer.abandon()
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
+
+
+def _write_blocks(
+    writers: Mapping[str, SplitWriter],
+    pieces: Iterable[tuple[str, Piece]],
+    tokenizer: Tokenizer,
+    folder: Path,
+    report: Progress,
+    threads: int | None,
+) -> int:
+    """Write the tokens of all pieces, reporting now and then, and return how many empty documents were left out."""
+    empty_documents, started_at = 0, time.monotonic()
+    reported_at = started_at
+
+    def with_text() -> Iterator[tuple[str, Piece]]:
+        nonlocal empty_documents
+        for split, piece in pieces:
+            if piece.is_empty_document:
+                empty_documents += 1
+            else:
+                yield split, piece
+
+    def tell() -> None:
+        nonlocal reported_at
+        reported_at = time.monotonic()
+        documents = sum(writer.documents for writer in writers.values())
+        megabytes = sum(writer.n_bytes for writer in writers.values()) / 1e6
+        speed = megabytes / max(reported_at - started_at, 1e-9)
+        report(f"{documents:,} documents, {megabytes:,.1f} MB of text into tokens, {speed:,.1f} MB/s")
+
+    for block in encode(with_text(), tokenizer, threads=threads):
+        with saying_why_not(folder):
+            writers[block.split].add(block.tokens, block.document_ends, block.n_bytes)
+        if time.monotonic() - reported_at >= PROGRESS_SECONDS:
+            tell()
+    tell()
+    return empty_documents

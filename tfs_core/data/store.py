@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tfs_core.durable import write_durably
 from tfs_core.errors import DataError
 
 FORMAT_VERSION = 1
@@ -64,17 +65,28 @@ def token_dtype(vocab_size: int) -> np.dtype[Any]:
     return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
 
 
-def open_splits(folder: Path, identity: dict[str, Any]) -> tuple[dict[str, TokenSplit], dict[str, Any]] | None:
-    """Return the splits of a store by name, and the content of its tokens.json.
+@dataclass(frozen=True)
+class TokenStore:
+    """A token store, open."""
 
-    None when there is no store, when it was made from something other than `identity` says, or when it is damaged:
-    a file that is missing, cut short, or no such array.
+    train: TokenSplit
+    validation: TokenSplit
+    folder: Path
+    info: dict[str, Any]  # the content of tokens.json
+
+
+def open_store(folder: Path, identity: dict[str, Any]) -> TokenStore | None:
+    """Return the store of a folder.
+
+    None when there is none, when it was made from something other than `identity` says, or when it is damaged: a file
+    that is missing, cut short, or no such array.
     """
     try:
         info = json.loads((folder / INFO_FILE).read_text(encoding="utf-8"))
         if {key: info[key] for key in identity} != identity:
             return None
-        return {split: _open_split(folder, split, info["splits"][split]) for split in SPLITS}, info
+        train, validation = (_open_split(folder, split, info["splits"][split]) for split in SPLITS)
+        return TokenStore(train, validation, folder, info)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -92,10 +104,7 @@ def _open_split(folder: Path, split: str, counts: dict[str, Any]) -> TokenSplit:
 
 def write_info(folder: Path, info: dict[str, Any]) -> None:
     """Write tokens.json, the last file of a store, and make it durable."""
-    with (folder / INFO_FILE).open("w", encoding="utf-8", newline="\n") as file:
-        file.write(json.dumps(info, indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    write_durably(folder / INFO_FILE, (json.dumps(info, indent=2) + "\n").encode())
 
 
 @contextmanager
@@ -111,86 +120,65 @@ def saying_why_not(folder: Path) -> Iterator[None]:
 
 
 class SplitWriter:
-    """Writes a split, document after document, in memory that does not depend on its size."""
+    """Writes a split, block after block, in memory that does not depend on its size."""
 
-    def __init__(self, folder: Path, split: str, *, dtype: np.dtype[Any], end_of_text_id: int) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, split: str, *, dtype: np.dtype[Any]) -> None:
         self._tokens = _ArrayWriter(folder / f"{split}.tokens.npy", dtype)
         self._offsets = _ArrayWriter(folder / f"{split}.offsets.npy", np.dtype("<i8"))
-        self._end_of_text = np.array([end_of_text_id], dtype=dtype)
         self._offsets.append(np.zeros(1, dtype=np.int64))
-        self.documents = 0
         self.n_bytes = 0
 
-    def add(self, ids: NDArray[Any], n_bytes: int) -> None:
-        """Append ids, which stand for so many bytes of text, to the document being written."""
-        self._tokens.append(ids)
-        self.n_bytes += n_bytes
+    @property
+    def documents(self) -> int:
+        """How many documents are complete."""
+        return self._offsets.length - 1
 
-    def end_document(self) -> None:
-        """End the document being written: end of text follows its ids."""
-        self._tokens.append(self._end_of_text)
-        self._offsets.append(np.array([self._tokens.length], dtype=np.int64))
-        self.documents += 1
+    def add(self, tokens: NDArray[Any], document_ends: NDArray[np.int64], n_bytes: int) -> None:
+        """Append tokens, end of text included, which stand for so many bytes of text.
 
-    def add_block(self, tokens: NDArray[Any], document_ends: NDArray[np.int64], n_bytes: int) -> None:
-        """Append the tokens of many documents, end of text included: `document_ends` are the places behind those.
-
-        What stands before the first end goes on with the document being written; so does what follows for the last.
+        `document_ends` are the places behind the ends of text; tokens after the last one begin a document that the next
+        block goes on with.
         """
         self._offsets.append(document_ends + self._tokens.length)
         self._tokens.append(tokens)
-        self.documents += len(document_ends)
         self.n_bytes += n_bytes
 
-    def counts(self) -> dict[str, Any]:
-        """Return what tokens.json says of the split, once it is closed."""
+    def close(self) -> dict[str, Any]:
+        """Make the split durable, and return what tokens.json says of it."""
         return {
             "documents": self.documents,
             "tokens": self._tokens.length,
             "bytes": self.n_bytes,
-            "files": {array.path.name: array.path.stat().st_size for array in (self._tokens, self._offsets)},
+            "files": {array.path.name: array.close() for array in (self._tokens, self._offsets)},
         }
-
-    def close(self) -> None:
-        """Make the split durable."""
-        self._tokens.close()
-        self._offsets.close()
-
-    def abandon(self) -> None:
-        """Let the files go, so that they can be deleted."""
-        self._tokens.abandon()
-        self._offsets.abandon()
 
 
 class _ArrayWriter:
     """A one-dimensional .npy file that grows: the header is written again, with the length, at the end.
 
-    NumPy leaves room in a header for any length, for this purpose.
+    NumPy leaves room in a header for any length, for this purpose. The file is open only while it is written to.
     """
 
     def __init__(self, path: Path, dtype: np.dtype[Any]) -> None:
         self.path = path
         self.length = 0
         self._dtype = dtype
-        self._file = path.open("wb", buffering=1 << 20)
-        self._write_header()
+        with path.open("wb") as file:
+            self._write_header(file)
 
     def append(self, values: NDArray[Any]) -> None:
-        self._file.write(values.astype(self._dtype, copy=False).tobytes())
+        with self.path.open("ab") as file:
+            file.write(values.astype(self._dtype, copy=False).tobytes())
         self.length += len(values)
 
-    def close(self) -> None:
-        self._file.seek(0)
-        self._write_header()
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+    def close(self) -> int:
+        """Make the file durable, and return its size in bytes."""
+        with self.path.open("r+b") as file:
+            self._write_header(file)
+            file.flush()
+            os.fsync(file.fileno())
+        return self.path.stat().st_size
 
-    def abandon(self) -> None:
-        with suppress(OSError):  # what cannot be written any more (the disk is full) is not wanted either
-            self._file.close()
-
-    def _write_header(self) -> None:
+    def _write_header(self, file: BinaryIO) -> None:
         header = {"descr": self._dtype.str, "fortran_order": False, "shape": (self.length,)}
-        np.lib.format.write_array_header_1_0(self._file, header)
+        np.lib.format.write_array_header_1_0(file, header)

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from tfs_core.cli.main import tfs
 from tfs_core.config import load_config
-from tfs_core.training.components import build_model
+from tfs_core.models import build_model
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 NANOGPT_PARAMETERS = 804_096

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 import tfs_speedrun.model
 import torch
+from tfs_lab.testing.shape_comments import check_shape_comments
 from tfs_speedrun.config import SpeedrunConfig
 from tfs_speedrun.model import Speedrun, TokenTaps, hashed_contexts
 from torch import Tensor
 
 from tfs_core.models import compute_context, parameter_dtype
-from tfs_core.testing.shape_comments import check_shape_comments
 
 BATCH_SIZE, SEQ_LEN, MAX_SEQ_LEN, N_HEADS, D_HEAD, D_FFN, N_BLOCKS, VOCAB_SIZE = 2, 7, 11, 3, 5, 17, 4, 23
 D_MODEL = N_HEADS * D_HEAD

@@ -3,12 +3,11 @@ from pathlib import Path
 import pytest
 import tfs_speedrun.optimizer
 import torch
+from tfs_lab.testing.shape_comments import check_shape_comments
 from tfs_speedrun.config import SpeedrunConfig, SpeedrunOptimizerConfig
 from tfs_speedrun.model import Speedrun
 from tfs_speedrun.optimizer import ADAMW_EPS, build, orthogonalize
 from torch import Tensor
-
-from tfs_core.testing.shape_comments import check_shape_comments
 
 
 def parameter_with_gradient(*shape: int, seed: int = 0) -> Tensor:

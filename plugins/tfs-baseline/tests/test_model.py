@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from tfs_baseline.config import BaselineConfig
 from tfs_baseline.model import EXPLICIT_UP_TO, RMSNorm, Rotation, SwiGLU, Transformer, rotate
+from tfs_lab.testing.shape_comments import check_shape_comments
 from torch import Tensor
 
 from tfs_core.contracts import (
@@ -23,7 +24,6 @@ from tfs_core.contracts import (
 )
 from tfs_core.models import AutogradModel, compute_context, parameter_dtype
 from tfs_core.registry import get_registry
-from tfs_core.testing.shape_comments import check_shape_comments
 
 BATCH_SIZE, SEQ_LEN, MAX_SEQ_LEN, VOCAB_SIZE = 5, 7, 11, 23
 D_MODEL, N_HEADS, N_KV_HEADS, D_HEAD, D_FFN, N_BLOCKS = 13, 6, 3, 8, 17, 2

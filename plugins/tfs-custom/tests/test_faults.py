@@ -7,11 +7,11 @@ import torch
 from tfs_custom.config import CustomConfig
 from tfs_custom.faults import FAULTS
 from tfs_custom.model import CustomTransformer
+from tfs_lab.testing import gradients, invariances, loss_checks, operations, state_checks
+from tfs_lab.testing.results import Check
+from tfs_lab.testing.small_model import SmallModel, small_options
 
 from tfs_core.errors import UsageError
-from tfs_core.testing import gradients, invariances, loss_checks, operations, state_checks
-from tfs_core.testing.results import Check
-from tfs_core.testing.small_model import SmallModel, small_options
 
 SUBJECT = SmallModel(name="custom", factory=CustomTransformer, config=CustomConfig(**small_options(CustomConfig)))
 

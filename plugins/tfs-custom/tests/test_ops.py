@@ -10,10 +10,10 @@ from tfs_custom.operation_samples import SIZES, sample_operations
 from tfs_custom.ops.gelu import GeluForm
 from tfs_custom.ops.layer_norm import EPSILON
 from tfs_custom.ops.matrix_product import matrix_product
+from tfs_lab.testing.operations import changed_by, compare_operation
 from torch import Tensor
 
 from tfs_core.contracts import IGNORED_TARGET, Operation
-from tfs_core.testing.operations import changed_by, compare_operation
 
 CLEAN = SimpleNamespace(**{name: getattr(ops, name) for name in ops.__all__})
 OPERATIONS = sample_operations(CLEAN)

@@ -10,8 +10,7 @@ from tfs_custom import ops
 from tfs_custom.config import CustomConfig
 from tfs_custom.model import CustomTransformer
 from tfs_custom.operation_samples import SIZES, sample_operations
-
-from tfs_core.testing.shape_comments import check_shape_comments
+from tfs_lab.testing.shape_comments import check_shape_comments
 
 PACKAGE = Path(tfs_custom.__file__).parent
 OPERATIONS = SimpleNamespace(**{name: getattr(ops, name) for name in ops.__all__})

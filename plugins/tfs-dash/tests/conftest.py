@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from tfs_core.registry import get_registry
+
 if TYPE_CHECKING:
     from tfs_dash.serve import Server
 
@@ -20,6 +22,7 @@ ARGUMENTS = [
 ]  # fmt: skip
 
 MakeRun = Callable[..., Path]
+Install = Callable[..., None]
 
 
 def line(values: dict[str, Any]) -> str:
@@ -88,6 +91,37 @@ def make_run(assets: Path) -> MakeRun:
         return folder
 
     return make
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Return `install(distribution, source, class_name)`: a distribution with a page, for the length of the test."""
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(str(folder))
+
+    def install(distribution: str, source: str, name: str = "steps", page: str = "Steps") -> None:
+        package = folder / distribution.replace("-", "_")
+        package.mkdir()
+        (package / "__init__.py").touch()
+        (package / "plugin.py").write_text(
+            "from tfs_core import Component, hookimpl\nTFS_PLUGIN_API = 1\n@hookimpl\ndef tfs_components():\n"
+            f"    return [Component(kind='page', name={name!r}, summary='A page.', "
+            f"factory='{package.name}.page:{page}')]\n"
+        )
+        (package / "page.py").write_text(source)
+        information = folder / f"{package.name}-1.0.dist-info"
+        information.mkdir()
+        (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
+        (information / "entry_points.txt").write_text(f"[tfs.plugins]\nmain = {package.name}.plugin\n")
+        get_registry.cache_clear()
+
+    yield install
+    get_registry.cache_clear()
+    for name in set(sys.modules) - before:
+        if str(folder) in str(getattr(sys.modules[name], "__file__", None)):
+            del sys.modules[name]
 
 
 @pytest.fixture(scope="session")

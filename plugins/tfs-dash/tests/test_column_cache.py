@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from tfs_dash import column_cache, log_columns, read_ahead
 from tfs_dash.column_cache import ColumnCache, users_cache
 from tfs_dash.log_columns import LogColumns
-
-from tfs_core.durable import FileLock
 
 MakeRun = Callable[..., Path]
 
@@ -281,9 +280,9 @@ def test_log_that_another_process_decodes_is_waited_for(
     waited: list[float] = []
     acquire = FileLock.acquire
 
-    def watch(lock: FileLock, *, wait_seconds: float = 0.0, holder: str = "") -> bool:
-        waited.append(wait_seconds)
-        return acquire(lock, wait_seconds=wait_seconds, holder=holder)
+    def watch(lock: FileLock, timeout: float) -> object:
+        waited.append(timeout)
+        return acquire(lock, timeout)
 
     with kept.decoding(log):
         monkeypatch.setattr(FileLock, "acquire", watch)

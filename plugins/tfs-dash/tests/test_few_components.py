@@ -21,14 +21,14 @@ if sys.argv[2] == "few":
 import dash_mantine_components as dmc
 from plotly.utils import PlotlyJSONEncoder
 from tfs_dash import create_app
-from tfs_dash.app import PAGES
+from tfs_dash.page import installed_pages
 from tfs_dash.store import RunStore
 from tfs_dash.view import View
 
 store = RunStore(Path(sys.argv[1]))
 app = create_app(sys.argv[1])
 print(len(dmc.__all__) < 20, file=sys.stderr)
-for layout in (app.layout(), *(page.layout(View(group="tag"), store) for page in PAGES)):
+for layout in (app.layout(), *(page.page.layout(View(group="tag"), store) for page in installed_pages())):
     print(PlotlyJSONEncoder().encode(layout))
 print(sorted(dist["relative_package_path"] for dist in dmc.Select._js_dist))
 """

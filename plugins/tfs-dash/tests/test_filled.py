@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from dash import dcc, html
-from tfs_dash import app as dashboard
 from tfs_dash import create_app
 from tfs_dash.filled import fill
 from tfs_dash.once import Once
+from tfs_dash.pages.compare import ComparePage
 
 MakeRun = Callable[..., Path]
 
@@ -147,7 +147,7 @@ def test_layout_whose_chart_is_late_has_the_page_and_lets_the_chart_be_asked_for
         go_on.wait(10)
         return {"data": [], "layout": {}}
 
-    monkeypatch.setitem(dashboard.CHARTS, "loss", slowly)
+    monkeypatch.setattr(ComparePage, "charts", {"loss": slowly})
     try:
         found = layout_for(assets, "http://127.0.0.1:7860/compare")
     finally:
@@ -157,7 +157,7 @@ def test_layout_whose_chart_is_late_has_the_page_and_lets_the_chart_be_asked_for
     assert found["now"].get("data") is None
 
 
-def test_layout_of_a_page_that_cannot_be_made_stands_without_it(
+def test_layout_of_a_page_that_cannot_be_made_has_its_error(
     assets: Path, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_run("run")
@@ -165,10 +165,10 @@ def test_layout_of_a_page_that_cannot_be_made_stands_without_it(
     def fail(*_: object) -> None:
         raise ValueError("an odd run")
 
-    monkeypatch.setattr("tfs_dash.pages.compare.layout", fail)
+    monkeypatch.setattr(ComparePage, "layout", fail)
     found = layout_for(assets, "http://127.0.0.1:7860/compare")
-    assert found["place"].get("data") is None
-    assert "link /compare" not in found
+    assert found["place"]["data"] == "/compare"
+    assert "ValueError: an odd run" in str(found["page"])
     assert "theme-button" in found
 
 

@@ -12,14 +12,14 @@ import pytest
 from dash.development.base_component import Component
 from tfs_dash import create_app, front
 from tfs_dash.front import AHEAD, CONFIG, FIRST, MADE_FOR, OURS, TABLE, THEN, Front, find_files, page
-from tfs_dash.pages import compare, compute, config, health, runs, samples
+from tfs_dash.page import installed_pages
 from tfs_dash.serve import Server, listen
 from tfs_dash.store import RunStore
 from tfs_dash.view import View
 from werkzeug.test import Client, TestResponse
 
 TOKEN = "the-right-token"
-PAGES = (runs, compare, compute, health, config, samples)
+PAGES = installed_pages()
 LIBRARY = "/_dash-component-suites/dash/html/dash_html_components.min.js"
 
 
@@ -113,8 +113,8 @@ def test_no_property_but_children_holds_components(assets: Path, make_run: Any) 
     make_run("a", info={"group": "one"})
     store = RunStore(assets)
     store.index.refresh()
-    layouts = [create_app(assets).layout(), *[one.layout(View(group="group"), store) for one in PAGES]]
-    parts = [make(store.runs(), View(group="group"), store) for one in PAGES for make in one.PARTS.values()]
+    layouts = [create_app(assets).layout(), *[one.page.layout(View(group="group"), store) for one in PAGES]]
+    parts = [make(store.runs(), View(group="group"), store) for one in PAGES for make in one.parts.values()]
     found = [component for tree in [*layouts, *parts] if isinstance(tree, Component) for component in tree._traverse()]
     for component in filter(lambda one: isinstance(one, Component), found):
         for name in set(component._prop_names) - {"children"}:
@@ -124,10 +124,10 @@ def test_no_property_but_children_holds_components(assets: Path, make_run: Any) 
 def test_pages_with_charts_load_plotly_ahead() -> None:
     files = find_files()
 
-    assert {one.PATH for one in PAGES if one.CHARTS} == {
-        one.PATH for one in PAGES if "data-plotly" in page(one.PATH, files)
+    assert {one.path for one in PAGES if one.charts} == {
+        one.path for one in PAGES if "data-plotly" in page(one.path, files)
     }
-    assert set(AHEAD) <= {one.PATH for one in PAGES}
+    assert set(AHEAD) <= {one.path for one in PAGES}
 
 
 def test_beside_other_versions_dash_makes_its_page_itself(assets: Path, monkeypatch: pytest.MonkeyPatch) -> None:

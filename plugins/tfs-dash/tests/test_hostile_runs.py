@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from tfs_dash import export_report, log_columns
 from tfs_dash import store as store_module
-from tfs_dash.app import PAGES
 from tfs_dash.exports import curves_as_csv
 from tfs_dash.figures.style import encoded
 from tfs_dash.log_columns import LogColumns
+from tfs_dash.page import installed_pages
 from tfs_dash.store import RunStore
 from tfs_dash.view import chosen_runs, parse_view
 
@@ -56,11 +56,11 @@ def show(assets: Path, query: str) -> None:
     store.index.refresh()
     view = parse_view(query)
     runs, _ = chosen_runs(view, store)
-    for page in PAGES:
-        page.layout(view, store)
-        for chart in page.CHARTS.values():
+    for page in installed_pages():
+        page.page.layout(view, store)
+        for chart in page.charts.values():
             encoded(chart(runs, view, None))
-        for part in page.PARTS.values():
+        for part in page.parts.values():
             part(runs, view, store)
     assert "well" in [run.name for run in runs]
     curves_as_csv(runs)

@@ -17,9 +17,8 @@ from tfs_dash.figures.style import TEMPLATES
 from tfs_dash.notebook import run_data
 from tfs_dash.store import RunStore
 from tfs_dash.summaries import summarize
+from tfs_dash.training_log import load_training_log
 from tfs_dash.view import View
-
-from tfs_core.training import load_training_log
 
 MakeRun = Callable[..., Path]
 

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tfs_dash import create_app, export_report
-from tfs_dash.app import PAGES
 from tfs_dash.conclusions import conclusions
 from tfs_dash.configurations import compare
 from tfs_dash.exports import curves_as_csv
 from tfs_dash.figures.style import GRAPH_CONFIG
 from tfs_dash.notebook import run_data
+from tfs_dash.page import installed_pages
 from tfs_dash.pages import runs
 from tfs_dash.redact import HIDDEN, is_secret, public_text, without_secrets
 from tfs_dash.sounds import at_step, prompts, samples_of, what_losses_sound_like
@@ -202,27 +202,27 @@ def test_table_reads_no_log_but_the_last_lines(
 
 def test_every_page_has_a_layout_with_and_without_runs(assets: Path, make_run: MakeRun) -> None:
     store = RunStore(assets)
-    for page in PAGES:
-        assert page.TITLE in text_of(page.layout(View(), store))
+    for page in installed_pages():
+        assert page.title in text_of(page.page.layout(View(), store))
     make_run("run")
     store.index.refresh()
-    for page in PAGES:
-        layout = text_of(page.layout(View(), store))
-        parts = [make(store.runs(), View(), store) for make in page.PARTS.values()]
-        assert page.TITLE in layout
+    for page in installed_pages():
+        layout = text_of(page.page.layout(View(), store))
+        parts = [make(store.runs(), View(), store) for make in page.parts.values()]
+        assert page.title in layout
         assert "make demo" not in text_of(parts)
 
 
 def test_no_runs_say_what_to_do(assets: Path) -> None:
     store = RunStore(assets)
-    for page in PAGES:
-        assert any("make demo" in text_of(make([], View(), store)) for make in page.PARTS.values())
+    for page in installed_pages():
+        assert any("make demo" in text_of(make([], View(), store)) for make in page.parts.values())
 
 
 def test_every_graph_has_the_sharing_button_off(assets: Path) -> None:
     store = RunStore(assets)
-    for page in PAGES:
-        for component in page.layout(View(), store)._traverse():
+    for page in installed_pages():
+        for component in page.page.layout(View(), store)._traverse():
             if type(component).__name__ == "Graph":
                 assert component.config == GRAPH_CONFIG
     assert GRAPH_CONFIG["showSendToCloud"] is False

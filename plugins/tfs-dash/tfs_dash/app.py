@@ -1,4 +1,4 @@
-"""The dashboard as a Dash app: one shell, six pages, and a handful of callbacks for all of them.
+"""The dashboard as a Dash app: one shell, the installed pages, and a handful of callbacks for all of them.
 
 The address is the state. A control changes the address (in the browser, assets/tfs.js); the address and what is new on
 the disk make `now`, a small store; whatever shows runs follows `now`:
@@ -12,9 +12,8 @@ page that came without, or with another `now` than the one that is by then, is a
 Charts are drawn by the browser in its own theme: the server knows nothing of light and dark.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
@@ -27,21 +26,12 @@ from tfs_dash.curves import Window
 from tfs_dash.figures.kept import Draw, kept_figure
 from tfs_dash.figures.style import TEMPLATES, empty_figure
 from tfs_dash.filled import fill, in_time
-from tfs_dash.pages import compare, compute, config, health, runs, samples
-from tfs_dash.parts import Component, empty, notices, part
+from tfs_dash.page import Component, InstalledPage, MakePart, installed_pages, log_failure
+from tfs_dash.pages import runs
+from tfs_dash.parts import empty, failed, failure, notices, part
 from tfs_dash.questions import refuse_flawed
 from tfs_dash.store import RunStore, open_store
 from tfs_dash.view import MAX_RUNS, NEWEST, View, chosen_runs, parse_view
-
-PAGES = (runs, compare, compute, health, config, samples)
-
-CHARTS: dict[str, Draw] = {name: make for page in PAGES for name, make in page.CHARTS.items()}
-PARTS: dict[str, Callable[..., Component]] = {name: make for page in PAGES for name, make in page.PARTS.items()}
-PARTS["notices"] = notices
-"""Above every page."""
-
-FOLLOW_RUNS = (compute, samples)
-"""Pages with controls that have the range of the chosen runs: such a page is made anew for others."""
 
 POLL_SECONDS = 1.0
 
@@ -73,11 +63,26 @@ def app_of(store: RunStore) -> dash.Dash:
         suppress_callback_exceptions=True,
         enable_mcp=False,
     )
-    app.layout = lambda: _shell(store)
-    _register_server_callbacks(app, store)
+    site = _Site(store)
+    app.layout = lambda: _shell(site)
+    _register_server_callbacks(app, site)
     _register_browser_callbacks(app)
     refuse_flawed(app.server, app.callback_map)
     return app
+
+
+class _Site:
+    """What the app shows: the installed pages, and on them the runs of a store."""
+
+    def __init__(self, store: RunStore) -> None:
+        self.store = store
+        self.pages = installed_pages()
+        self.charts: Mapping[str, Draw] = {name: draw for page in self.pages for name, draw in page.charts.items()}
+        self.parts: Mapping[str, MakePart] = {name: make for page in self.pages for name, make in page.parts.items()}
+
+    def at(self, path: str) -> InstalledPage | None:
+        """Return the page that an address names."""
+        return next((page for page in self.pages if path == page.path), None)
 
 
 class _Page(NamedTuple):
@@ -88,27 +93,37 @@ class _Page(NamedTuple):
     shown: dict[str, Any] | None  # the `now` that it shows; None when it comes without charts and parts
 
 
-def _page(path: str, query: str | None, store: RunStore) -> _Page:
+def _page(path: str, query: str | None, site: _Site) -> _Page:
     """Return the page that an address names, filled if that is done in time."""
-    page, now = _at(path), _now(query, store)
+    page, now = site.at(path), _now(query, site.store)
     if page is None:
-        advice = ["Pages: ", ", ".join(page.TITLE for page in PAGES)]
+        advice = ["Pages: ", ", ".join(page.title for page in site.pages)]
         return _Page(empty("There is no such page", advice), {"runs": []}, now)
-    return _filled(*_laid_out(page, query, store), now, store)
+    return _filled(*_laid_out(page, query, site.store), now, site)
 
 
-def _laid_out(page: ModuleType, query: str | None, store: RunStore) -> tuple[Component, dict[str, Any]]:
-    """Return a page without what it shows, and what its controls have in the default view."""
+def _laid_out(page: InstalledPage, query: str | None, store: RunStore) -> tuple[Component, dict[str, Any]]:
+    """Return a page without what it shows, and what its controls have in the default view; or why there is none."""
     view = parse_view(query)
-    base = _control_values(page.layout(View(runs=view.runs), store))
-    return html.Div([part("notices"), page.layout(view, store)]), base
+    try:
+        base = _control_values(html.Div([page.page.layout(View(runs=view.runs), store)]))
+        content = html.Div([page.page.layout(view, store)])
+        for component in content._traverse():
+            place = getattr(component, "id", None)
+            if isinstance(place, dict) and place.get("type") in ("figure", "zoom", "chart", "part"):
+                component.id = {**place, "name": page.prefix + place["name"]}
+    except (Exception, SystemExit) as error:
+        log_failure(f"the page {page.title} cannot be laid out", error)
+        return failed(page.title, error), {"runs": []}
+    content.children.insert(0, part("notices"))
+    return content, base
 
 
-def _filled(content: Component, base: dict[str, Any], now: dict[str, Any], store: RunStore) -> _Page:
-    is_filled = fill(content, lambda kind, name: _made(kind, name, _view(now), store))
+def _filled(content: Component, base: dict[str, Any], now: dict[str, Any], site: _Site) -> _Page:
+    is_filled = fill(content, lambda kind, name: _made(kind, name, _view(now), site))
     if is_filled:  # who comes with its chart need not say that it is waited for
         for graph in content._traverse_ids():
-            if isinstance(graph.id, dict) and graph.id["type"] == "chart":
+            if isinstance(graph.id, dict) and graph.id.get("type") == "chart":
                 graph.figure = empty_figure("")
     return _Page(content, base, now if is_filled else None)
 
@@ -121,7 +136,7 @@ class _Arrival(NamedTuple):
     now: dict[str, Any] | None
 
 
-def _arrival(store: RunStore) -> _Arrival:
+def _arrival(site: _Site) -> _Arrival:
     """Return the page that asks for the layout, of which a browser says the address, if it is one with charts.
 
     Without one, or when the page is not laid out in time, it is asked for as those are that come later.
@@ -130,19 +145,15 @@ def _arrival(store: RunStore) -> _Arrival:
         address = urlsplit((request.referrer if has_request_context() else None) or "")
     except ValueError:  # no browser's address
         address = urlsplit("")
-    query, page = f"?{address.query}" if address.query else "", _at(address.path)
-    now = _now(query, store)
-    laid_out = in_time(lambda: _laid_out(page, query, store)) if page is not None and page.CHARTS else None
-    if laid_out is None:
+    query, page = f"?{address.query}" if address.query else "", site.at(address.path)
+    now = _now(query, site.store)
+    laid_out = in_time(lambda: _laid_out(page, query, site.store)) if page is not None and page.charts else None
+    if page is None or laid_out is None:
         return _Arrival(None, _Page(None, {}, None), now)
-    arrived = _filled(*laid_out, now, store)
-    runs = dict(parse_qsl(address.query)).get("runs") if page in FOLLOW_RUNS else None
-    place = address.path + (f"?runs={runs}" if runs else "")  # as `arrive` in assets/tfs.js says it
+    arrived = _filled(*laid_out, now, site)
+    chosen = dict(parse_qsl(address.query)).get("runs") if page.follows_runs else None
+    place = address.path + (f"?runs={chosen}" if chosen else "")  # as `arrive` in assets/tfs.js says it
     return _Arrival(place, arrived, arrived.shown)  # without `now` all is asked for
-
-
-def _at(path: str) -> ModuleType | None:
-    return next((page for page in PAGES if path == page.PATH), None)
 
 
 def _now(query: str | None, store: RunStore) -> dict[str, Any]:
@@ -152,25 +163,35 @@ def _now(query: str | None, store: RunStore) -> dict[str, Any]:
     return {"query": query, "stamp": [[[run.name, run.status, run.bad_lines()] for run in found], sizes]}
 
 
-def _made(kind: str, name: str, view: View, store: RunStore, zoom: object = None) -> Any:
-    """Return what is at a place of a page: a figure, or a part."""
-    found, _ = chosen_runs(view, store)
+def _made(kind: str, name: str, view: View, site: _Site, zoom: object = None) -> Any:
+    """Return what is at a place of a page, a figure or a part; in the place of one that cannot be made, its error."""
+    try:
+        return _make(kind, name, view, site, zoom)
+    except (Exception, SystemExit) as error:
+        log_failure(f"the {kind} '{name}' cannot be made", error)
+        return failed(name, error) if kind == "part" else empty_figure(failure(error))
+
+
+def _make(kind: str, name: str, view: View, site: _Site, zoom: object) -> Any:
+    found, _ = chosen_runs(view, site.store)
     if kind == "part":
-        return PARTS[name](found, view, store)
+        return notices(found, view, site.store) if name == "notices" else site.parts[name](found, view, site.store)
     if not found:
         return empty_figure("No run to draw.")
-    figure = kept_figure(CHARTS[name], found, view, store, _window(zoom))
+    figure = kept_figure(site.charts[name], found, view, site.store, _window(zoom))
     if isinstance(zoom, dict) and zoom.get("revision") != figure["layout"].get("uirevision"):
-        return kept_figure(CHARTS[name], found, view, store)  # a zoom counts only on the axes that it was made on
+        return kept_figure(site.charts[name], found, view, site.store)  # a zoom counts only on the axes it was made on
     return figure
 
 
-def _shell(store: RunStore) -> Component:
+def _shell(site: _Site) -> Component:
     """Return what is around every page, and in it the first one."""
+    store = site.store
     store.index.refresh()
-    first = _arrival(store)
+    first = _arrival(site)
     links = [
-        dcc.Link(page.TITLE, href=page.PATH, id={"type": "link", "path": page.PATH}, className="link") for page in PAGES
+        dcc.Link(page.title, href=page.path, id={"type": "link", "path": page.path}, className="link")
+        for page in site.pages
     ]
     chosen = dmc.MultiSelect(
         id=CHOSEN, data=[run.name for run in reversed(store.runs())], value=[],
@@ -197,7 +218,7 @@ def _shell(store: RunStore) -> Component:
             dcc.Interval(id="clock", interval=POLL_SECONDS * 1000),
             dcc.Store(id="tick"),
             dcc.Store(id="place", data=first.place),
-            dcc.Store(id="follow-runs", data=[page.PATH for page in FOLLOW_RUNS]),
+            dcc.Store(id="follow-runs", data=[page.path for page in site.pages if page.follows_runs]),
             dcc.Store(id="now", data=first.now),
             dcc.Store(id="shown"),  # the `now` that a page came with
             dcc.Store(id="behind"),  # changes when what is on a page is behind `now`
@@ -229,7 +250,9 @@ def _menu() -> Component:
     return dmc.Menu([dmc.MenuTarget(button), dmc.MenuDropdown(items)], position="bottom-end", trigger="click")
 
 
-def _register_server_callbacks(app: dash.Dash, store: RunStore) -> None:
+def _register_server_callbacks(app: dash.Dash, site: _Site) -> None:
+    store = site.store
+
     @app.callback(
         Output("now", "data"),
         Output("index", "data"),
@@ -255,10 +278,10 @@ def _register_server_callbacks(app: dash.Dash, store: RunStore) -> None:
         State("url", "search"),
         prevent_initial_call=True,
     )
-    def show_page(place: str | None, query: str | None) -> _Page:
+    def show_page(place: object, query: str | None) -> _Page:
         """Show the page that the address names."""
         store.index.refresh(POLL_SECONDS)
-        return _page((place or "/").partition("?")[0], query, store)
+        return _page((place if isinstance(place, str) else "/").partition("?")[0], query, site)
 
     @app.callback(
         Output({"type": "figure", "name": MATCH}, "data"),
@@ -271,9 +294,9 @@ def _register_server_callbacks(app: dash.Dash, store: RunStore) -> None:
     def draw(now: dict[str, Any] | None, behind: object, zoom: object, place: dict[str, str]) -> Any:
         """Draw a chart; the zoom that it has now stays, and is drawn in full resolution."""
         del behind
-        if now is None or place["name"] not in CHARTS:
+        if now is None or place["name"] not in site.charts:
             return no_update
-        return _made("figure", place["name"], _view(now), store, zoom)
+        return _made("figure", place["name"], _view(now), site, zoom)
 
     @app.callback(
         Output({"type": "part", "name": MATCH}, "children"),
@@ -285,9 +308,9 @@ def _register_server_callbacks(app: dash.Dash, store: RunStore) -> None:
     def fill_part(now: dict[str, Any] | None, behind: object, place: dict[str, str]) -> Any:
         """Fill a part of a page."""
         del behind
-        if now is None or place["name"] not in PARTS:
+        if now is None or place["name"] not in {*site.parts, "notices"}:
             return no_update
-        return _made("part", place["name"], _view(now), store)
+        return _made("part", place["name"], _view(now), site)
 
     @app.callback(Output(CHOSEN, "data"), Input("index", "data"), prevent_initial_call=True)
     def offer(index: int) -> list[str]:

@@ -15,7 +15,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfs_core.durable import FileLock, replace
+from filelock import FileLock
+
+from tfs_core.durable import replace
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,9 +65,9 @@ class ColumnCache:
     def decoding(self, log: Path) -> Iterator[None]:
         """Keep other processes from decoding the same log meanwhile; wait while one does."""
         lock = FileLock(self._path(log, "lock"))
-        with suppress(OSError):
+        with suppress(OSError):  # a Timeout is one
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock.acquire(wait_seconds=WAIT_SECONDS)
+            lock.acquire(timeout=WAIT_SECONDS)
         try:
             yield
         finally:

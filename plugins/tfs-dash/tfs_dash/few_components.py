@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 from tfs_dash.front import MADE_FOR
+from tfs_dash.page import has_foreign_pages
 
 PACKAGE = "dash_mantine_components"
 
@@ -22,9 +23,12 @@ NEEDED = (
 
 
 def load() -> None:
-    """Import these, and have `import dash_mantine_components` find no others; do nothing beside another version."""
+    """Import these, and have `import dash_mantine_components` find no others.
+
+    Does nothing beside another version, nor beside pages of others, which may use them all.
+    """
     distribution = PACKAGE.replace("_", "-")
-    if PACKAGE in sys.modules or version(distribution) != MADE_FOR[distribution]:
+    if PACKAGE in sys.modules or version(distribution) != MADE_FOR[distribution] or has_foreign_pages():
         return
     package = find_spec(PACKAGE)
     assert package is not None

@@ -51,7 +51,7 @@ def fill(page: Component, make: Callable[[str, str], Any], seconds: float = PATI
     places = [
         (at, component)
         for component in page._traverse()
-        if isinstance(at := getattr(component, "id", None), dict) and at["type"] in PROPERTIES
+        if isinstance(at := getattr(component, "id", None), dict) and at.get("type") in PROPERTIES
     ]
     places.reverse()  # what stands above tells of what is below
     made = in_time(lambda: [make(at["type"], at["name"]) for at, _ in places], seconds)

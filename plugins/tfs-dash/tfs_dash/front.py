@@ -4,7 +4,8 @@ Meanwhile the browser loads, compiles and runs eight megabytes of JavaScript, pl
 layout, the callbacks) waits until it is there.
 
 Which files its page loads Dash knows only when it is imported. So they are listed here, for the versions in MADE_FOR.
-Beside other versions nothing is answered here: Dash then makes its page itself, as always, half a second later.
+Beside other versions, and where another distribution brings a page, nothing is answered here: Dash then makes its page
+itself, as always, half a second later.
 """
 
 import base64
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from werkzeug.wrappers import Request, Response
+
+from tfs_dash.page import has_foreign_pages
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -130,7 +133,12 @@ class Front:
 
 
 def find_files() -> dict[str, File]:
-    """Return the files that pages load, by their addresses; none beside other versions than those of MADE_FOR."""
+    """Return the files that pages load, by their addresses.
+
+    None beside other versions than those of MADE_FOR, nor beside pages of others, which may load more.
+    """
+    if has_foreign_pages():
+        return {}
     try:
         if any(version(name) != made_for for name, made_for in MADE_FOR.items()):
             return {}

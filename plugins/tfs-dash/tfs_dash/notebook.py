@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfs_core.errors import CheckpointError
+from tfs_core.errors import CheckpointError, TfsError
 from tfs_core.runs import Run, read_run
 from tfs_dash.figures.compute import flops_figure
 from tfs_dash.figures.loss import loss_figure
@@ -19,7 +19,7 @@ from tfs_dash.view import View
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-    from tfs_core.training.logger import TrainingRun
+    from tfs_dash.training_log import TrainingRun
 
 AnyRun = "Run | RunData | TrainingRun | str | Path"
 """A run as any of the ways to have one: from `tfs_core.run` or `find_run`, from `load_training_log`, or its folder."""
@@ -32,7 +32,7 @@ def run_data(run: Any, *, name: str | None = None, position: int = 0) -> RunData
     if isinstance(run, str | Path):
         found = read_run(Path(run))
         if found is None:
-            from tfs_core.training.logger import load_training_log  # imports torch's half of the core
+            from tfs_dash.training_log import load_training_log
 
             run = load_training_log(run)
         else:
@@ -99,7 +99,8 @@ def estimate_model_params(model: Any, vocab_size: int | None = None) -> int:
     """Return how many parameters a model has, a tied tensor once: counted on the model itself, never by a formula.
 
     `model` is a run (or its folder), whose own count it is, or a configuration `{"name": "torch", "d_model": 256, ...}`
-    with the size of the vocabulary; the registered model is built for it, without memory where it allows that.
+    with the size of the vocabulary; the registered model is built for it, without memory where it allows that, which
+    needs PyTorch.
     """
     if not isinstance(model, Mapping):
         counted = run_data(model).info["parameters"].get("total")
@@ -112,11 +113,15 @@ def estimate_model_params(model: Any, vocab_size: int | None = None) -> int:
 
 
 def _count(model: str, vocab_size: int) -> int:
-    import torch
+    try:
+        import torch
+    except ImportError as error:
+        raise TfsError(
+            "Counting a model's parameters builds the model, which needs PyTorch: pip install 'tfs-core[train]'"
+        ) from error
 
     from tfs_core.config import config_from_mapping
-    from tfs_core.training.components import build_model
-    from tfs_core.training.compute import parameter_counts
+    from tfs_core.models import build_model, parameter_counts
 
     values = json.loads(model)
     length = int(values.get("max_seq_len", 256))

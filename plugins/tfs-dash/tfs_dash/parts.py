@@ -5,17 +5,16 @@ and parts are filled by two callbacks (app.py), which find by name the function 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import dash_mantine_components as dmc
 from dash import dcc, html
 
+from tfs_core.plugins import describe
 from tfs_dash.figures.style import GRAPH_CONFIG, empty_figure
+from tfs_dash.page import Component
+from tfs_dash.redact import public_text
 from tfs_dash.store import RunData, RunStore
 from tfs_dash.view import CHOICES, View, chosen_runs
-
-Component = Any
-"""What Dash takes as a child: a component, a text, or a list of them."""
 
 LOG_AXES = {"": "linear", "x": "log x", "y": "log y", "xy": "log both"}
 
@@ -89,7 +88,7 @@ def controls(*children: Component) -> Component:
 
 
 def chart(name: str, title: str, note: str = "", *, height: int = 420) -> Component:
-    """Return a chart: what app.CHARTS makes of the chosen runs under this name."""
+    """Return a chart: what the page's `charts` make of the chosen runs under this name."""
     return html.Section(
         [
             html.H2(title),
@@ -107,7 +106,7 @@ def chart(name: str, title: str, note: str = "", *, height: int = 420) -> Compon
 
 
 def part(name: str) -> Component:
-    """Return the place of what app.PARTS makes of the chosen runs under this name."""
+    """Return the place of what the page's `parts` make of the chosen runs under this name."""
     return html.Div(id={"type": "part", "name": name}, className="part")
 
 
@@ -155,6 +154,17 @@ def nothing_chosen(store: RunStore) -> Component:
 def empty(title: str, *advice: Component) -> Component:
     """Return what is shown where there is nothing to show: why, and what to do."""
     return html.Div([html.H2(title), *[html.P(line) for line in advice]], className="empty panel")
+
+
+def failed(title: str, error: BaseException) -> Component:
+    """Return what is shown in the place of a page, or a part of one, that raised an error."""
+    lines = [html.P(failure(error)), html.P("The rest of the dashboard works. Where it failed: TFS_DEBUG=1 tfs dash")]
+    return html.Div([html.H1(title), *lines], className="alarm panel", role="alert")
+
+
+def failure(error: BaseException) -> str:
+    """Return what went wrong, without the paths of this machine."""
+    return f"It cannot be shown: {public_text(describe(error))}"
 
 
 def notices(runs: Sequence[RunData], view: View, store: RunStore) -> Component:

@@ -1,6 +1,6 @@
 """What the core asks of every plugin, asked of this one."""
 
-from tfs_core.testing import DatasetConformance, PluginConformance
+from tfs_lab.testing import DatasetConformance, PluginConformance
 
 
 class TestPlugin(PluginConformance):

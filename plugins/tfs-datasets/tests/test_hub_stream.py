@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tfs_datasets import mixture
+from tfs_datasets import hub as hub_sets
+from tfs_datasets import mixture, needed
 from tfs_datasets.config import HubConfig, MixtureConfig, MixtureSource
 from tfs_datasets.hub_store import HubFile, HubSet
 from tfs_datasets.hub_stream import HubStream
 
 from tfs_core.config.schema import Choice
-from tfs_core.errors import ConfigError
+from tfs_core.errors import ConfigError, DataError
 
 MORTAL_RUN = str(Path(__file__).parents[3] / "tests" / "mortal_run.py")
 
@@ -102,7 +103,7 @@ Mortal = Callable[..., Said]
 def mortal(tmp_path: Path) -> Mortal:
     """Return a function that runs `tests/mortal_run.py` in a new process; `endpoint` is the Hub it knows."""
     context = multiprocessing.get_context("forkserver")  # imports torch once, and forks from there
-    context.set_forkserver_preload(["tfs_core.training.run", "tfs_torch.model", "pyarrow.parquet", "torch._dynamo"])
+    context.set_forkserver_preload(["tfs_core.run", "tfs_torch.model", "pyarrow.parquet", "torch._dynamo"])
 
     def run(endpoint: str, *, assets: Path = tmp_path / "assets", **arguments: Any) -> Said:
         arguments |= {
@@ -110,7 +111,7 @@ def mortal(tmp_path: Path) -> Mortal:
             "environment": {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "home")},
             "constants": {
                 "tfs_core.data.documents.STREAM_BEGINNING": BEGINNING,
-                "tfs_core.data.spooler.RETRY_SECONDS": 0.1,
+                "tfs_streaming.spooler.RETRY_SECONDS": 0.1,
             },
             "output_path": str(tmp_path / "output"),
         }
@@ -267,7 +268,7 @@ class TestDisk:
         assert text_files(tmp_path / "assets") == []
 
     def test_two_runs_at_once_do_not_share_a_file(self, stories: Any, mortal: Mortal, tmp_path: Path) -> None:
-        from tfs_core.durable import FileLock
+        from filelock import FileLock
 
         commit = stories.repository("datasets", "roneneldan/TinyStories").commit
         passing = tmp_path / "assets/datasets/hub/roneneldan--TinyStories" / commit / "passing"
@@ -275,7 +276,7 @@ class TestDisk:
         (passing / "0").mkdir()
         (passing / "0" / "of another process").touch()
         lock = FileLock(passing / "0.lock")
-        assert lock.acquire()
+        lock.acquire()
         said = mortal(stories.url, config=config(training__max_steps=1))
         lock.release()
         assert said.exit_code == 0, said.errors
@@ -326,6 +327,8 @@ def test_lines_of_json_are_streamed_and_validation_text_held_out(hub: Any, morta
 
 def test_stream_in_a_mixture_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     class Stream:
+        batching = "streaming"
+
         def stream(self, split: str, start: Sequence[int]) -> Iterator[tuple[Sequence[int], str]]:
             raise NotImplementedError
 
@@ -337,3 +340,11 @@ def test_stream_in_a_mixture_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_pat
     sources = (MixtureSource(dataset=Choice("tinystories")),)
     with pytest.raises(ConfigError, match="'tinystories' cannot be streamed in a mixture"):
         mixture.build(MixtureConfig(sources=sources), assets=tmp_path, offline=True)
+
+
+def test_stream_without_its_batching_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(needed, "find_spec", lambda package: None)
+    with pytest.raises(
+        DataError, match=r"tfs_streaming is missing\. Install it: pip install 'tfs-datasets\[streaming\]'"
+    ):
+        hub_sets.build(HubConfig(path="o/set", streaming=True), assets=tmp_path, offline=True)

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from tfs_datasets.commands import datasets
 from tfs_datasets.look import survey
 
-from tfs_core.data.batches import Batches
+from tfs_core.data.batches import Batches, Rows
 from tfs_core.data.store import TokenSplit
 
 
@@ -20,7 +20,8 @@ def split_of(*lengths: int, same: bool = False) -> TokenSplit:
 
 
 def batches_of(split: TokenSplit, batching: str, batch_size: int) -> Batches:
-    return Batches(split, batching=batching, max_length=4, batch_size=batch_size, seed=1, end_of_text_id=0)  # type: ignore[arg-type]
+    rows = Rows(split=split, batching=batching, max_length=4, end_of_text_id=0)  # type: ignore[arg-type]
+    return Batches(rows, batch_size=batch_size, seed=1)
 
 
 def test_survey_of_padded_rows_counts_padding_and_truncation() -> None:

@@ -153,10 +153,9 @@ def preview(
 
 def _choose(name: str, settings: Sequence[str]) -> "Choice":
     """Return the data set that a name and options choose. Raises ConfigError."""
-    from tfs_core.config.overrides import apply_overrides
-    from tfs_core.config.problems import Place, config_error
-    from tfs_core.config.validation import Invalid, Validator
-    from tfs_core.config.yaml_reader import Document
+    from tfs_core.config.document import Document, Place
+    from tfs_core.config.load import apply_overrides
+    from tfs_core.config.validation import chosen_component
     from tfs_core.registry import get_registry
 
     entries = get_registry().entries("dataset")
@@ -164,13 +163,7 @@ def _choose(name: str, settings: Sequence[str]) -> "Choice":
     chosen = {"name": "hub", "path": name} if on_the_hub else {"name": name}
     document = Document(values={"dataset": chosen}, places={(): Place(source="command line", base=Path.cwd())})
     apply_overrides(document, [f"dataset.{setting}" for setting in settings])
-    try:
-        choice = Validator(document).choice("dataset", document.values["dataset"], ("dataset",))
-    except Invalid:
-        raise config_error(document.problems) from None
-    if document.problems:
-        raise config_error(document.problems)
-    return choice
+    return chosen_component("dataset", document.values["dataset"], document)
 
 
 def _documents(choice: "Choice", split: str, assets: Path) -> Iterator[str]:
@@ -228,40 +221,34 @@ def look(
 
 
 def _look(config: "RunConfig", step: int, rows: int, positions: int, assets: Path) -> Iterator[str]:
-    from tfs_core.contracts import SupportsStreaming
-    from tfs_core.data.documents import TrainingText
-    from tfs_core.data.network import is_offline_by_choice
-    from tfs_core.data.prepare import build_source, build_tokenizer, prepare_tokens
+    from tfs_core.builtin.batchings import Padded
+    from tfs_core.data.batches import Batches
+    from tfs_core.ranks import OneRank
+    from tfs_core.run import prepare_data
     from tfs_core.terminal import harmless
-    from tfs_core.training.preparation import store_batches
-    from tfs_core.training.streaming import check_for_stream
-    from tfs_datasets.look import describe_row, streamed_batch, survey
+    from tfs_datasets.look import batch_of, describe_row, survey
     from tfs_datasets.shared_windows import MOST_TRAINING_TOKENS, WINDOW
 
-    data, offline = config.data, is_offline_by_choice()
-    source = build_source(data.dataset, assets=assets, offline=offline)
-    check_for_stream(config, source)
-    streams = isinstance(source, SupportsStreaming)
-    text = TrainingText(source, data.subset_size, data.validation_fraction)
-    tokenizer = build_tokenizer(data.tokenizer, assets=assets, offline=offline, documents=text)
-    prepared = prepare_tokens(
-        source,
-        tokenizer,
+    ready = prepare_data(
+        config,
         assets=assets,
-        subset_size=data.subset_size,
-        val_subset_size=data.val_subset_size,
-        validation_fraction=data.validation_fraction,
-        progress=lambda line: click.echo(harmless(line), err=True),
+        ranks=OneRank(),
+        report=lambda line: click.echo(harmless(line), err=True),
     )
-    batches = store_batches(config, prepared.train, tokenizer)
-    found = survey(prepared.train, prepared.validation, batches, batching=data.batching, max_length=data.max_length)
+    data, prepared, tokenizer, batching = config.data, ready.tokens, ready.tokenizer, ready.batching
+    streams = batching.epochs(1) is None
+    cut = "padded" if isinstance(batching, Padded) else "packed"
+    found = survey(prepared.train, prepared.validation, batching, batching=cut, max_length=data.max_length)
     train, an_epoch = ("beginning", "") if streams else ("training", " an epoch")
     for name, split in ((train, prepared.train), ("validation", prepared.validation)):
         fertility = split.n_bytes / split.n_tokens
         yield f"{name:<11} {split.documents:,} documents, {split.n_tokens:,} tokens, {fertility:.2f} bytes a token"
-    yield f"batching    {data.batching}, max_length {data.max_length}: {batches.rows:,} rows{an_epoch}"
-    padding, cut_off = f"{found.padding_share:.2%}", f"{found.truncated_share:.2%}"
-    yield f"lost        {padding} of the positions to padding, {cut_off} of the tokens cut off"
+    if streams or isinstance(batching, Batches):
+        yield f"batching    {data.batching.name}, max_length {data.max_length}: {found.rows:,} rows{an_epoch}"
+        padding, cut_off = f"{found.padding_share:.2%}", f"{found.truncated_share:.2%}"
+        yield f"lost        {padding} of the positions to padding, {cut_off} of the tokens cut off"
+    else:  # another plugin's, which may cut rows in any way
+        yield f"batching    {data.batching.name}, max_length {data.max_length}"
     yield f"duplicates  {found.duplicates:,} of {found.compared:,} training documents occurred before"
     yield f"overlap     {found.overlap:,} of {found.validation_compared:,} validation documents are also trained on"
     if found.windows_compared:
@@ -271,7 +258,7 @@ def _look(config: "RunConfig", step: int, rows: int, positions: int, assets: Pat
             f"            {shared} of {found.windows_compared:,} stretches of {WINDOW} validation tokens are among the "
             f"{looked_through:,} training tokens looked through"
         )
-    batch = streamed_batch(config, source, tokenizer, prepared, step - 1) if streams else batches.step(step - 1)[0]
+    batch = batch_of(batching, step - 1)
     parts = config.training.gradient_accumulation_steps
     of = f", the first of {parts} batches" if parts > 1 else ""
     yield f"\nstep {step}{of}: {len(batch.input_ids)} rows, {batch.valid_targets:,} targets"

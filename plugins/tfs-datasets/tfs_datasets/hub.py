@@ -21,6 +21,7 @@ from tfs_datasets.hub_reading import columns_in, first_of, need_reader, read_doc
 from tfs_datasets.hub_store import HubSet, Wanted, find_set, hub_folder, set_folder
 from tfs_datasets.hub_stream import HubStream
 from tfs_datasets.known_sets import KNOWN_SETS
+from tfs_datasets.needed import need
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +125,8 @@ class Request:
 
     def documents(self, *, offline: bool) -> HubDocuments | HubStream:
         """Return the documents, downloaded, or streamed, if they are not here. Raises DataError."""
+        if self.options.streaming:
+            need("tfs_streaming", for_what="streaming: true", extra="streaming")
         hub_set = self.find()
         if hub_set is None:
             self.check_reachable(offline=offline)

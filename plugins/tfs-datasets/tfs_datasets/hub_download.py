@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfs_core.durable import FileLock
+from filelock import FileLock, Timeout
+
 from tfs_core.errors import DataError
 from tfs_core.plugins import did_you_mean
 from tfs_datasets.hub_connection import commit_of, endpoint, patiently, refusals_explained
@@ -41,10 +42,11 @@ def download(
     try:
         hub_set.files.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / "download.lock")
-        if not lock.acquire():
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
             report(f"another process is downloading {wanted.path}: waiting for it")
-            while not lock.acquire(wait_seconds=60.0):
-                pass
+            lock.acquire()
         try:
             _fetch_all(hub_set, report, cache_dir)
             write_manifest(hub_set, wanted)

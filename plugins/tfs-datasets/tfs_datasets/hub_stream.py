@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from tfs_core.data.documents import hash_of
-from tfs_core.durable import FileLock
 from tfs_core.errors import DataError
 from tfs_datasets.config import HubConfig, KnownHubConfig
 from tfs_datasets.hub_download import fetch, is_whole
@@ -25,6 +26,8 @@ from tfs_datasets.hub_store import HubFile, HubSet
 
 class HubStream:
     """The values of one column. A place in it is (which file of the split, which row of it)."""
+
+    batching = "streaming"
 
     def __init__(
         self, hub_set: HubSet, splits: Mapping[str, str], columns: Sequence[str], options: HubConfig | KnownHubConfig
@@ -100,11 +103,20 @@ class HubStream:
         if self._passing is None:
             folder = self._set.files.parent / "passing"
             folder.mkdir(parents=True, exist_ok=True)
-            locks = (FileLock(folder / f"{number}.lock") for number in itertools.count())
-            lock = next(lock for lock in locks if lock.acquire())
-            self._passing = lock.path.with_suffix("")
+            lock = next(lock for number in itertools.count() if (lock := _acquired(folder / f"{number}.lock")))
+            self._passing = Path(lock.lock_file).with_suffix("")
             self._leave = weakref.finalize(self, _leave, self._passing, lock)  # at the latest when the process ends
         return self._passing
+
+
+def _acquired(path: Path) -> FileLock | None:
+    """Return the lock of a file, acquired; None while another process has it."""
+    lock = FileLock(path, thread_local=False)  # a garbage collection in any thread may release it
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return None
+    return lock
 
 
 def _leave(passing: Path, lock: FileLock) -> None:

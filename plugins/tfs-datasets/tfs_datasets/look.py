@@ -9,12 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tfs_core.config.schema import RunConfig
-from tfs_core.contracts import DatasetSource, Tokenizer
-from tfs_core.data.batches import Batch, Batches, Batching
-from tfs_core.data.prepare import PreparedData
+from tfs_core.contracts import Batch, Batching, Tokenizer
+from tfs_core.data.batches import Batches
 from tfs_core.data.store import TokenSplit
-from tfs_core.training.streaming import stream_batches
 from tfs_datasets.shared_windows import shared_windows
 
 MOST_DOCUMENTS = 1_000_000
@@ -25,6 +22,8 @@ MOST_DOCUMENTS = 1_000_000
 class Survey:
     """Shares of an epoch, and documents that occur more than once, to the last token."""
 
+    rows: int
+    """In an epoch; of a stream, in its beginning."""
     padding_share: float
     """Of the positions that batches have, those that hold no target."""
     truncated_share: float
@@ -42,18 +41,19 @@ class Survey:
     """Of them, those that were found."""
 
 
-def survey(
-    train: TokenSplit, validation: TokenSplit, batches: Batches, *, batching: Batching, max_length: int
-) -> Survey:
-    """Return what is lost in an epoch of training, and what occurs more than once."""
+def survey(train: TokenSplit, validation: TokenSplit, batches: Batching, *, batching: str, max_length: int) -> Survey:
+    """Return what is lost in an epoch of training, and what occurs more than once; what is not padded is packed."""
     if batching == "padded":
-        lengths = np.minimum(np.diff(train.offsets), max_length)
+        assert isinstance(batches, Batches)
+        rows, lengths = batches.rows, np.minimum(np.diff(train.offsets), max_length)
         targets, positions = int(lengths.sum()), _padded_positions(batches, lengths)
     else:
-        targets, positions = train.n_tokens, batches.rows * max_length
+        rows = -(-train.n_tokens // max_length)
+        targets, positions = train.n_tokens, rows * max_length
     seen, of_validation = _digests(train), _digests(validation)
     windows_shared, windows_compared = shared_windows(train, validation)
     return Survey(
+        rows=rows,
         padding_share=1 - targets / positions,
         truncated_share=1 - targets / train.n_tokens,
         compared=len(seen),
@@ -88,18 +88,16 @@ def _digests(split: TokenSplit) -> NDArray[np.uint64]:
     return digests
 
 
-def streamed_batch(
-    config: RunConfig, source: DatasetSource, tokenizer: Tokenizer, data: PreparedData, step: int
-) -> Batch:
-    """Return the first batch of a step of a stream, which is read from its beginning up to there."""
-    batches = stream_batches(config, source, tokenizer, data)
+def batch_of(batching: Batching, step: int) -> Batch:
+    """Return the first micro-batch of a step; a stream is read from its beginning up to there."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        batches.spooled(Path(folder), step=0, state=None, needed_steps=list, report=lambda _line: None),
+        batching.open(Path(folder), step=0, state=None, report=lambda _line: None),
     ):
-        for shard in range(batches.shard(step)):  # each makes room for the next one
-            batches.step(shard * batches.steps_per_shard)
-        return batches.step(step)[0]
+        for earlier in range(step):  # what a stream keeps of it is deleted to make room for what comes next
+            while not batching.ready(earlier):
+                pass
+        return batching.step(step)[0]
 
 
 def describe_row(batch: Batch, row: int, tokenizer: Tokenizer, *, positions: int) -> Iterator[str]:

@@ -7,9 +7,9 @@ from textwrap import dedent
 
 import pytest
 from click.testing import CliRunner, Result
+from tfs_lab.testing import PluginConformance
 
 from tfs_core.cli.main import tfs
-from tfs_core.testing import PluginConformance
 
 MODEL = dedent(
     '''

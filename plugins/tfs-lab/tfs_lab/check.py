@@ -1,6 +1,6 @@
 """`tfs check MODEL`: is this model right? Numbers instead of a falling loss.
 
-The checks themselves are in `tfs_core.testing`, where a plugin's own tests run them too; this asks and prints.
+The checks themselves are in `tfs_lab.testing`, where a plugin's own tests run them too; this asks and prints.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ from typing import Any
 
 import click
 
-from tfs_core.config.overrides import apply_overrides
-from tfs_core.config.problems import Place, config_error
-from tfs_core.config.yaml_reader import Document
+from tfs_core.config.document import Document, Place
+from tfs_core.config.load import apply_overrides
 from tfs_core.contracts import LanguageModel, SupportsFaults
 from tfs_core.errors import PluginError
 from tfs_core.terminal import harmless
-from tfs_core.testing.model_checks import check_model
-from tfs_core.testing.small_model import small_model
 from tfs_lab.report import Report
+from tfs_lab.testing.model_checks import check_model
+from tfs_lab.testing.small_model import small_model
 
 
 @click.command()
@@ -84,8 +83,7 @@ def parsed(settings: Sequence[str]) -> dict[str, Any]:
     """Return the options that `--set KEY=VALUE` gives, values read as YAML. Raises ConfigError."""
     document = Document(values={"model": {}}, places={(): Place(source="--set", base=Path.cwd())})
     apply_overrides(document, [f"model.{setting.removeprefix('model.')}" for setting in settings])
-    if document.problems:
-        raise config_error(document.problems)
+    document.raise_problems()
     options: dict[str, Any] = document.values["model"]
     return options
 

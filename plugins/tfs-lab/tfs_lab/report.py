@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tfs_core.terminal import harmless
-from tfs_core.testing.results import CheckResult, Comparison
-from tfs_core.testing.small_model import SmallModel
+from tfs_lab.testing.results import CheckResult, Comparison
+from tfs_lab.testing.small_model import SmallModel
 
 COLORS = {"pass": "green", "fail": "bold red", "skip": "dim", "PASS": "green", "FAIL": "bold red"}
 

@@ -1,6 +1,6 @@
 """What the core asks of every plugin, asked of this one."""
 
-from tfs_core.testing import OptimizerConformance, PluginConformance
+from tfs_lab.testing import OptimizerConformance, PluginConformance
 
 
 class TestPlugin(PluginConformance):

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 import torch
+from tfs_lab.testing.shape_comments import check_shape_comments
+from tfs_lab.testing.small_model import small_model
 from tfs_muon import muon
 from tfs_muon.config import MuonConfig
 from tfs_muon.muon import COEFFICIENTS, Muon, multiplies_bfloat16, orthogonalize
@@ -12,8 +14,6 @@ from torch import Tensor
 
 from tfs_core import run
 from tfs_core.errors import ConfigError
-from tfs_core.testing.shape_comments import check_shape_comments
-from tfs_core.testing.small_model import small_model
 
 SHAPES = [(7, 7), (5, 11), (11, 5), (2, 3, 5)]
 

@@ -5,8 +5,9 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from filelock import FileLock
+
 from tfs_core.data.documents import TrainingText
-from tfs_core.durable import FileLock
 from tfs_core.errors import DataError
 from tfs_tokenizers.tokenizer_json import FILE_NAME, read_tokenizer, write_tokenizer
 
@@ -33,8 +34,7 @@ def trained_once(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / "lock")
-        while not lock.acquire(wait_seconds=60.0):
-            pass
+        lock.acquire()
     except OSError as error:
         raise _cannot_be_kept(folder, error) from error
     try:

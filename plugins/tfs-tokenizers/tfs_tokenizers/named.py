@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from tfs_core.config.problems import Place, config_error
+from tfs_core.config.document import Document, Place, read_text
 from tfs_core.config.schema import Choice
-from tfs_core.config.validation import Invalid, Validator
-from tfs_core.config.yaml_reader import Document, read_text
+from tfs_core.config.validation import chosen_component
 from tfs_core.contracts import DatasetSource, Tokenizer
 from tfs_core.data.documents import TrainingText
 from tfs_core.data.network import is_offline_by_choice
@@ -15,17 +14,8 @@ from tfs_core.data.prepare import build_source, build_tokenizer
 
 def choice(kind: str, text: str) -> Choice:
     """Return the component that a text such as `byte` or `{name: jsonl, path: a.jsonl}` chooses. Raises ConfigError."""
-    return _chosen(kind, read_text(text, Place(source="command line", base=Path.cwd()), (kind,)))
-
-
-def _chosen(kind: str, document: Document) -> Choice:
-    try:
-        chosen = Validator(document).choice(kind, document.values, (kind,))
-    except Invalid:
-        raise config_error(document.problems) from None
-    if document.problems:
-        raise config_error(document.problems)
-    return chosen
+    document = read_text(text, Place(source="command line", base=Path.cwd()), (kind,))
+    return chosen_component(kind, document.values, document)
 
 
 def dataset(name: str, *, assets: Path) -> DatasetSource:
@@ -37,7 +27,7 @@ def dataset_of_files(paths: list[Path], *, format_name: str, options: dict[str, 
     """Return the data set `format_name` (text, jsonl, ...) of some files."""
     value = {"name": format_name, "path": [str(path) for path in paths], **options}
     document = Document(values=value, places={("dataset",): Place(source="command line", base=Path.cwd())})
-    return build_source(_chosen("dataset", document), assets=assets, offline=is_offline_by_choice())
+    return build_source(chosen_component("dataset", value, document), assets=assets, offline=is_offline_by_choice())
 
 
 def tokenizer(name: str, *, assets: Path, documents: TrainingText | None = None) -> Tokenizer:

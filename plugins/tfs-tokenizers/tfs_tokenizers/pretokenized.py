@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tfs_core.data.documents import TrainingText
-from tfs_core.data.prepare import PreparedData, prepare_tokens
-from tfs_core.data.store import TokenSplit, open_splits
+from tfs_core.data.prepare import prepare_tokens
+from tfs_core.data.store import SPLITS, TokenSplit, TokenStore, open_store
 from tfs_core.errors import DataError
 from tfs_core.runs import assets_folder
 from tfs_tokenizers import named
@@ -85,7 +84,7 @@ def pretokenize_dataset(
     return prepared.folder, length_reports(prepared, max_length)
 
 
-def length_reports(prepared: PreparedData, max_length: int) -> list[LengthReport]:
+def length_reports(prepared: TokenStore, max_length: int) -> list[LengthReport]:
     """Return the report of each split of a store."""
     return [
         _length_report("train", prepared.train, max_length),
@@ -111,11 +110,10 @@ def _length_report(name: str, split: TokenSplit, max_length: int) -> LengthRepor
 
 def load_pretokenized(path: str | Path, split: str = "train") -> TokenSplit:
     """Return a split of a store's folder, memory-mapped. Raises DataError when there is no whole store, or no split."""
-    no_conditions: dict[str, Any] = {}
-    opened = open_splits(Path(path), no_conditions)
-    if opened is None:
+    store = open_store(Path(path), identity={})
+    if store is None:
         raise DataError(f"{path}: there is no token store, or it is damaged. `tfs tokenizer pretokenize` writes one.")
-    splits, _ = opened
-    if split not in splits:
-        raise DataError(f"{path}: there is no split '{split}'. There are: {', '.join(splits)}.")
-    return splits[split]
+    if split not in SPLITS:
+        raise DataError(f"{path}: there is no split '{split}'. There are: {', '.join(SPLITS)}.")
+    found: TokenSplit = getattr(store, split)
+    return found

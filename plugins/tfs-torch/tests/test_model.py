@@ -10,6 +10,7 @@ import pytest
 import tfs_torch.model
 import torch
 import torch.nn.functional as F
+from tfs_lab.testing.shape_comments import check_shape_comments
 from tfs_torch.config import TorchConfig
 from tfs_torch.model import Transformer
 from torch import Tensor
@@ -17,7 +18,6 @@ from torch import Tensor
 from tfs_core.contracts import IGNORED_TARGET, LanguageModel, SupportsKeyValueCache
 from tfs_core.models import AutogradModel, compute_context, parameter_dtype
 from tfs_core.registry import get_registry
-from tfs_core.testing.shape_comments import check_shape_comments
 
 BATCH_SIZE, SEQ_LEN, MAX_SEQ_LEN, N_HEADS, D_HEAD, D_FFN, N_BLOCKS, VOCAB_SIZE = 2, 7, 11, 3, 5, 17, 4, 23
 D_MODEL = N_HEADS * D_HEAD

@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import pytest
@@ -58,19 +57,6 @@ def test_show_of_a_wrong_setting_names_it_and_exits_with_2() -> None:
     assert shown.exit_code == 2
     assert "--set: training.batch_sise is not a setting. Did you mean 'batch_size'?" in shown.stderr
     assert shown.stdout == ""
-
-
-def test_schema_is_printed_or_written() -> None:
-    printed = call("schema")
-    assert json.loads(printed.stdout)["title"] == "A run of tfs"
-    assert call("schema", "--output", "tfs.schema.json").stdout == ""
-    assert Path("tfs.schema.json").read_text(encoding="utf-8") == printed.stdout
-
-
-def test_schema_that_cannot_be_written_is_an_error() -> None:
-    failed = call("schema", "--output", "no/such/folder/tfs.schema.json")
-    assert failed.exit_code == 2
-    assert "cannot be written" in failed.stderr
 
 
 def test_local_model_is_not_imported_by_any_command(small: str) -> None:

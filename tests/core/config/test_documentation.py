@@ -5,9 +5,8 @@ from typing import Annotated, Any, Literal
 import pytest
 from annotated_types import Ge, Lt
 
-from tfs_core.config.documentation import field_docs, settings_table
+from tfs_core.config.documentation import field_docs, in_words
 from tfs_core.config.schema import Choice, DataConfig, RunConfig, RuntimeConfig, SamplesConfig, TrainingConfig
-from tfs_core.config.types_in_words import in_words
 from tfs_core.contracts import ModelConfig
 
 
@@ -42,20 +41,6 @@ def test_field_docs_of_a_class_without_source_are_empty() -> None:
 @pytest.mark.parametrize("section", [RunConfig, DataConfig, TrainingConfig, SamplesConfig, RuntimeConfig, ModelConfig])
 def test_every_setting_of_the_core_is_explained(section: type) -> None:
     assert field_docs(section).keys() == {field.name for field in dataclasses.fields(section)}
-
-
-def test_table_shows_value_default_and_explanation() -> None:
-    rows = settings_table(Wide).splitlines()
-    assert "| `width` | a whole number | `8` | How wide, over two lines. |" in rows
-    assert "| `silent` | true or false | `false` |  |" in rows
-    assert "| `max_seq_len` | a whole number | `16` | Ours, not the parent's \\| with a bar. |" in rows
-
-
-def test_table_shows_required_settings_and_components() -> None:
-    table = settings_table(RunConfig)
-    assert "| `experiment_name` | text | required |" in table
-    assert "| `loggers` | a list, each item a component | `[jsonl, console]` |" in table
-    assert "| `lr_decay` | a component | `cosine` |" in settings_table(TrainingConfig)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from tfs_core.config import Choice, RunConfig, check_together, folder_name_problem, load_config
-from tfs_core.config.relations import known_settings, without_effect
+from tfs_core.config.relations import without_effect
+from tfs_core.config.resolved import flat, plain
 from tfs_core.errors import ConfigError
 
 Load = Callable[..., RunConfig]
@@ -156,16 +157,16 @@ def test_together_check_finds_what_a_local_model_brings(load: Load) -> None:
         check_together(replace(config, model=Choice("x.py:X", short)))
 
 
-def test_known_settings_are_the_fields_and_the_options(load: Load) -> None:
-    known = known_settings(load(file()))
-    assert known["training", "max_steps"] == 9
-    assert known["model", "max_seq_len"] == 256
-    assert known["training", "optimizer", "eps"] == 1e-8
-    assert known["training", "lr_decay"] == Choice("cosine")
+def test_flat_settings_are_the_fields_and_the_options(load: Load) -> None:
+    known = flat(plain(load(file())))
+    assert known["training.max_steps"] == 9
+    assert known["model.max_seq_len"] == 256
+    assert known["training.optimizer.eps"] == 1e-8
+    assert known["training.lr_decay.name"] == "cosine"
 
 
 def test_nothing_is_without_effect_when_all_is_used(load: Load) -> None:
-    assert without_effect(known_settings(load(file(more="samples: {prompts: [a]}")))) == {}
+    assert without_effect(flat(plain(load(file(more="samples: {prompts: [a]}"))))) == {}
 
 
 def test_config_of_a_folder_name_in_a_file_loads(tmp_path: Path) -> None:

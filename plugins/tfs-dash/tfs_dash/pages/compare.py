@@ -1,47 +1,17 @@
 """Loss curves: any number of runs, on any axis, and the summary with the best marked."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from dash import html
 
 from tfs_dash import units
+from tfs_dash.figures.kept import Draw
 from tfs_dash.figures.loss import loss_figure
+from tfs_dash.page import MakePart, Page
 from tfs_dash.parts import Component, best, chart, choice, controls, log_axes, nothing_chosen, part, smoothing, table
 from tfs_dash.store import RunData, RunStore
 from tfs_dash.summaries import Summary, best_of, summarize
 from tfs_dash.view import View
-
-PATH, TITLE = "/compare", "Compare"
-
-
-def layout(view: View, store: RunStore) -> Component:
-    """Return the page."""
-    del store
-    return html.Div(
-        [
-            html.H1("Compare"),
-            part("cards"),
-            controls(
-                choice(
-                    "x", "x axis", view.x, {"steps": "steps", "tokens": "tokens", "seconds": "time", "flops": "FLOPs"}
-                ),
-                choice("y", "y axis", view.y),
-                choice("show", "show", view.show),
-                log_axes(view.log),
-                choice("seeds", "seeds", view.seeds, {"apart": "apart", "mean": "mean and band"}),
-                choice("second", "second axis", view.second),
-                smoothing(view.smooth),
-            ),
-            chart(
-                "loss",
-                "Loss",
-                "Line: training, smoothed over every step; faint: as logged, every spike kept. Dotted with dots: "
-                "validation. Drag to zoom in, to full resolution; double-click to zoom out.",
-                height=520,
-            ),
-            part("summary"),
-        ]
-    )
 
 
 def cards(runs: Sequence[RunData], view: View, store: RunStore) -> Component:
@@ -124,5 +94,38 @@ def summary(runs: Sequence[RunData], view: View, store: RunStore) -> Component:
     )
 
 
-CHARTS = {"loss": loss_figure}
-PARTS = {"cards": cards, "summary": summary}
+class ComparePage(Page):
+    """The page Compare."""
+
+    charts: Mapping[str, Draw] = {"loss": loss_figure}
+    parts: Mapping[str, MakePart] = {"cards": cards, "summary": summary}
+
+    def layout(self, view: View, store: RunStore) -> Component:  # noqa: ARG002
+        return html.Div(
+            [
+                html.H1("Compare"),
+                part("cards"),
+                controls(
+                    choice(
+                        "x",
+                        "x axis",
+                        view.x,
+                        {"steps": "steps", "tokens": "tokens", "seconds": "time", "flops": "FLOPs"},
+                    ),
+                    choice("y", "y axis", view.y),
+                    choice("show", "show", view.show),
+                    log_axes(view.log),
+                    choice("seeds", "seeds", view.seeds, {"apart": "apart", "mean": "mean and band"}),
+                    choice("second", "second axis", view.second),
+                    smoothing(view.smooth),
+                ),
+                chart(
+                    "loss",
+                    "Loss",
+                    "Line: training, smoothed over every step; faint: as logged, every spike kept. Dotted with dots: "
+                    "validation. Drag to zoom in, to full resolution; double-click to zoom out.",
+                    height=520,
+                ),
+                part("summary"),
+            ]
+        )

@@ -1,7 +1,7 @@
 """What loss costs: runs at equal compute, crossovers, and which run still has something to gain."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dash import html
 
@@ -9,47 +9,12 @@ from tfs_dash import compute, units
 from tfs_dash.conclusions import conclusions
 from tfs_dash.curves import compute_curve
 from tfs_dash.figures.compute import chosen_budget, efficiency_figure, equal_compute_figure, flops_figure
+from tfs_dash.figures.kept import Draw
+from tfs_dash.page import MakePart, Page
 from tfs_dash.parts import Component, best, chart, choice, controls, empty, nothing_chosen, part, slider, table
 from tfs_dash.store import RunData, RunStore
 from tfs_dash.summaries import common_target
 from tfs_dash.view import View, chosen_runs
-
-PATH, TITLE = "/compute", "Compute"
-
-
-def layout(view: View, store: RunStore) -> Component:
-    """Return the page."""
-    runs, _ = chosen_runs(view, store)
-    return html.Div(
-        [
-            html.H1("Compute"),
-            part("conclusions"),
-            controls(
-                _budget_slider(runs, view),
-                choice("axes", "axes", view.axes, {"x": "log FLOPs", "xy": "log both", "none": "linear"}),
-            ),
-            chart(
-                "flops",
-                "Loss against compute",
-                "Of the validations; for a run without any, the smoothed training loss. The dashed line is the budget.",
-                height=440,
-            ),
-            html.Div(
-                [
-                    chart("equal", "At equal compute", "Each run's loss after the same number of FLOPs.", height=340),
-                    chart(
-                        "efficiency",
-                        "What the last doubling brought",
-                        "How far the loss fell since half the compute: "
-                        "the run that is still high has the most to gain from training on.",
-                        height=340,
-                    ),
-                ],
-                className="two",
-            ),
-            part("costs"),
-        ]
-    )
 
 
 def _budget_slider(runs: Sequence[RunData], view: View) -> Component:
@@ -127,5 +92,45 @@ def _curve_over(run: RunData, column: str) -> compute.Curve:
     return compute.clean(validation[column], validation["loss"])
 
 
-CHARTS = {"flops": flops_figure, "equal": equal_compute_figure, "efficiency": efficiency_figure}
-PARTS = {"conclusions": sentences, "costs": costs}
+class ComputePage(Page):
+    """The page Compute."""
+
+    charts: Mapping[str, Draw] = {"flops": flops_figure, "equal": equal_compute_figure, "efficiency": efficiency_figure}
+    parts: Mapping[str, MakePart] = {"conclusions": sentences, "costs": costs}
+    follows_runs = True  # the range of the budget
+
+    def layout(self, view: View, store: RunStore) -> Component:
+        runs, _ = chosen_runs(view, store)
+        return html.Div(
+            [
+                html.H1("Compute"),
+                part("conclusions"),
+                controls(
+                    _budget_slider(runs, view),
+                    choice("axes", "axes", view.axes, {"x": "log FLOPs", "xy": "log both", "none": "linear"}),
+                ),
+                chart(
+                    "flops",
+                    "Loss against compute",
+                    "Of the validations; for a run without any, the smoothed training loss. "
+                    "The dashed line is the budget.",
+                    height=440,
+                ),
+                html.Div(
+                    [
+                        chart(
+                            "equal", "At equal compute", "Each run's loss after the same number of FLOPs.", height=340
+                        ),
+                        chart(
+                            "efficiency",
+                            "What the last doubling brought",
+                            "How far the loss fell since half the compute: "
+                            "the run that is still high has the most to gain from training on.",
+                            height=340,
+                        ),
+                    ],
+                    className="two",
+                ),
+                part("costs"),
+            ]
+        )

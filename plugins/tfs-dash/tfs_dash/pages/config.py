@@ -1,22 +1,14 @@
 """How the runs were configured: what differs first."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dash import html
 
 from tfs_dash.configurations import compare
+from tfs_dash.page import MakePart, Page
 from tfs_dash.parts import Component, choice, controls, empty, nothing_chosen, part, table
 from tfs_dash.store import RunData, RunStore
 from tfs_dash.view import View
-
-PATH, TITLE = "/config", "Config"
-
-
-def layout(view: View, store: RunStore) -> Component:
-    """Return the page."""
-    del store
-    words = {"different": "only differences", "all": "all settings"}
-    return html.Div([html.H1("Config"), controls(choice("rows", "rows", view.rows, words)), part("settings")])
 
 
 def settings(runs: Sequence[RunData], view: View, store: RunStore) -> Component:
@@ -36,5 +28,11 @@ def settings(runs: Sequence[RunData], view: View, store: RunStore) -> Component:
     return html.Section(table(["setting", *[run.name for run in runs]], lines, caption=caption), className="panel")
 
 
-CHARTS: dict[str, object] = {}
-PARTS = {"settings": settings}
+class ConfigPage(Page):
+    """The page Config."""
+
+    parts: Mapping[str, MakePart] = {"settings": settings}
+
+    def layout(self, view: View, store: RunStore) -> Component:  # noqa: ARG002
+        words = {"different": "only differences", "all": "all settings"}
+        return html.Div([html.H1("Config"), controls(choice("rows", "rows", view.rows, words)), part("settings")])

@@ -1,54 +1,20 @@
 """Whether the runs are well: learning rate, gradient norm, speed, and what happened on the way."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dash import html
 
 from tfs_dash.figures.health import HEALTH_FIGURES, nonfinite_at
+from tfs_dash.figures.kept import Draw
+from tfs_dash.page import MakePart, Page
 from tfs_dash.parts import Component, chart, choice, controls, log_axes, nothing_chosen, part, smoothing, table
 from tfs_dash.redact import public_text
 from tfs_dash.store import RunData, RunStore
 from tfs_dash.view import View
 
-PATH, TITLE = "/health", "Health"
-
 MOST_EVENTS = 60
 QUIET_KINDS = {"checkpoint"}
-
-
-def layout(view: View, store: RunStore) -> Component:
-    """Return the page."""
-    del store
-    return html.Div(
-        [
-            html.H1("Health"),
-            part("alarms"),
-            controls(
-                choice(
-                    "x", "x axis", view.x, {"steps": "steps", "tokens": "tokens", "seconds": "time", "flops": "FLOPs"}
-                ),
-                log_axes(view.log),
-                smoothing(view.smooth),
-            ),
-            chart(
-                "grad_norm", "Gradient norm", "Before clipping. A cross marks a step that was not finite.", height=340
-            ),
-            html.Div(
-                [
-                    chart("learning_rate", "Learning rate", height=320),
-                    chart(
-                        "tokens_per_second",
-                        "Throughput",
-                        "Training alone: validation and saving are not counted.",
-                        height=320,
-                    ),
-                ],
-                className="two",
-            ),
-            part("events"),
-        ]
-    )
 
 
 def alarms(runs: Sequence[RunData], view: View, store: RunStore) -> Component:
@@ -106,5 +72,45 @@ def _details(line: dict[str, Any]) -> str:
     return public_text(", ".join(written))
 
 
-CHARTS = dict(HEALTH_FIGURES)
-PARTS = {"alarms": alarms, "events": events}
+class HealthPage(Page):
+    """The page Health."""
+
+    charts: Mapping[str, Draw] = HEALTH_FIGURES
+    parts: Mapping[str, MakePart] = {"alarms": alarms, "events": events}
+
+    def layout(self, view: View, store: RunStore) -> Component:  # noqa: ARG002
+        return html.Div(
+            [
+                html.H1("Health"),
+                part("alarms"),
+                controls(
+                    choice(
+                        "x",
+                        "x axis",
+                        view.x,
+                        {"steps": "steps", "tokens": "tokens", "seconds": "time", "flops": "FLOPs"},
+                    ),
+                    log_axes(view.log),
+                    smoothing(view.smooth),
+                ),
+                chart(
+                    "grad_norm",
+                    "Gradient norm",
+                    "Before clipping. A cross marks a step that was not finite.",
+                    height=340,
+                ),
+                html.Div(
+                    [
+                        chart("learning_rate", "Learning rate", height=320),
+                        chart(
+                            "tokens_per_second",
+                            "Throughput",
+                            "Training alone: validation and saving are not counted.",
+                            height=320,
+                        ),
+                    ],
+                    className="two",
+                ),
+                part("events"),
+            ]
+        )

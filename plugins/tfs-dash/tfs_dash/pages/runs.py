@@ -1,7 +1,7 @@
 """All runs: find them, sort them, choose the ones to compare."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dash_ag_grid as dag
@@ -10,13 +10,12 @@ import numpy as np
 from dash import dcc, html
 
 from tfs_dash import units
+from tfs_dash.page import MakePart, Page
 from tfs_dash.parts import Component, best, choice, controls, nothing_chosen, part, table
 from tfs_dash.redact import public_text
 from tfs_dash.store import RunData, RunStore
 from tfs_dash.summaries import grid_rows
 from tfs_dash.view import MAX_RUNS, NEWEST, View, to_query
-
-PATH, TITLE = "/", "Runs"
 
 
 def _number(field: str, title: str, kind: str, **more: Any) -> dict[str, Any]:  # AG Grid's options
@@ -61,60 +60,6 @@ def rows(store: RunStore) -> list[dict[str, Any]]:
         {key: public_text(value) if isinstance(value, str) and key != "name" else value for key, value in row.items()}
         for row in found
     ]
-
-
-def layout(view: View, store: RunStore) -> Component:
-    """Return the page."""
-    columns = [dict(column) for column in COLUMNS]
-    if view.group != "none":
-        grouped_by = _FIELDS.get(view.group, view.group)
-        for column in columns:  # the runs of a group stand together; within it they are sorted by what is clicked
-            if column["field"] == grouped_by:
-                column |= {"sort": "asc", "sortIndex": 0, "hide": False}
-        columns.sort(key=lambda column: column["field"] not in ("name", grouped_by))
-    found = rows(store)
-    few = len(found) <= FEW
-    grid = dag.AgGrid(
-        id={"type": "grid", "name": "runs"},
-        rowData=found,
-        columnDefs=columns,
-        getRowId="params.data.name",
-        selectedRows={"ids": list(view.runs)},
-        defaultColDef={"sortable": True, "resizable": True, "comparator": {"function": "tfsCompare"}},
-        dashGridOptions={
-            "rowSelection": {"mode": "multiRow", "enableClickSelection": False, "selectAll": "filtered"},
-            "selectionColumnDef": {"pinned": "left"},
-            "quickFilterText": view.search,
-            "animateRows": False,
-            "alwaysMultiSort": view.group != "none",
-            "domLayout": "autoHeight" if few else "normal",
-            "tooltipShowDelay": 300,
-            "enableCellTextSelection": True,
-        },
-        style={"height": None} if few else {"height": "calc(100vh - 260px)", "minHeight": "320px"},
-        className="grid",
-    )
-    search = dmc.TextInput(
-        id={"type": "control", "name": "search"}, value=view.search, placeholder="search name, tag, model, status …",
-        size="xs", w=300, debounce=200, **{"aria-label": "search runs"},
-    )  # fmt: skip
-    return html.Div(
-        [
-            html.H1("Runs"),
-            part("no-runs"),
-            controls(
-                html.Div([html.Span("search", className="control-title"), search], className="control"),
-                choice("group", "group by", view.group),
-            ),
-            html.P(
-                ["Tick runs to compare them on the other pages; while none is ticked these show the newest ",
-                 f"{NEWEST}. Space ticks the row that has the focus."],
-                className="note",
-            ),
-            part("groups"),
-            grid,
-        ]
-    )  # fmt: skip
 
 
 def no_runs(runs: Sequence[RunData], view: View, store: RunStore) -> Component:
@@ -190,5 +135,60 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d{1,18})", name)]
 
 
-CHARTS: dict[str, Any] = {}
-PARTS = {"no-runs": no_runs, "groups": groups}
+class RunsPage(Page):
+    """The page Runs."""
+
+    parts: Mapping[str, MakePart] = {"no-runs": no_runs, "groups": groups}
+
+    def layout(self, view: View, store: RunStore) -> Component:
+        columns = [dict(column) for column in COLUMNS]
+        if view.group != "none":
+            grouped_by = _FIELDS.get(view.group, view.group)
+            for column in columns:  # the runs of a group stand together; within it they are sorted by what is clicked
+                if column["field"] == grouped_by:
+                    column |= {"sort": "asc", "sortIndex": 0, "hide": False}
+            columns.sort(key=lambda column: column["field"] not in ("name", grouped_by))
+        found = rows(store)
+        few = len(found) <= FEW
+        grid = dag.AgGrid(
+            id={"type": "grid", "name": "runs"},
+            rowData=found,
+            columnDefs=columns,
+            getRowId="params.data.name",
+            selectedRows={"ids": list(view.runs)},
+            defaultColDef={"sortable": True, "resizable": True, "comparator": {"function": "tfsCompare"}},
+            dashGridOptions={
+                "rowSelection": {"mode": "multiRow", "enableClickSelection": False, "selectAll": "filtered"},
+                "selectionColumnDef": {"pinned": "left"},
+                "quickFilterText": view.search,
+                "animateRows": False,
+                "alwaysMultiSort": view.group != "none",
+                "domLayout": "autoHeight" if few else "normal",
+                "tooltipShowDelay": 300,
+                "enableCellTextSelection": True,
+            },
+            style={"height": None} if few else {"height": "calc(100vh - 260px)", "minHeight": "320px"},
+            className="grid",
+        )
+        search = dmc.TextInput(
+            id={"type": "control", "name": "search"}, value=view.search,
+            placeholder="search name, tag, model, status …", size="xs", w=300, debounce=200,
+            **{"aria-label": "search runs"},
+        )  # fmt: skip
+        return html.Div(
+            [
+                html.H1("Runs"),
+                part("no-runs"),
+                controls(
+                    html.Div([html.Span("search", className="control-title"), search], className="control"),
+                    choice("group", "group by", view.group),
+                ),
+                html.P(
+                    ["Tick runs to compare them on the other pages; while none is ticked these show the newest ",
+                     f"{NEWEST}. Space ticks the row that has the focus."],
+                    className="note",
+                ),
+                part("groups"),
+                grid,
+            ]
+        )  # fmt: skip

@@ -1,40 +1,18 @@
 """What the models wrote: the same prompt over steps and runs, and what a loss sounds like."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dash import html
 
 from tfs_dash import units
+from tfs_dash.page import MakePart, Page
 from tfs_dash.parts import Component, controls, empty, nothing_chosen, part, picker, slider, table
 from tfs_dash.sounds import Sample, at_step, prompts, samples_of, what_losses_sound_like
 from tfs_dash.store import RunData, RunStore
 from tfs_dash.view import View, chosen_runs
 
-PATH, TITLE = "/samples", "Samples"
-
 MOST_STOPS = 200
 """A slider with more steps than that goes from one to the next as a slider does."""
-
-
-def layout(view: View, store: RunStore) -> Component:
-    """Return the page."""
-    samples = [sample for run in chosen_runs(view, store)[0] for sample in samples_of(run)]
-    offered = prompts(samples)
-    steps = sorted({sample.step for sample in samples}) or [0]
-    first, last = steps[0], steps[-1]
-    shown = max(step for step in steps if step <= (view.step or last) or step == first)
-    data = [{"value": prompt or " ", "label": repr(prompt)} for prompt in offered]
-    stops = steps if len(steps) <= MOST_STOPS else ()
-    title = f"up to step, {first:,} to {last:,}"
-    row = (
-        controls(
-            picker("prompt", "prompt", _chosen_prompt(view, offered) or " ", data),
-            slider("step", title, shown, low=first, high=last, step=1, stops=stops) if last > first else None,
-        )
-        if samples
-        else None
-    )
-    return html.Div([html.H1("Samples"), row, part("samples"), part("sounds")])
 
 
 def _chosen_prompt(view: View, offered: Sequence[str]) -> str:
@@ -110,5 +88,27 @@ def _one_line(text: str, length: int = 140) -> str:
     return flat if len(flat) <= length else flat[:length] + "…"
 
 
-CHARTS: dict[str, object] = {}
-PARTS = {"samples": side_by_side, "sounds": sounds}
+class SamplesPage(Page):
+    """The page Samples."""
+
+    parts: Mapping[str, MakePart] = {"samples": side_by_side, "sounds": sounds}
+    follows_runs = True  # the prompts and the range of the step
+
+    def layout(self, view: View, store: RunStore) -> Component:
+        samples = [sample for run in chosen_runs(view, store)[0] for sample in samples_of(run)]
+        offered = prompts(samples)
+        steps = sorted({sample.step for sample in samples}) or [0]
+        first, last = steps[0], steps[-1]
+        shown = max(step for step in steps if step <= (view.step or last) or step == first)
+        data = [{"value": prompt or " ", "label": repr(prompt)} for prompt in offered]
+        stops = steps if len(steps) <= MOST_STOPS else ()
+        title = f"up to step, {first:,} to {last:,}"
+        row = (
+            controls(
+                picker("prompt", "prompt", _chosen_prompt(view, offered) or " ", data),
+                slider("step", title, shown, low=first, high=last, step=1, stops=stops) if last > first else None,
+            )
+            if samples
+            else None
+        )
+        return html.Div([html.H1("Samples"), row, part("samples"), part("sounds")])

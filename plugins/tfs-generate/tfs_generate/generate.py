@@ -1,0 +1,87 @@
+"""`tfs generate`: a trained model continues a prompt."""
+
+import sys
+
+import click
+
+from tfs_core.cli.trained import model_options, tell
+from tfs_core.errors import UsageError
+from tfs_generate.options import (
+    begins_document,
+    find_token_step,
+    new_seed,
+    prepare_for_writing,
+    require_utf8,
+    writing_options,
+)
+
+
+@click.command()
+@click.argument("target", metavar="RUN|CHECKPOINT")
+@click.option(
+    "--prompt", default="", help="The text to continue; - reads it from stdin. Without one a new text begins."
+)
+@writing_options
+@model_options
+def generate(
+    target: str,
+    prompt: str,
+    max_length: int,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    seed: int | None,
+    compiled: bool,
+    model: str | None,
+    device: str,
+    assets: str | None,
+    allow_local_code: bool,
+) -> None:
+    """Continue a prompt with a run's latest checkpoint, or with the checkpoint of a folder.
+
+    The prompt and what follows it go to stdout as they are written, control characters spelled out.
+    """
+    from tfs_core.runs import assets_folder
+    from tfs_core.terminal import harmless
+    from tfs_core.trained import load_model
+    from tfs_generate.generation import Sampling, stream_text
+
+    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
+    if prompt == "-":
+        prompt = _read_stdin()
+    require_utf8(prompt)
+    entry = find_token_step() if compiled else None
+    loaded = load_model(
+        target, assets=assets_folder(assets), device=device, model=model, allow_local_code=allow_local_code
+    )
+    token_step = prepare_for_writing(loaded, entry)
+    if not prompt:
+        tell("no prompt: a new text begins")
+    if seed is None:
+        seed = new_seed()
+        if temperature > 0:
+            tell(f"seed {seed}: --seed {seed} writes the same again")
+    pieces = stream_text(
+        loaded.model,
+        loaded.tokenizer,
+        prompt,
+        max_length=max_length,
+        sampling=sampling,
+        seed=seed,
+        begins_document=begins_document(loaded),
+        token_step=token_step,
+        tell=tell,
+    )
+    click.secho(harmless(prompt), bold=True, nl=False)
+    for piece in pieces:
+        click.echo(harmless(piece), nl=False)
+    click.echo()
+
+
+def _read_stdin() -> str:
+    """Return the text of stdin without the newline at its end, which is the shell's rather than the prompt's."""
+    try:
+        text = sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"the prompt on stdin is not UTF-8 text: byte {error.start} is none") from None
+    return text.removesuffix("\n").removesuffix("\r")

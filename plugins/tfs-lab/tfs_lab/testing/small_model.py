@@ -1,0 +1,172 @@
+"""The model under check: small, in float64, with weights at which no mistake can hide."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tfs_core.config.schema import is_local_model
+from tfs_core.contracts import IGNORED_TARGET, LanguageModel, ModelConfig, SupportsFaults
+from tfs_core.errors import ConfigError, UsageError
+from tfs_core.plugins import did_you_mean
+from tfs_core.registry import get_registry
+from tfs_lab.testing.chosen import chosen
+
+SMALL_SIZES: Mapping[str, int] = {
+    "max_seq_len": 11,
+    "d_model": 12,
+    "n_embd": 12,
+    "hidden_size": 12,
+    "n_heads": 3,
+    "n_head": 3,
+    "num_heads": 3,
+    "n_kv_heads": 1,
+    "d_head": 4,
+    "n_blocks": 2,
+    "n_layers": 2,
+    "n_layer": 2,
+    "num_layers": 2,
+    "d_ffn": 19,
+    "d_ff": 19,
+    "d_hidden": 19,
+}
+"""What an option of this name is set to, so that a check takes seconds. No two dimensions have the same size: a
+swapped axis would go unseen between two of the same."""
+
+SMALLEST_SIZES: Mapping[str, int] = {"max_seq_len": 2, "d_model": 4, "n_embd": 4, "hidden_size": 4}
+"""Below these a model that is right fails: of one or two features a norm leaves at most the sign, three are too few
+to learn a batch with, and where there is one position none comes before it."""
+
+CHOSEN_BY_CHECKS = {"dtype", "dropout"}
+"""Options that cannot be chosen: each check needs its own."""
+
+VOCAB_SIZE = 23
+BATCH_SIZE = 5
+SEQ_LEN = 7
+SHAKE = 0.3
+
+
+def small_options(config_class: type[Any] | None) -> dict[str, Any]:
+    """Return the small sizes for the options that a configuration class has."""
+    names = {option.name for option in dataclasses.fields(config_class)} if config_class else set()
+    return {name: size for name, size in SMALL_SIZES.items() if name in names}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallModel:
+    """How to build the model under check as often as the checks need a fresh one."""
+
+    name: str
+    factory: Callable[..., LanguageModel]
+    config: ModelConfig
+    seed: int = 1337
+    fault: str | None = None
+    """A fault of `model.faults()` that every model built here has."""
+
+    shake: float = SHAKE
+    """The standard deviation of what is added to every initial weight. As initialized, biases are 0, gains are 1 and
+    attention is nearly uniform, and half of what can be wrong makes no difference."""
+
+    vocab_size: int = VOCAB_SIZE
+    batch_size: int = BATCH_SIZE
+
+    @property
+    def seq_len(self) -> int:
+        """Return the length of the sequences that are tried: 7, or the context limit when that is shorter."""
+        return min(SEQ_LEN, self.config.max_seq_len)
+
+    def build(self, *, seed: int | None = None, shake: float | None = None, **options: Any) -> LanguageModel:
+        """Return a fresh model on the CPU, in training mode, its parameters float64 unless `dtype` says otherwise."""
+        config = dataclasses.replace(self.config, **{"dtype": "float64", "dropout": 0.0, **options})
+        seed = self.seed if seed is None else seed
+        model = self.factory(config, vocab_size=self.vocab_size, generator=torch.Generator().manual_seed(seed))
+        model.to(device="cpu", dtype=torch.float64 if config.dtype == "float64" else torch.float32)
+        if self.fault is not None:
+            plant(model, self.fault, self.name)
+        noise = torch.Generator().manual_seed(seed + 1)
+        with torch.no_grad():
+            for _, parameter in model.named_parameters():
+                drawn = torch.randn(parameter.shape, generator=noise, dtype=torch.float64)
+                parameter.add_((self.shake if shake is None else shake) * drawn.to(parameter.dtype))
+        model.train()
+        return model
+
+    def counterpart(self, name: str) -> SmallModel:
+        """Return the model of another name with the values that its options share with this one's, and no fault."""
+        other = small_model(name, seed=self.seed, shake=self.shake)
+        names = {option.name for option in dataclasses.fields(other.config)}
+        shared = {
+            option.name: getattr(self.config, option.name)
+            for option in dataclasses.fields(self.config)
+            if option.name in names
+        }
+        config = dataclasses.replace(other.config, **shared)
+        return dataclasses.replace(other, config=config, vocab_size=self.vocab_size, batch_size=self.batch_size)
+
+    def batch(self, *, seed: int = 0, padded: bool = True) -> tuple[Tensor, Tensor]:
+        """Return (input_ids, target_ids) [batch_size, seq_len]; padded: one row in part and one row whole."""
+        generator = torch.Generator().manual_seed(self.seed + 1000 + seed)
+        shape = (self.batch_size, self.seq_len)
+        input_ids = torch.randint(self.vocab_size, shape, generator=generator)
+        target_ids = torch.randint(self.vocab_size, shape, generator=generator)
+        if padded:
+            target_ids[1, -(self.seq_len // 2) :] = IGNORED_TARGET
+            target_ids[2] = IGNORED_TARGET
+        return input_ids, target_ids
+
+
+def small_model(
+    name: str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    seed: int = 1337,
+    fault: str | None = None,
+    shake: float = SHAKE,
+) -> SmallModel:
+    """Return the model of that name, or of a file (`./my_model.py:MyModel`), at small sizes unless `options` differ.
+
+    Raises ConfigError when the options are wrong, or when the model cannot be as small as that; PluginError when
+    there is no such model.
+    """
+    options = options or {}
+    for option in options.keys() & CHOSEN_BY_CHECKS:
+        raise ConfigError(f"{option} is chosen by the checks, which need float64, bfloat16, and dropout on and off.")
+    small = {**small_options(_config_class(name, options)), **options}
+    try:
+        model = chosen("model", name, small)
+    except ConfigError as error:
+        sizes = ", ".join(f"{option}={size}" for option, size in small.items() if option not in options)
+        raise ConfigError(f"{error}\nThe check chose {sizes}. Choose sizes that fit with --set KEY=VALUE.") from None
+    if not isinstance(model.config, ModelConfig):
+        raise ConfigError(f"model '{name}': its options must extend ModelConfig, and {model.config!r} does not")
+    for option, least in SMALLEST_SIZES.items():
+        if (size := getattr(model.config, option, least)) < least:
+            raise ConfigError(
+                f"{option}={size} is too small to be checked, a right model would fail: choose {least} or more"
+            )
+    return SmallModel(name=name, factory=model.factory, config=model.config, seed=seed, fault=fault, shake=shake)
+
+
+def _config_class(name: str, options: Mapping[str, Any]) -> type | None:
+    """Return the class of a model's options."""
+    if not is_local_model(name):
+        return get_registry().find("model", name).load_config_class()
+    try:  # it is known when the file has been imported, and that comes with options
+        return type(chosen("model", name).config)
+    except ConfigError:  # some have no default
+        return type(chosen("model", name, options).config)
+
+
+def plant(model: LanguageModel, fault: str, name: str) -> None:
+    """Plant a fault in a model. Raises UsageError when it knows none of that name."""
+    if not isinstance(model, SupportsFaults):
+        raise UsageError(f"'{name}' declares no faults that could be planted: it has no `faults()`.")
+    if fault not in model.faults():
+        near = did_you_mean(fault, model.faults())
+        raise UsageError(f"'{name}' knows no fault '{fault}'.{near} It knows: {', '.join(model.faults())}.")
+    model.plant_fault(fault)

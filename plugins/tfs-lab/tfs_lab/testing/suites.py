@@ -1,0 +1,175 @@
+"""The checks as classes that pytest collects: inherit, name the component, and every check is a test.
+
+    class TestMyGPT(ModelConformance):
+        name = "tfs-mygpt/mygpt"
+        config = {"d_model": 32}
+
+A check that does not apply is skipped, with its reason. To leave one out on purpose, set its test to None with the
+reason beside it: `test_causality = None  # this model reads in both directions`.
+"""
+
+from __future__ import annotations
+
+import re
+import unittest
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
+
+from tfs_core.contracts import DatasetSource
+from tfs_core.errors import PluginError
+from tfs_lab.testing.batchings import BATCHING_CHECKS, BatchingUnderCheck, SmallSource
+from tfs_lab.testing.datasets import DATASET_CHECKS, DatasetUnderCheck
+from tfs_lab.testing.loggers import LOGGER_CHECKS, LoggerUnderCheck
+from tfs_lab.testing.model_checks import MODEL_CHECKS
+from tfs_lab.testing.optimizers import OPTIMIZER_CHECKS, OptimizerUnderCheck
+from tfs_lab.testing.parity import PARITY_CHECKS, Mirrored
+from tfs_lab.testing.plugins import PLUGIN_CHECKS
+from tfs_lab.testing.results import Check
+from tfs_lab.testing.schedules import SCHEDULER_CHECKS, SchedulerUnderCheck
+from tfs_lab.testing.small_model import SmallModel, small_model
+from tfs_lab.testing.tokenizers import TOKENIZER_CHECKS, TokenizerUnderCheck
+from tfs_lab.testing.wrappers import EXAMPLE_MODEL, WRAPPER_CHECKS, WrapperUnderCheck
+
+
+def _tests(checks: Iterable[Check[Any]], subject: str = "subject") -> Callable[[type], type]:
+    """Give a class one test method a check, of what its method `subject` returns."""
+
+    def test_of(one: Check[Any]) -> Callable[[Any], None]:
+        def test(self: Any) -> None:
+            result = one(getattr(self, subject)())
+            if result.status == "skip":
+                raise unittest.SkipTest(result.detail)  # pytest understands it, so nothing here imports pytest
+            result.require()
+
+        test.__doc__ = one.meaning
+        return test
+
+    def decorate(cls: type) -> type:
+        for one in checks:
+            setattr(cls, "test_" + re.sub(r"\W+", "_", one.name.lower()), test_of(one))
+        return cls
+
+    return decorate
+
+
+class _Suite:
+    """What the suites of components share."""
+
+    name: ClassVar[str]
+    """The component, bare or as `distribution/name`."""
+
+    config: ClassVar[Mapping[str, Any]] = {}
+    """Its options, as beside the name in a configuration."""
+
+
+@_tests(PARITY_CHECKS, "mirrored")
+@_tests(MODEL_CHECKS)
+class ModelConformance(_Suite):
+    """A model: contract of loss and backward, gradients, invariances, state, and parity with what it mirrors.
+
+    `config` goes on top of small sizes that the checks choose (`SMALL_SIZES` in `tfs_lab.testing.small_model`).
+    """
+
+    def subject(self) -> SmallModel:
+        """Return the model under check."""
+        return small_model(self.name, self.config)
+
+    def mirrored(self) -> Mirrored:
+        """Return the model and the one that it mirrors; skips when it mirrors none."""
+        subject = self.subject()
+        other = subject.build().mirrors
+        if other is None:
+            raise unittest.SkipTest("the model mirrors no other")
+        try:
+            return Mirrored(subject, subject.counterpart(other))
+        except PluginError as error:
+            raise unittest.SkipTest(f"its mirror '{other}' is not installed: {error}") from None
+
+
+@_tests(TOKENIZER_CHECKS)
+class TokenizerConformance(_Suite):
+    """A tokenizer: every text comes back, every byte is counted, saving keeps everything."""
+
+    def subject(self) -> TokenizerUnderCheck:
+        """Return the tokenizer under check."""
+        return TokenizerUnderCheck(self.name, self.config)
+
+
+@_tests(DATASET_CHECKS)
+class DatasetConformance(_Suite):
+    """A data set: text in a fixed order, streamed, with a stable fingerprint."""
+
+    def subject(self) -> DatasetUnderCheck:
+        """Return the data set under check."""
+        return DatasetUnderCheck(self.name, self.config)
+
+
+@_tests(SCHEDULER_CHECKS)
+class SchedulerConformance(_Suite):
+    """A learning-rate schedule: sensible rates, pure, with a warm-up."""
+
+    def subject(self) -> SchedulerUnderCheck:
+        """Return the schedule under check."""
+        return SchedulerUnderCheck(self.name, self.config)
+
+
+@_tests(OPTIMIZER_CHECKS)
+class OptimizerConformance(_Suite):
+    """An optimizer: descends, obeys the learning rate, resumes to the bit."""
+
+    def subject(self) -> OptimizerUnderCheck:
+        """Return the optimizer under check."""
+        return OptimizerUnderCheck(self.name, self.config)
+
+
+@_tests(LOGGER_CHECKS)
+class LoggerConformance(_Suite):
+    """A logger: takes all that a run says, and a resumed one."""
+
+    def subject(self) -> LoggerUnderCheck:
+        """Return the logger under check."""
+        return LoggerUnderCheck(self.name, self.config)
+
+
+@_tests(BATCHING_CHECKS)
+class BatchingConformance(_Suite):
+    """A batching: each step a pure function of its number, every row of the validation once, documents as it says."""
+
+    settings: ClassVar[Mapping[str, Any]] = {}
+    """What differs from the settings that the checks choose: fields of `tfs_core.contracts.BatchSettings`."""
+
+    def source(self) -> DatasetSource:
+        """Return the data set that it is tried on."""
+        return SmallSource()
+
+    def subject(self) -> BatchingUnderCheck:
+        """Return the batching under check."""
+        return BatchingUnderCheck(self.name, self.config, self.source(), self.settings)
+
+
+@_tests(WRAPPER_CHECKS)
+class WrapperConformance(_Suite):
+    """A wrapper: the loss and the gradients that there are without it, in training and in evaluation."""
+
+    model: ClassVar[str | None] = None
+    """The model to wrap; by default a small one of the checks' own."""
+
+    model_config: ClassVar[Mapping[str, Any]] = {}
+    """The model's options, on top of the small sizes that the checks choose."""
+
+    def subject(self) -> WrapperUnderCheck:
+        """Return the wrapper under check."""
+        model = EXAMPLE_MODEL if self.model is None else small_model(self.model, self.model_config)
+        return WrapperUnderCheck(self.name, self.config, model)
+
+
+@_tests(PLUGIN_CHECKS)
+class PluginConformance:
+    """A plugin as a whole, in processes of its own: registers, light to import, every reference there."""
+
+    distribution: ClassVar[str]
+    """What pip calls it."""
+
+    def subject(self) -> str:
+        """Return the distribution under check."""
+        return self.distribution

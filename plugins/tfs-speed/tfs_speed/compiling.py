@@ -1,0 +1,112 @@
+"""`runtime.compile`: the loss compiled by `torch.compile`, with a fallback to the eager loss at the first failure.
+
+Only the loss is compiled, in training and in validation; the optimizer is not. A compiler can fail in many ways: many
+machines have no C++ compiler to begin with. A failure never stops a run: when it is tried out, or at a later shape,
+the run goes on with the eager loss and says why.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from tfs_core.contracts import WrapContext
+from tfs_core.errors import in_short
+from tfs_core.models import AutogradModel, Objective, batch_loss, check_input_ids, has_autograd_loss
+from tfs_core.random_state import random_state_kept
+
+
+class CompiledLoss(nn.Module):
+    """A loss, computed by its compiled versions until one of them fails, and by itself from then on."""
+
+    def __init__(
+        self, loss: nn.Module, model: AutogradModel, *, lengths_vary: bool, gave_up: Callable[[str], None]
+    ) -> None:
+        """Compile nothing yet: `torch.compile` does at the first call. `gave_up` is called with the reason, once."""
+        super().__init__()
+        self.loss = loss
+        self.in_force = True
+        self._model = (model,)  # in a tuple, and the compiled ones in a dict: its submodules are those of `loss`
+        self._gave_up = gave_up
+        # In one graph or not at all: a loss compiled in parts is slow, and nothing would show it.
+        self._compiled: dict[bool, Callable[..., Tensor]] = {
+            True: torch.compile(loss, fullgraph=True, dynamic=lengths_vary or None),  # in training
+            False: torch.compile(loss, fullgraph=True, dynamic=True),  # the last validation batch may have fewer rows
+        }
+
+    def forward(self, input_ids: Tensor, target_ids: Tensor, document_ids: Tensor | None = None) -> Tensor:
+        """Return the sum of nats over the valid targets, with its graph."""
+        (model,) = self._model
+        tensors = (input_ids, target_ids) if document_ids is None else (input_ids, target_ids, document_ids)
+        if self.in_force:
+            check_input_ids(input_ids, vocab_size=model.vocab_size, context_limit=model.context_limit)
+            try:
+                return self._compiled[model.training](*tensors)
+            except Exception as error:  # a compiler raises anything; an error of the batch's own is raised again below
+                self.give_up(in_short(error))
+        loss: Tensor = self.loss(*tensors)
+        return loss
+
+    def give_up(self, reason: str) -> None:
+        """Compute the eager loss from now on."""
+        self.in_force = False
+        self._gave_up(reason)
+
+
+class Compile:
+    """The wrapper `compile`."""
+
+    stage: Literal["compile"] = "compile"
+    changes_weights = False
+
+    def wrap(self, loss: nn.Module, *, context: WrapContext) -> nn.Module:
+        """Return the loss compiled and tried out; `loss` itself for a model, or a resumed run, that goes without."""
+
+        def gave_up(reason: str) -> None:
+            context.record(compiled=False, why={"compile": f"not compiled: {reason}"})
+            context.warn(f"the loss is not compiled, and steps take longer: {reason}")
+
+        model = context.model
+        if not has_autograd_loss(model):
+            gave_up(f"the model '{context.model_name}' has a backward of its own")
+            return loss
+        if context.recorded.get("compiled") is False:
+            gave_up("the run began without, and goes on so")
+            return loss
+        context.report("compiling the loss: once, a minute or two before the first step ...")
+        started_at = time.perf_counter()
+        compiled = CompiledLoss(loss, model, lengths_vary=context.lengths_vary, gave_up=gave_up)
+        _try_out(compiled, model, context)
+        if compiled.in_force:
+            seconds = time.perf_counter() - started_at
+            context.record(compiled=True, why={"compile": f"configured: took {seconds:.0f} s"})
+            context.report(f"the loss is compiled (once, {seconds:.0f} s)")
+        return compiled if compiled.in_force else loss
+
+
+def build(config: None) -> Compile:  # noqa: ARG001 (it has no options)
+    """Return the wrapper; it has no options."""
+    return Compile()
+
+
+def _try_out(compiled: CompiledLoss, model: AutogradModel, context: WrapContext) -> None:
+    """Compile for validation and for training, on a real batch. No random state and no gradient changes."""
+    batch = context.trial_batch
+    if batch is None:
+        return
+    objective = Objective(model, compiled)
+    was_training = model.training
+    with random_state_kept():
+        model.eval()
+        batch_loss(model, batch, context.device, objective)
+        model.train()
+        batch_loss(model, batch, context.device, objective)
+        try:
+            objective.backward(1.0)
+        except Exception as error:  # as above; a backward that fails without the compiler fails at the first step
+            compiled.give_up(in_short(error))
+    model.train(was_training)
+    for parameter in model.parameters():
+        parameter.grad = None

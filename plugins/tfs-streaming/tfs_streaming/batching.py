@@ -1,0 +1,209 @@
+"""Batches of a stream: a pure function of (stream, seed, step, rank), though only a few shards of it are on disk.
+
+A shard is a whole number of optimizer steps; its rows are packed windows of the stream, and come in a shuffled order
+of its own. So a step's place is (shard, row), which is arithmetic, and a shard that is not on disk is made again.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tfs_core.builtin.batchings import Packed
+from tfs_core.checkpoint_folder import checkpoint_step, list_checkpoints
+from tfs_core.contracts import Batch, BatchSettings, DatasetSource, DocumentRef, Ranks, SupportsStreaming, Tokenizer
+from tfs_core.data.batches import Rows
+from tfs_core.data.documents import Division
+from tfs_core.data.permutation import Permutation
+from tfs_core.data.store import TokenSplit, TokenStore
+from tfs_core.errors import ConfigError
+from tfs_streaming.shards import ShardFolder, StreamPlace
+from tfs_streaming.spooler import Spooler
+from tfs_streaming.token_stream import TokenStream
+
+WAIT_SECONDS = 0.5
+"""`ready` waits so long at a time, so that its caller may do something else in between."""
+
+
+class StreamBatches:
+    """`batching: streaming`"""
+
+    lengths_vary = False
+    begins_with_end_of_text = False
+
+    def __init__(
+        self,
+        options: None,
+        *,
+        source: DatasetSource,
+        tokenizer: Tokenizer,
+        tokens: TokenStore,
+        settings: BatchSettings,
+        ranks: Ranks,
+    ) -> None:
+        """`tokens` are the stream's beginning; a shard has `shard_tokens`, or fewer: a whole number of steps."""
+        division = tokens.info.get("division")
+        self._stream = TokenStream(
+            source, tokenizer, division=None if division is None else Division.from_json(division)
+        )
+        self._beginning = Packed(
+            options, source=source, tokenizer=tokenizer, tokens=tokens, settings=settings, ranks=ranks
+        )
+        self.rows_per_step = settings.batch_size * settings.gradient_accumulation_steps
+        self.valid_targets_per_row = float(settings.max_length)
+        self.steps_per_shard = max(1, settings.shard_tokens // (self.rows_per_step * settings.max_length))
+        self.tokens_per_shard = self.steps_per_shard * self.rows_per_step * settings.max_length
+        self._settings = settings
+        self._ranks = ranks
+        self._rows_of_rank = settings.batch_size // ranks.size
+        rows = self.steps_per_shard * self.rows_per_step
+        self._permutation = lru_cache(maxsize=2)(lambda shard: Permutation(rows, seed=settings.seed, epoch=shard))
+        self._rows = lru_cache(maxsize=1)(self._open_shard)
+        self._spooler: Spooler | None = None
+        self._report: Callable[[str], None] = lambda _line: None
+        self._reported: int | None = None  # the shard that was last reported as waited for
+
+    @staticmethod
+    def check(settings: BatchSettings, *, source: DatasetSource) -> None:
+        """Raise ConfigError for settings that a stream cannot obey, and for a source that does not stream."""
+        if not isinstance(source, SupportsStreaming):
+            raise ConfigError(
+                f"data.batching: 'streaming' is for a data set that streams, and '{settings.dataset}' does not. Leave "
+                "it out, or stream a data set of the Hub: `streaming: true` among its options."
+            )
+        problems, stream = [], f"the data set '{settings.dataset}' streams"
+        if settings.num_epochs is not None:
+            problems.append(
+                f"training.num_epochs: {stream}, and how long an epoch of it is nobody knows before its end. Say "
+                "training.max_steps or training.max_tokens."
+            )
+        if settings.batching not in ("packed", "streaming"):
+            problems.append(f"data.batching: {stream}, and a stream is packed. Leave it out, or the streaming.")
+        if settings.subset_size is not None:
+            problems.append(
+                f"data.subset_size: {stream}, and is read as far as training goes. Leave it out, or the streaming."
+            )
+        if problems:
+            raise ConfigError("\n".join(problems))
+
+    @contextmanager
+    def open(
+        self, folder: Path, *, step: int, state: Mapping[str, Any] | None, report: Callable[[str], None]
+    ) -> Iterator[None]:
+        """Make shards from a step on, in the run's folder; those that its kept checkpoints need stay there."""
+        shards = ShardFolder(
+            folder / "shards", identity={"stream": self._stream.fingerprint}, size=self.tokens_per_shard
+        )
+
+        def needed() -> set[int]:
+            return {self.shard(checkpoint_step(path)) for path in list_checkpoints(folder / "checkpoints")}
+
+        place = StreamPlace() if state is None else StreamPlace.from_json(state["stream"]["start"])
+        self._report = report
+        self._spooler = Spooler(self._stream, shards, size=self.tokens_per_shard, needed=needed, report=report)
+        self._spooler.start(self.shard(step), place)
+        try:
+            yield
+        finally:
+            self._rows.cache_clear()
+            self._spooler.close()
+
+    def ready(self, step: int) -> bool:
+        """Return whether a step's shard is on disk, waiting for it a little; raises DataError when it cannot be had."""
+        shard = self.shard(step)
+        if self._spooling.wait(shard, seconds=0.0):
+            return True
+        if self._reported != shard:
+            self._report(f"waiting for data: {self.tokens_per_shard:,} tokens of the stream from step {step + 1} on")
+            self._reported = shard
+        return self._spooling.wait(shard, seconds=WAIT_SECONDS)
+
+    def step(self, step: int) -> list[Batch]:
+        """Return this rank's micro-batches of optimizer step 0, 1, 2, ...
+
+        Waits until they can be had; steps are asked for in order. Raises DataError.
+        """
+        while not self.ready(step):
+            pass
+        rows = self._rows(self.shard(step))
+        return [rows.batch(self.row_numbers(step, part)) for part in range(self._settings.gradient_accumulation_steps)]
+
+    def validation(self) -> Iterator[Batch]:
+        """Iterate over this rank's part of the documents that are held out, which are in the token store."""
+        return self._beginning.validation()
+
+    def trial(self) -> Batch:
+        """Return a batch of the stream's beginning."""
+        return self._beginning.trial()
+
+    def total_steps(self, *, epochs: int | None, tokens: int | None) -> int:
+        """Return the steps after which so many valid targets are reached, all ranks together."""
+        assert epochs is None, "`check` has refused them"
+        assert tokens is not None
+        return -(-tokens // (self.rows_per_step * self._settings.max_length))
+
+    def shard(self, step: int) -> int:
+        """Return the number of the shard that a step reads."""
+        return step // self.steps_per_shard
+
+    def row_numbers(self, step: int, part: int) -> NDArray[np.int64]:
+        """Return which rows of its shard make up a micro-batch of a step for this rank: int64 [batch_size / ranks]."""
+        first = step % self.steps_per_shard * self.rows_per_step
+        first += part * self._settings.batch_size + self._ranks.rank * self._rows_of_rank
+        places = np.arange(first, first + self._rows_of_rank)
+        return np.asarray(self._permutation(self.shard(step))(places))
+
+    def documents(self, step: int) -> list[DocumentRef]:
+        """Return which parts of which documents this rank reads in a step; a document is (shard, its number there).
+
+        One that goes on in the next shard is that shard's number 0; its tokens are counted from its beginning.
+        """
+        shard = self.shard(step)
+        rows, max_length = self._rows(shard), self._settings.max_length
+        ends = np.flatnonzero(rows.split.tokens == rows.end_of_text_id) + 1
+        earlier = 0 if rows.token_before == rows.end_of_text_id else self._spooling.start_of(shard).token
+        bounds = [-earlier, *ends.tolist(), self.tokens_per_shard]  # where each document begins, and the next one
+        refs = []
+        for part in range(self._settings.gradient_accumulation_steps):
+            for start in (self.row_numbers(step, part) * max_length).tolist():
+                position, stop = start, start + max_length
+                document = int(np.searchsorted(ends, start, side="right"))
+                while position < stop:
+                    begins, ends_at = bounds[document : document + 2]
+                    refs.append(DocumentRef((shard, document), position - begins, min(stop, ends_at) - begins))
+                    position, document = ends_at, document + 1
+        return refs
+
+    def epoch(self, step: int) -> int:
+        """Return how many readings of the whole source were complete where a step's shard begins."""
+        return self._spooling.start_of(self.shard(step)).epoch
+
+    def epochs(self, steps: int) -> None:
+        """Return None: how long an epoch is is not known before its end."""
+
+    def state(self, step: int) -> dict[str, Any]:
+        """Return a step's shard, and where in the stream that begins: there a resume goes on."""
+        shard = self.shard(step)
+        return {"stream": {"shard": shard, "start": self._spooling.start_of(shard).to_json()}}
+
+    @property
+    def _spooling(self) -> Spooler:
+        assert self._spooler is not None, "a stream has batches only within its `open` block"
+        return self._spooler
+
+    def _open_shard(self, number: int) -> Rows:
+        shard = self._spooling.open(number)
+        # Packed rows go by the tokens alone: where documents begin, and how many bytes they are, is not asked for.
+        split = TokenSplit(shard.tokens, np.zeros(1, dtype=np.int64), 0)
+        return Rows(
+            split=split,
+            batching="packed",
+            max_length=self._settings.max_length,
+            end_of_text_id=self._stream.tokenizer.end_of_text_id,
+            document_masks=self._settings.document_masks,
+            token_before=shard.token_before,
+        )

@@ -1,0 +1,247 @@
+"""A configuration as it is written: YAML in and out, the place of every key, and everything that is wrong.
+
+The scalars are those of YAML 1.2's core schema: `3e-4` is a number, `yes`, `no`, `on`, `off`, `1:30` and `2026-01-31`
+are text, and `true` and `false` are the only booleans. (PyYAML's own rules are those of YAML 1.1, where it is the
+other way round.) A doubled key is a problem, and so is a tag such as `!!python/name`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tfs_core.errors import ConfigError
+
+Key = tuple[str | int, ...]
+"""Where a value sits in a configuration: `("loggers", 0, "every")`; `dotted` writes it `loggers.0.every`."""
+
+MOST_VALUES = 100_000
+"""The size limit of a configuration: aliases of aliases of aliases can stand for more than fits in memory."""
+
+
+def dotted(key: Key) -> str:
+    """Return the key as a user writes it: `training.batch_size`."""
+    return ".".join(map(str, key))
+
+
+def show(value: object) -> str:
+    """Return a value from a configuration as an error quotes it: short, on one line, without control characters."""
+    match value:
+        case None | bool():
+            return json.dumps(value)
+        case dict():
+            return "a mapping"
+        case list():
+            return "a list" if value else "an empty list"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:76]}...{text[-1]}"
+
+
+class Invalid(Exception):  # noqa: N818 (caught inside this package; users see the ConfigError of `raise_problems`)
+    """A value that cannot be used; the reason is among the document's problems."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a key was written."""
+
+    source: str
+    """The file as the user named it, or `--set`, `--model`, `configuration`."""
+
+    base: Path
+    """The absolute folder that a relative path at this place starts from."""
+
+    line: int | None = None
+    """1 for the first line; None outside a file."""
+
+    order: tuple[int, ...] = ()
+    """Sorts places the way they were written: the file from top to bottom, then the command line."""
+
+    def __str__(self) -> str:
+        return self.source if self.line is None else f"{self.source}:{self.line}"
+
+
+@dataclass
+class Document:
+    """A configuration as it was written, before the meaning of its keys is known."""
+
+    values: Any
+    """A mapping, except for the value of one `--set`."""
+
+    places: dict[Key, Place]
+    problems: list[tuple[Place, str]] = field(default_factory=list)
+
+    def place(self, key: Key) -> Place:
+        """Return where the key was written, or else the nearest section around it."""
+        while key not in self.places:
+            key = key[:-1]
+        return self.places[key]
+
+    def forget(self, key: Key) -> None:
+        """Forget the places of a key and of everything in it."""
+        self.places = {known: place for known, place in self.places.items() if known[: len(key)] != key}
+
+    def problem(self, key: Key, message: str, place: Place | None = None) -> Invalid:
+        """Note a problem, and return what to raise. The message continues the key: ` is missing`, `: expected text`."""
+        self.problems.append((place or self.place(key), f"{dotted(key)}{message}".removeprefix(": ")))
+        return Invalid()
+
+    def raise_problems(self) -> None:
+        """Raise one ConfigError with all problems, a line each, in the order of their places. Without any, return."""
+        ordered = sorted(self.problems, key=lambda problem: problem[0].order)
+        if ordered:
+            raise ConfigError("\n".join(dict.fromkeys(f"{place}: {message}" for place, message in ordered)))
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's parser with the scalars of YAML 1.2."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (PyYAML's way: the class's own, not SafeLoader's)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes YAML that means the same to YAML 1.1 and 1.2: text that either takes for more is quoted."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: ARG002
+        """Indent lists inside mappings."""
+        super().increase_indent(flow, False)
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        """Return the node of a text: in double quotes when it holds a line break that YAML would fold into another."""
+        style = '"' if re.search("[\x85\u2028\u2029]", text) else None
+        return self.represent_scalar(f"{TAGS}str", text, style)
+
+
+TAGS = "tag:yaml.org,2002:"
+SCALARS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "null": (r"~|null|Null|NULL|", lambda text: None),  # noqa: ARG005
+    "bool": (r"true|True|TRUE|false|False|FALSE", lambda text: text.lower() == "true"),
+    "int": (r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", lambda text: int(text, 0 if text[:2] in ("0o", "0x") else 10)),
+    "float": (
+        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        lambda text: float(re.sub(r"\.(inf|nan)$", r"\1", text.lower())),
+    ),
+}
+"""What a plain scalar means: the first pattern that matches, or else text."""
+
+_Dumper.add_representer(str, _Dumper.represent_text)
+for _name, (_pattern, _) in SCALARS.items():
+    for _side in (_Loader, _Dumper):
+        _side.add_implicit_resolver(f"{TAGS}{_name}", re.compile(rf"(?:{_pattern})$"), None)
+
+
+def read_yaml(path: Path) -> Document:
+    """Return what a YAML file says. Raises ConfigError when it cannot be read, or is not a mapping in YAML and UTF-8.
+
+    Problems of single keys are left in the document's `problems`.
+    """
+    try:
+        data = path.read_bytes()
+        text = data.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path}:{line}: this is not UTF-8: save the file in that encoding") from None
+    document = read_text(text, Place(source=str(path), base=path.absolute().parent, line=1, order=(0,)))
+    if document.values is None:
+        raise ConfigError(f"{path}: the file is empty: expected settings, such as 'experiment_name: first'")
+    if not isinstance(document.values, dict):
+        found = "a list" if isinstance(document.values, list) else f"only {document.values!r}"
+        raise ConfigError(f"{path}:1: expected settings, such as 'experiment_name: first', not {found}")
+    return document
+
+
+def read_text(text: str, place: Place, key: Key = ()) -> Document:
+    """Return what a piece of YAML says; the key is where in the configuration it belongs.
+
+    The values are a mapping only when the text is one. Raises ConfigError when it is not YAML.
+    """
+    document = Document(values=None, places={key: place})
+    try:
+        node = _Loader(text).get_single_node()
+        if node is not None:
+            document.values = _value(node, key, (), document, place)
+        return document
+    except yaml.MarkedYAMLError as error:
+        never_closed = error.context_mark is not None and "stream" in (error.problem or "")
+        place = _at(place, error.context_mark if never_closed else error.problem_mark)
+        message = f"not YAML: {_syntax(error)}"
+    except yaml.reader.ReaderError as error:
+        place = place if place.line is None else replace(place, line=text.count("\n", 0, error.position) + 1)
+        message = f"not YAML: the character U+{error.character:04X} is not allowed"
+    except RecursionError:
+        message = "nested too deeply"
+    raise ConfigError(f"{place}: {dotted(key)}: {message}" if key else f"{place}: {message}")
+
+
+def write_yaml(values: Any) -> str:
+    """Return plain values as YAML that reads back as the same values."""
+    text: str = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    return text
+
+
+def _value(node: yaml.Node, key: Key, around: tuple[yaml.Node, ...], document: Document, root: Place) -> Any:
+    """Return the value of a node that sits inside the nodes `around`, noting its places and problems."""
+    if node in around:
+        raise yaml.composer.ComposerError(None, None, "an alias stands inside what it stands for", node.start_mark)
+    if len(document.places) > MOST_VALUES:
+        raise yaml.composer.ComposerError(None, None, f"more than {MOST_VALUES} values", node.start_mark)
+    tag = node.tag.removeprefix(TAGS)
+    unsupported = f": the tag {node.tag.replace(TAGS, '!!')} is not supported"
+    if isinstance(node, yaml.ScalarNode):
+        if tag == "str":
+            return node.value
+        if tag not in SCALARS:
+            document.problem(key, f"{unsupported}: write a plain value")
+            return node.value
+        try:
+            return SCALARS[tag][1](node.value)
+        except ValueError:  # !!int "x", or an integer of thousands of digits
+            document.problem(key, f": cannot be read as {tag}")
+            return None
+
+    if tag not in ("map", "seq"):
+        document.problem(key, unsupported)
+    if isinstance(node, yaml.SequenceNode):
+        items = [(index, item, item) for index, item in enumerate(node.value)]
+    else:
+        items = [(name.value, name, item) for name, item in node.value]
+    values: dict[str | int, Any] = {}
+    for name, name_node, item in items:
+        inner, place = (*key, name), _at(root, name_node.start_mark)
+        if isinstance(name, list):  # nodes: the key is itself a list or a mapping
+            document.problem(key, ": a key must be a word, not a list or a mapping", place)
+        elif name in values:
+            line = document.places[inner].line
+            first = "" if line is None else f"; the first is on line {line}"
+            document.problem(inner, f" is given twice{first}. Remove one of them", place)
+        else:
+            document.places[inner] = place
+            values[name] = _value(item, inner, (*around, node), document, root)
+    return list(values.values()) if isinstance(node, yaml.SequenceNode) else values
+
+
+def _at(place: Place, mark: yaml.Mark | None) -> Place:
+    """Return the place of a mark in the text that begins at `place`."""
+    if place.line is None or mark is None:
+        return place
+    return replace(place, line=mark.line + 1, order=(0, mark.line, mark.column))
+
+
+def _syntax(error: yaml.MarkedYAMLError) -> str:
+    """Return what PyYAML found wrong, with advice on the two mistakes that everyone makes."""
+    problem, context = error.problem or "", error.context or ""
+    if "'\\t'" in problem:
+        return "a tab; indent with spaces"
+    if "mapping values are not allowed" in problem:
+        return "a ':' where none is expected. Check the indentation, and quote text that holds ': '"
+    return f"{context}, {problem}" if problem.startswith("but") else f"{problem} {context}".strip()

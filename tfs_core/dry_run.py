@@ -1,0 +1,100 @@
+"""A run tried out: everything up to the first update, nothing of it kept, and what the whole would come to."""
+
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tfs_core.errors import TrainingError
+from tfs_core.machine import enough_memory
+from tfs_core.models import ParameterCounts, batch_loss
+from tfs_core.random_state import random_state_kept
+from tfs_core.run import Prepared
+
+
+@dataclass(frozen=True, kw_only=True)
+class DryRun:
+    """What a run would come to."""
+
+    parameters: ParameterCounts
+    vocab_size: int
+    train_tokens: int
+    """In the token store; of a stream that is its beginning."""
+    validation_tokens: int
+    tokens_folder: Path
+    machine: Mapping[str, Any]
+    """Device, threads, matmul, and what wrappers recorded."""
+    total_steps: int
+    warmup_steps: int
+    tokens: int
+    """Valid targets in all steps; for padded rows the average row makes the estimate."""
+    epochs: float | None
+    """None for a stream: how long it is nobody knows."""
+    flops: float
+    """Of all steps; for padded rows as if each were `max_length` long."""
+    first_loss: float
+    """Nats per token on the first batch, before any update: near ln(vocab_size) for a well initialized model."""
+    state_bytes: int
+    """Weights, gradients and optimizer state."""
+    peak_bytes: int | None
+    """The most memory in use during one step, by the device or else by the process; None where nobody tells."""
+
+
+@enough_memory("a training step")
+def try_run(prepared: Prepared) -> DryRun:
+    """Run forward, backward and an update on the first batch, throw the result away, and return the estimate.
+
+    Raises TrainingError when the first loss is not finite.
+    """
+    config, model, data, plan, device = prepared.config, prepared.model, prepared.data, prepared.plan, prepared.device
+    batching = data.batching
+    batch = batching.trial()
+    with random_state_kept():
+        loss = float(batch_loss(model, batch, device, prepared.objective)) / batch.valid_targets
+        if not math.isfinite(loss):
+            raise TrainingError(f"the loss of the first batch is {loss}: something is wrong with the model's weights")
+        prepared.objective.backward(1.0 / batch.valid_targets)
+        prepared.optimizer.step()
+    parameters = [parameter for _, parameter in model.named_parameters()]
+    held = [*parameters, *(parameter.grad for parameter in parameters if parameter.grad is not None)]
+    held += [
+        value
+        for state in prepared.optimizer.state.values()
+        for value in state.values()
+        if isinstance(value, torch.Tensor)
+    ]
+    rows = plan.total_steps * batching.rows_per_step
+    max_length = config.data.max_length
+    return DryRun(
+        parameters=prepared.parameters,
+        vocab_size=data.tokenizer.vocab_size,
+        train_tokens=data.tokens.train.n_tokens,
+        validation_tokens=data.tokens.validation.n_tokens,
+        tokens_folder=data.tokens.folder,
+        machine=prepared.findings.facts,
+        total_steps=plan.total_steps,
+        warmup_steps=plan.warmup_steps,
+        tokens=round(rows * batching.valid_targets_per_row),
+        epochs=batching.epochs(plan.total_steps),
+        flops=rows * max_length * model.flops_per_token(max_length),
+        first_loss=loss,
+        state_bytes=sum(tensor.numel() * tensor.element_size() for tensor in held),
+        peak_bytes=_peak_bytes(device),
+    )
+
+
+def _peak_bytes(device: str) -> int | None:
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    if device == "mps":
+        return int(torch.mps.driver_allocated_memory())
+    if sys.platform == "win32":
+        return None
+    import resource  # Unix has it, Windows does not
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,84 @@
+"""What a logger that observes is shown of the model (`contracts.ModelView`)."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tfs_core.contracts import Batch, Batching, LanguageModel, Tokenizer
+from tfs_core.models import compute_context
+from tfs_core.random_state import random_state_kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepView:
+    """The model at one moment of one step."""
+
+    step: int
+    model: LanguageModel
+    tokenizer: Tokenizer
+    batching: Batching
+    device: str
+    micro_batches: Sequence[Batch]
+    before: Mapping[str, Tensor] | None = None  # the parameters before the update, where somebody asked for it
+
+    def parameters(self) -> Mapping[str, Tensor]:
+        """Return every parameter by name."""
+        return {name: parameter.detach() for name, parameter in self.model.named_parameters()}
+
+    def gradients(self) -> Mapping[str, Tensor]:
+        """Return the gradient of each parameter that has one, after clipping."""
+        return {name: it.grad.detach() for name, it in self.model.named_parameters() if it.grad is not None}
+
+    def updates(self) -> Mapping[str, Tensor]:
+        """Return what the optimizer added to each parameter. Raises RuntimeError at another moment than "update"."""
+        if self.before is None:
+            raise RuntimeError('updates are known at the moment "update" only')
+        return {name: now - self.before[name] for name, now in self.parameters().items()}
+
+    @contextmanager
+    def evaluating(self) -> Iterator[LanguageModel]:
+        """Within it the model is in eval mode and gradients are off; random states are restored afterwards."""
+        with evaluating(self.model):
+            yield self.model
+
+    def trace(self, input_ids: Tensor, points: Sequence[str]) -> Mapping[str, Tensor]:
+        """Return the logits ("logits") and the outputs of submodules, by name, of an eval pass of its own.
+
+        Raises KeyError for a point that the model does not have.
+        """
+        modules = dict(self.model.named_modules()) if isinstance(self.model, nn.Module) else {}
+        traced: dict[str, Tensor] = {}
+        if unknown := [point for point in points if point != "logits" and point not in modules]:
+            raise KeyError(f"the model has no {', '.join(unknown)}; it has logits, {', '.join(filter(None, modules))}")
+
+        def keep(point: str, output: object) -> None:
+            if isinstance(output, Tensor):
+                traced[point] = output.detach()
+
+        hooks = [
+            modules[point].register_forward_hook(lambda _module, _inputs, output, point=point: keep(point, output))
+            for point in points
+            if point != "logits"
+        ]
+        try:
+            with self.evaluating() as model, compute_context(model.config, self.device):
+                logits = model.forward(input_ids.to(self.device))  # [batch_size, seq_len, vocab_size]
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return {**traced, "logits": logits.detach()} if "logits" in points else traced
+
+
+@contextmanager
+def evaluating(model: LanguageModel) -> Iterator[None]:
+    """Within it a model is in eval mode and gradients are off; mode and random states are restored afterwards."""
+    was_training = model.training
+    model.eval()
+    try:
+        with random_state_kept(), torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)

@@ -1,0 +1,138 @@
+"""A checkpoint's tensors, in safetensors: weights, and optimizer state by parameter name.
+
+By name, so that the state fits any model with the same names, in whatever order: tensors are called
+`<what>/<parameter>` (`exp_avg/final_norm.weight`), the rest are JSON values.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tfs_core.errors import CheckpointError
+
+NOT_RESTORED = {"params", "lr", "fused", "foreach", "capturable"}
+"""Options of a parameter group that are not restored: the schedule sets `lr`, the machine decides the kernels."""
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write a file of tensors; the library makes it readable by its owner only, so it gets what its folder got."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(plain, path, metadata={"format": "pt"})
+    path.chmod(path.parent.stat().st_mode & 0o666)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file. Raises CheckpointError when it cannot be read."""
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
+    return tensors
+
+
+def distinct_tensors(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return each tensor once, contiguous, on the CPU, and {other name of a tied one: the name it is kept under}."""
+    kept: dict[str, Tensor] = {}
+    tied: dict[str, str] = {}
+    first_name: dict[tuple[Any, ...], str] = {}
+    for name, tensor in tensors.items():
+        identity = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        if tensor.numel() and identity in first_name:
+            tied[name] = first_name[identity]
+            continue
+        first_name[identity] = name
+        plain = tensor.detach().cpu().contiguous()
+        is_view = plain.untyped_storage().nbytes() != plain.numel() * plain.element_size()
+        kept[name] = plain.clone() if is_view else plain
+    return kept, tied
+
+
+def describe_optimizer(
+    optimizer: torch.optim.Optimizer, named_parameters: Iterable[tuple[str, Tensor]]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return (tensors by `<what>/<parameter>`, JSON values: each group's names and options, each parameter's numbers).
+
+    Raises CheckpointError for state that is neither, rather than lose it.
+    """
+    names = {id(parameter): name for name, parameter in named_parameters}
+    tensors: dict[str, Tensor] = {}
+    numbers: dict[str, dict[str, Any]] = {}
+    groups = []
+    for group in optimizer.param_groups:
+        options = {key: value for key, value in group.items() if key not in NOT_RESTORED}
+        groups.append({"names": [names[id(parameter)] for parameter in group["params"]], "options": options})
+        for parameter in group["params"]:
+            name = names[id(parameter)]
+            for key, value in optimizer.state.get(parameter, {}).items():
+                if isinstance(value, Tensor):
+                    tensors[f"{key}/{name}"] = value
+                else:
+                    numbers.setdefault(name, {})[key] = value
+    _require_json({"groups": groups, "numbers": numbers}, type(optimizer).__name__)
+    return tensors, {"groups": groups, "numbers": numbers}
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer,
+    named_parameters: Iterable[tuple[str, Tensor]],
+    tensors: Mapping[str, Tensor],
+    described: Mapping[str, Any],
+) -> None:
+    """Put back what `describe_optimizer` returned, each tensor on its parameter's device.
+
+    Raises CheckpointError when the groups hold other parameters than those saved.
+    """
+    names = {id(parameter): name for name, parameter in named_parameters}
+    state: dict[str, dict[str, Any]] = {name: dict(values) for name, values in described["numbers"].items()}
+    for full_name, tensor in tensors.items():
+        key, _, name = full_name.partition("/")
+        state.setdefault(name, {})[key] = tensor
+
+    packed = optimizer.state_dict()
+    packed["state"] = {}
+    if len(packed["param_groups"]) != len(described["groups"]):
+        raise CheckpointError("the optimizer has other groups of parameters than the one in the checkpoint")
+    for group, packed_group, saved in zip(
+        optimizer.param_groups, packed["param_groups"], described["groups"], strict=True
+    ):
+        group_names = [names[id(parameter)] for parameter in group["params"]]
+        if set(group_names) != set(saved["names"]):
+            raise CheckpointError("the optimizer groups its parameters otherwise than the one in the checkpoint")
+        packed_group.update({key: _tuples(value) for key, value in saved["options"].items()})
+        for index, name in zip(packed_group["params"], group_names, strict=True):
+            if name in state:
+                packed["state"][index] = state[name]
+    optimizer.load_state_dict(packed)
+    _undo_casts(optimizer, names, state)
+
+
+def _undo_casts(optimizer: torch.optim.Optimizer, names: Mapping[int, str], saved: Mapping[str, Any]) -> None:
+    """`load_state_dict` casts state to its parameter's dtype; put back state that was kept in another."""
+    for parameter, values in optimizer.state.items():
+        for key, value in values.items():
+            if isinstance(value, Tensor) and value.dtype != (original := saved[names[id(parameter)]][key]).dtype:
+                values[key] = original.to(value.device)
+
+
+def _require_json(value: Any, optimizer: str, place: str = "") -> None:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _require_json(item, optimizer, f"{place}.{key}" if place else str(key))
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            _require_json(item, optimizer, f"{place}.{index}")
+    elif not isinstance(value, bool | int | float | str | None):
+        raise CheckpointError(
+            f"the optimizer {optimizer} keeps a {type(value).__name__} in {place}, which a checkpoint cannot hold: "
+            "state must be a tensor per parameter, or numbers and strings"
+        )
+
+
+def _tuples(value: Any) -> Any:
+    """Return a JSON list as the tuple it was (`betas`): torch's optimizers keep no lists."""
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

@@ -1,0 +1,54 @@
+"""Wrappers around a model's loss, in the order of their stages (`contracts.Wrapper`)."""
+
+from collections.abc import Iterable
+
+from torch import nn
+
+from tfs_core.config.schema import Choice, RunConfig
+from tfs_core.contracts import WrapContext, Wrapper
+from tfs_core.errors import PluginError
+from tfs_core.plugins import blaming
+from tfs_core.registry import get_registry
+
+STAGES = ("adapt", "checkpoint", "tune", "compile", "parallel")
+
+
+def wrapper_choices(config: RunConfig) -> list[Choice]:
+    """Return the wrappers of a run: those of `wrappers`, and those that settings of `runtime` stand for.
+
+    Raises ConfigError for a setting whose wrapper is not installed.
+    """
+    runtime, registry = config.runtime, get_registry()
+    choices = [*config.wrappers]
+    names = []
+    for setting, is_on in {
+        "activation_checkpointing": runtime.activation_checkpointing,
+        "compile": runtime.compile,
+    }.items():
+        if is_on:
+            names.append(setting.replace("_", "-"))
+            registry.require("wrapper", names[-1], setting=f"runtime.{setting}")
+    if runtime.matmul == "auto" and registry.has("wrapper", "kernels"):
+        names.append("kernels")
+    chosen = {choice.name for choice in choices}
+    return choices + [Choice(name) for name in names if name not in chosen]
+
+
+def build_wrappers(choices: Iterable[Choice]) -> list[Wrapper]:
+    """Return the wrappers that were chosen, in the order in which they are applied."""
+    wrappers: list[Wrapper] = []
+    for choice in choices:
+        entry = get_registry().find("wrapper", choice.name)
+        wrapper = entry.build(choice.options)
+        if not isinstance(wrapper, Wrapper) or wrapper.stage not in STAGES:
+            raise PluginError(f"{entry}: it needs a method `wrap` and a `stage`, one of {', '.join(STAGES)}")
+        wrappers.append(wrapper)
+    return sorted(wrappers, key=lambda wrapper: STAGES.index(wrapper.stage))
+
+
+def wrapped(loss: nn.Module, wrappers: Iterable[Wrapper], *, context: WrapContext) -> nn.Module:
+    """Return the loss with the wrappers around it."""
+    for wrapper in wrappers:
+        with blaming(f"the wrapper {type(wrapper).__name__} cannot wrap this model"):
+            loss = wrapper.wrap(loss, context=context)
+    return loss
