@@ -80,7 +80,7 @@ class CommandLine(click.Group):
             except ModuleNotFoundError as error:
                 if (error.name or "").partition(".")[0] not in ("torch", "safetensors"):
                     raise
-                install = f"{sys.executable} -m pip install 'tfs-core[train]'"
+                install = f'{sys.executable} -m pip install "tfs-core[train]"'
                 click.echo(f"Error: this command needs {error.name}, which is not installed: {install}", err=True)
                 code = 1
             except click.ClickException as error:

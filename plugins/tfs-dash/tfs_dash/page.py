@@ -67,15 +67,13 @@ class InstalledPage:
 
 
 class _FailedPage(Page):
-    """A page in the place of one that cannot be built: it says why."""
+    """A page in the place of one that cannot be built: being shown, it raises why."""
 
-    def __init__(self, title: str, error: BaseException) -> None:
-        self._title, self._error = title, error
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
 
     def layout(self, view: View, store: RunStore) -> Component:  # noqa: ARG002
-        from tfs_dash.parts import failed
-
-        return failed(self._title, self._error)
+        raise self._error
 
 
 def installed_pages() -> list[InstalledPage]:
@@ -106,7 +104,7 @@ def _install(entry: Entry, taken: Collection[str]) -> InstalledPage:
         return InstalledPage(path, title, page, prefix, charts, parts, bool(page.follows_runs))
     except (Exception, SystemExit) as error:
         log_failure(f"{entry} cannot be built", error)
-        return InstalledPage(path, title, _FailedPage(title, error), prefix, {}, {}, False)
+        return InstalledPage(path, title, _FailedPage(error), prefix, {}, {}, False)
 
 
 def log_failure(what: str, error: BaseException) -> None:

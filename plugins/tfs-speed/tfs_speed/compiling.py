@@ -1,8 +1,8 @@
 """`runtime.compile`: the loss compiled by `torch.compile`, with a fallback to the eager loss at the first failure.
 
 Only the loss is compiled, in training and in validation; the optimizer is not. A compiler can fail in many ways: many
-machines have no C++ compiler to begin with. A failure never stops a run: when it is tried out, or at a later shape,
-the run goes on with the eager loss and says why.
+machines have no C++ compiler to begin with. When it fails while it is tried out, or in a later forward pass, the run
+goes on with the eager loss and says why. (A failure that first shows in the backward pass of a later shape ends the run.)
 """
 
 import time
