@@ -7,7 +7,7 @@ import ast
 import sys
 from pathlib import Path
 
-LIMIT = 6300
+LIMIT = 5800
 CORE = Path(__file__).parent.parent / "tfs_core"
 
 

@@ -145,6 +145,7 @@ def test_compiled_run_that_cannot_be_any_more_says_that_bits_may_differ(
     monkeypatch.setattr(torch, "compile", lambda module, **options: module)
     begun = train(runtime={"compile": True})
     assert begun.info["compiled"] is True
+    assert "tfs-speed" in begun.info["plugins"], "the distribution of the wrapper"
     resumed = train(runtime={"compile": False}, training={"max_steps": 6}, resume=begun.name)
     assert any("compiled was True, is False" in message for message in warnings(resumed))
 

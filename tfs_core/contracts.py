@@ -157,6 +157,7 @@ class BatchSettings:
     shard_tokens: int
 
 
+@runtime_checkable
 class Batching(Protocol):
     """How the tokens of a run become batches: a pure function of (tokens, seed, step, rank).
 

@@ -1,5 +1,6 @@
 """What is found out about a run, by the core and by wrappers, before its first step and while it trains."""
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -26,6 +27,7 @@ class Findings:
 
     def record(self, *, why: Any = None, **facts: Any) -> None:
         """Keep facts, and why they are so: a sentence for all, or JSON values by name."""
+        json.dumps([facts, why])  # raises TypeError here, where it can be blamed on its wrapper
         self.facts |= facts
         if why is not None:
             self.reasons |= why if isinstance(why, Mapping) else dict.fromkeys(facts, why)

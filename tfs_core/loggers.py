@@ -49,7 +49,7 @@ class Loggers(RunLogger):
     def observers(self, moment: Moment, step: int) -> list[RunLogger]:
         """Return the loggers that want to be shown the model at a moment of a step."""
         found: list[RunLogger] = []
-        for logger in self._observers():
+        for logger in [logger for logger in self._loggers if isinstance(logger, Observer)]:
             self._guarded(logger, lambda it: found.append(it) if moment in it.moments(step) else None)
         return found
 
@@ -57,9 +57,6 @@ class Loggers(RunLogger):
         """Show the model to the loggers that `observers` returned."""
         for logger in observers:
             self._guarded(logger, lambda it: it.observe(moment, view))
-
-    def _observers(self) -> list[RunLogger]:
-        return [logger for logger in self._loggers if isinstance(logger, Observer)]
 
     def _call_each(self, method: str, *arguments: Any) -> None:
         for logger in list(self._loggers):

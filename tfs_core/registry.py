@@ -8,7 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from tfs_core.component import Component
-from tfs_core.errors import ConfigError, PluginError
+from tfs_core.errors import PluginError
 from tfs_core.plugins import Plugin, blaming, canonical, describe, did_you_mean, discover, load_reference
 
 if TYPE_CHECKING:
@@ -121,16 +121,8 @@ class Registry:
         raise PluginError(self._miss(kind, name, bare))
 
     def has(self, kind: str, name: str) -> bool:
-        """Return whether a component of a kind is called `name`."""
-        return any(entry.component.name == name for entry in self.entries(kind))
-
-    def require(self, kind: str, name: str, *, setting: str) -> None:
-        """Raise ConfigError for a setting whose component is not installed."""
-        if not self.has(kind, name):
-            raise ConfigError(
-                f"{setting} needs the {kind} '{name}', and no installed plugin has it. Leave the setting out, or "
-                "install a plugin that has it; `tfs plugins` says how."
-            )
+        """Return whether one distribution, and no other, has a component of that name."""
+        return sum(entry.component.name == name for entry in self.entries(kind)) == 1
 
     def for_path(self, kind: str) -> tuple[str, str] | None:
         """Return (component, its option) that a path in the place of a name stands for; None for a kind without."""

@@ -7,6 +7,7 @@
 """
 
 import dataclasses
+import importlib
 import logging
 import math
 import signal
@@ -22,6 +23,7 @@ import torch
 
 from tfs_core.checkpoint import CheckpointKeeper, read_config
 from tfs_core.config import config_from_mapping, load_config, resolved, to_yaml
+from tfs_core.config.implied import check_implied
 from tfs_core.config.local_model import with_local_model
 from tfs_core.config.schema import Choice, DataConfig, RunConfig, TrainingConfig, is_local_model
 from tfs_core.contracts import (
@@ -224,7 +226,8 @@ def prepare(config: RunConfig, *, assets: Path, origin: Origin | None, report: R
     Raises TfsErrors for all that a user can cause, among them data or a tokenizer that are no longer those of
     `origin`, noticed before they are read through.
     """
-    wrapper_names, loggers = wrapper_choices(config), logger_choices(config)  # what is not installed is told first
+    check_implied(config)
+    wrapper_names, loggers = wrapper_choices(config), logger_choices(config)
     wrappers = build_wrappers(wrapper_names)
     ranks = OneRank()
     data = prepare_data(config, assets=assets, origin=origin, ranks=ranks, report=report)
@@ -282,16 +285,11 @@ def prepare(config: RunConfig, *, assets: Path, origin: Origin | None, report: R
 
 
 def logger_choices(config: RunConfig) -> list[Choice]:
-    """Return the loggers of a run: those of `loggers`, one that writes samples where it has prompts, and a yardstick.
-
-    Raises ConfigError when no installed plugin writes samples.
-    """
-    registry, choices = get_registry(), [*config.loggers]
-    chosen = {choice.name for choice in choices}
-    if registry.has("logger", "bigram") and "bigram" not in chosen:
+    """Return the loggers of a run: those of `loggers`, one for samples where there are prompts, and a yardstick."""
+    choices, chosen = [*config.loggers], {choice.name.rpartition("/")[2] for choice in config.loggers}
+    if "bigram" not in chosen and get_registry().has("logger", "bigram"):
         choices.insert(0, Choice("bigram"))  # the others show what it computes
-    if config.samples.prompts and "samples" not in chosen:
-        registry.require("logger", "samples", setting="samples.prompts")
+    if "samples" not in chosen and config.samples.prompts:
         choices.append(Choice("samples", config.samples))
     return choices
 
@@ -323,7 +321,8 @@ def prepare_data(
         )
     entry, settings = _batching_entry(config, source), _batch_settings(config)
     if check := getattr(entry.load_factory(), "check", None):  # before any text is read
-        check(settings, source=source)
+        with blaming(f"{entry} cannot check its settings"):
+            check(settings, source=source)
     if isinstance(source, SupportsStreaming):  # recorded so that a resume reads the same version of the text
         data = dataclasses.replace(data, dataset=Choice(data.dataset.name, source.pinned_options()))
     fingerprints = check_fingerprints(origin, source=source.fingerprint())
@@ -341,18 +340,22 @@ def prepare_data(
         progress=report,
     )
     fingerprints |= check_fingerprints(origin, tokens=tokens.folder.name)
+    is_named = entry is get_registry().find("batching", data.batching.name)
+    batching = entry.build(
+        data.batching.options if is_named else None,
+        source=source,
+        tokenizer=tokenizer,
+        tokens=tokens,
+        settings=settings,
+        ranks=ranks,
+    )
+    if not isinstance(batching, Batching):
+        raise PluginError(f"{entry}: it made {batching!r:.80}, which lacks something of a `Batching` (contracts.py)")
     return RunData(
         config=dataclasses.replace(config, data=data),
         tokenizer=tokenizer,
         tokens=tokens,
-        batching=entry.build(
-            config.data.batching.options if entry is get_registry().find("batching", data.batching.name) else None,
-            source=source,
-            tokenizer=tokenizer,
-            tokens=tokens,
-            settings=settings,
-            ranks=ranks,
-        ),
+        batching=batching,
         batching_name=entry.qualified_name,
         fingerprints=fingerprints,
     )
@@ -618,6 +621,10 @@ class _RunModule(ModuleType):
     """`tfs_core.run` names this module and the function in it: calling the module calls the function."""
 
     __call__ = staticmethod(run)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Be pickled by name, as a function is: another process imports it."""
+        return importlib.import_module, (self.__name__,)
 
 
 sys.modules[__name__].__class__ = _RunModule

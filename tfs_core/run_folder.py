@@ -130,10 +130,11 @@ class RunFolder:
     def write_info(self, **changes: Any) -> None:
         """Put JSON values into `run.json`, keeping the rest, and renew the heartbeat.
 
-        Raises TrainingError when the disk is full, or not ours.
+        Raises TrainingError when the disk is full, or not ours, and TypeError for what is not JSON.
         """
-        self.info.update(changes, heartbeat_at=now())
-        content = json.dumps(self.info, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        changes["heartbeat_at"] = now()
+        content = json.dumps({**self.info, **changes}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        self.info.update(changes)  # only now: values that are not JSON would spoil every later writing
         path = self.folder / "run.json"
         try:
             write_durably(path, content.encode("utf-8", "replace"))

@@ -322,8 +322,9 @@ class Trainer:
             micro_batches=micro_batches,
             before=before,
         )
-        with random_state_kept():
+        with random_state_kept(), torch.enable_grad():
             self.loggers.observe(moment, observers, view)
+        self.model.train()  # whatever a logger did to the mode
         return time.perf_counter() - started_at
 
     def _parameters_before(self) -> dict[str, Tensor] | None:

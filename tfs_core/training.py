@@ -20,6 +20,10 @@ def __getattr__(name: str) -> Any:
         return Evaluator
     if name not in _COMPONENTS:
         raise AttributeError(f"module 'tfs_core.training' has no attribute '{name}'")
+    from tfs_core.errors import PluginError
     from tfs_core.registry import get_registry
 
-    return get_registry().find("script", _COMPONENTS[name]).load_factory()
+    try:
+        return get_registry().find("script", _COMPONENTS[name]).load_factory()
+    except PluginError as error:
+        raise ImportError(f"tfs_core.training.{name}: {error}") from error

@@ -14,24 +14,15 @@ STAGES = ("adapt", "checkpoint", "tune", "compile", "parallel")
 
 
 def wrapper_choices(config: RunConfig) -> list[Choice]:
-    """Return the wrappers of a run: those of `wrappers`, and those that settings of `runtime` stand for.
-
-    Raises ConfigError for a setting whose wrapper is not installed.
-    """
-    runtime, registry = config.runtime, get_registry()
-    choices = [*config.wrappers]
-    names = []
-    for setting, is_on in {
-        "activation_checkpointing": runtime.activation_checkpointing,
+    """Return the wrappers of a run: those of `wrappers`, and those that settings of `runtime` stand for."""
+    runtime = config.runtime
+    names = {
+        "activation-checkpointing": runtime.activation_checkpointing,
         "compile": runtime.compile,
-    }.items():
-        if is_on:
-            names.append(setting.replace("_", "-"))
-            registry.require("wrapper", names[-1], setting=f"runtime.{setting}")
-    if runtime.matmul == "auto" and registry.has("wrapper", "kernels"):
-        names.append("kernels")
-    chosen = {choice.name for choice in choices}
-    return choices + [Choice(name) for name in names if name not in chosen]
+        "kernels": runtime.matmul == "auto" and get_registry().has("wrapper", "kernels"),
+    }
+    chosen = {choice.name.rpartition("/")[2] for choice in config.wrappers}
+    return [*config.wrappers, *(Choice(name) for name, is_on in names.items() if is_on and name not in chosen)]
 
 
 def build_wrappers(choices: Iterable[Choice]) -> list[Wrapper]:
@@ -41,7 +32,7 @@ def build_wrappers(choices: Iterable[Choice]) -> list[Wrapper]:
         entry = get_registry().find("wrapper", choice.name)
         wrapper = entry.build(choice.options)
         if not isinstance(wrapper, Wrapper) or wrapper.stage not in STAGES:
-            raise PluginError(f"{entry}: it needs a method `wrap` and a `stage`, one of {', '.join(STAGES)}")
+            raise PluginError(f"{entry}: it needs `wrap`, `changes_weights` and a `stage`: {', '.join(STAGES)}")
         wrappers.append(wrapper)
     return sorted(wrappers, key=lambda wrapper: STAGES.index(wrapper.stage))
 
@@ -51,4 +42,6 @@ def wrapped(loss: nn.Module, wrappers: Iterable[Wrapper], *, context: WrapContex
     for wrapper in wrappers:
         with blaming(f"the wrapper {type(wrapper).__name__} cannot wrap this model"):
             loss = wrapper.wrap(loss, context=context)
+            if not isinstance(loss, nn.Module):
+                raise TypeError(f"its `wrap` returned {loss!r:.80}, which is no torch.nn.Module")
     return loss

@@ -210,6 +210,11 @@ def test_epoch_counts_the_passes_completed_before_a_step() -> None:
     assert [batches.steps_for_epochs(n) for n in (1, 2, 3)] == [3, 5, 8]
 
 
+def test_epochs_of_some_steps_are_counted_in_parts() -> None:
+    batches = batches_of(split_of([9, 9]), batch_size=1)  # 5 rows
+    assert [batches.epochs(steps) for steps in (1, 5, 7)] == [0.2, 1.0, 1.4]
+
+
 @pytest.mark.parametrize("batching", ["packed", "padded"])
 def test_first_epoch_is_shuffled_and_the_second_otherwise(batching: BatchingName) -> None:
     batches = batches_of(split_of([3] * 50), batching=batching, batch_size=50)

@@ -35,6 +35,7 @@ class InOrderConfig:
 
 MADE = """
 import numpy as np
+import torch
 from tfs_core.builtin.batchings import Packed
 from tfs_core.errors import ConfigError
 
@@ -56,6 +57,7 @@ class InOrder(Packed):
     def open(self, folder, *, step, state, report):
         self.STATES.append((folder.name, step, state and state["where"]))
         report("the rows are put in order")
+        torch.rand(1)  # which a resumed run must not notice
         return super().open(folder, step=step, state=state, report=report)
 
     def state(self, step):

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from tfs_core import checkpoint_folder, tensor_files
-from tfs_core.checkpoint import CheckpointKeeper, load_checkpoint, save_checkpoint
+from tfs_core.checkpoint import CheckpointKeeper, load_checkpoint, read_state, save_checkpoint
 from tfs_core.checkpoint_folder import list_checkpoints, newest_valid_checkpoint, remove_leftovers, verify_checkpoint
 from tfs_core.contracts import ModelConfig
 from tfs_core.errors import CheckpointError, TrainingError
 from tfs_core.models import AutogradModel
+from tfs_core.ranks import OneRank
 
 VOCAB_SIZE = 5
 
@@ -92,6 +93,7 @@ def test_optimizer_goes_on_as_if_it_had_never_been_saved(
     take_steps(model, optimizer)
     take_steps(other, other_optimizer)
     assert_same_tensors(model, other)
+    assert {key: other_optimizer.param_groups[0][key] for key in options} == options
 
 
 class Counting(torch.optim.SGD):
@@ -133,6 +135,39 @@ def test_optimizer_state_belongs_to_names_and_not_to_places(tmp_path: Path) -> N
     load_checkpoint(tmp_path / "step-00000002", model=other, optimizer=reversed_optimizer)
     for parameter, own in ((model.embedding.weight, other.embedding.weight), (model.output.bias, other.output.bias)):
         assert torch.equal(optimizer.state[parameter]["exp_avg"], reversed_optimizer.state[own]["exp_avg"])
+
+
+def test_optimizer_that_groups_its_parameters_otherwise_is_refused(tmp_path: Path) -> None:
+    model, other = Tied(), Tied(seed=9)
+    weight, bias = [model.embedding.weight], [model.output.bias]
+    optimizer = torch.optim.AdamW([{"params": weight}, {"params": bias}], lr=0.1)
+    save_checkpoint(tmp_path / "step-00000002", model=model, optimizer=optimizer, state={})
+    swapped = torch.optim.AdamW([{"params": [other.output.bias]}, {"params": [other.embedding.weight]}], lr=0.1)
+    with pytest.raises(CheckpointError, match="step-00000002: the optimizer groups its parameters otherwise"):
+        load_checkpoint(tmp_path / "step-00000002", model=other, optimizer=swapped)
+
+
+def test_checkpoint_without_an_optimizer_says_so_to_one_that_wants_it(tmp_path: Path) -> None:
+    model, optimizer = trained()
+    save_checkpoint(tmp_path / "step-00000002", model=model, optimizer=None, state={})
+    with pytest.raises(CheckpointError, match="it was saved without an optimizer"):
+        load_checkpoint(tmp_path / "step-00000002", model=model, optimizer=optimizer)
+
+
+def test_state_of_another_format_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text('{"format_version": 2, "step": 3}', encoding="utf-8")
+    with pytest.raises(CheckpointError, match="is not of format 1, which this tfs reads"):
+        read_state(tmp_path)
+
+
+def test_keeper_saves_with_the_ranks_that_it_was_given(tmp_path: Path) -> None:
+    class Named(OneRank):
+        def save(self, folder: Path, *arguments: Any) -> dict[str, Any]:
+            return {**super().save(folder, *arguments), "saved_by": "their ranks"}
+
+    keeper = CheckpointKeeper(tmp_path, keep=1, ranks=Named())
+    folder = keeper.save(2, model=Tied(), optimizer=None, state={}, best_step=None)
+    assert read_state(folder)["saved_by"] == "their ranks"
 
 
 def test_weights_of_another_shape_do_not_fit(tmp_path: Path) -> None:

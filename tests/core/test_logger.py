@@ -109,3 +109,20 @@ def test_record_of_one_logger_reaches_all_of_them_also_one_that_was_added() -> N
     loggers.on_end("finished")
     assert first.told == ["finished", "echo"]
     assert last.told == ["echo", "finished"]
+
+
+def test_logger_that_fails_while_a_record_is_handed_on_is_dropped_once() -> None:
+    class HandsOn(RunLogger):
+        def on_event(self, record: EventRecord) -> None:
+            if record.kind == "first":
+                loggers.tell(EventRecord(at="", step=1, kind="second", details={}))
+
+    class Fails(RunLogger):
+        def on_event(self, record: EventRecord) -> None:
+            raise RuntimeError(record.kind)
+
+    reports: list[str] = []
+    loggers = Loggers([HandsOn(), Fails()], reports.append)
+    loggers.on_event(EventRecord(at="", step=1, kind="first", details={}))
+    (report,) = reports
+    assert "RuntimeError: second" in report

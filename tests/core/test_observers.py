@@ -35,6 +35,8 @@ class Watcher(RunLogger):
         traced = view.trace(batch[0].input_ids, ["blocks.0", "logits"])
         seen = {"moment": moment, "step": view.step, "batch": batch, "traced": traced}
         with view.evaluating() as model:
+            seen["logits"] = model.forward(batch[0].input_ids)
+            seen["hooks"] = len(model.blocks[0]._forward_hooks)
             seen["modes"] = (model.training, torch.is_grad_enabled(), model.blocks[0].training, torch.rand(3))
         seen["parameters"] = {name: tensor.clone() for name, tensor in view.parameters().items()}
         if moment == "gradients":
@@ -196,6 +198,12 @@ def test_trace_of_the_batch_gives_the_loss_of_the_step(documents: Path, watched:
         logits = seen["traced"]["logits"]  # [batch_size, seq_len, vocab_size]
         loss = F.cross_entropy(logits.flatten(0, 1), batch.target_ids.flatten())
         assert float(loss) == pytest.approx(losses[seen["step"]], rel=1e-6)
+
+
+def test_trace_is_of_eval_mode_and_leaves_no_hook_behind(documents: Path, watched: list[dict[str, Any]]) -> None:
+    trained(documents, "watched", "watcher")
+    assert all(torch.equal(seen["traced"]["logits"], seen["logits"]) for seen in watched)
+    assert {seen["hooks"] for seen in watched} == {0}
 
 
 def test_batch_is_the_micro_batches_of_the_step(documents: Path, watched: list[dict[str, Any]]) -> None:

@@ -331,6 +331,18 @@ def test_kind_that_is_declared_twice_is_a_problem_of_the_second(install_plugin: 
     install_plugin("tfs-two", GALLERY)
     assert plugin_of("tfs-one").problems == []
     assert plugin_of("tfs-two").problems == ["the kind 'picture' is already declared by tfs-one"]
+    assert plugin_of("tfs-two").kinds == []
+
+
+def test_strict_raises_a_name_of_two_distributions(
+    install_plugin: InstallPlugin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = "@hookimpl\ndef tfs_commands():\n    return [Component(name='config x', summary='S', factory='a:b')]\n"
+    install_plugin("tfs-one", source)
+    install_plugin("tfs-two", source)
+    monkeypatch.setenv("TFS_STRICT_PLUGINS", "1")
+    with pytest.raises(PluginError, match="tfs-one: command 'config x' is also in tfs-two"):
+        discover()
 
 
 def test_command_that_joins_no_group_is_unused_and_no_problem(install_plugin: InstallPlugin) -> None:

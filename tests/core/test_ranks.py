@@ -146,6 +146,14 @@ def test_documents_of_a_packed_row_are_all_that_it_crosses_and_of_a_padded_one_i
     assert max(ref.stop for ref in padded.documents(0)) == 5, "cut at max_length"
 
 
+@both_batchings
+def test_batching_says_whether_lengths_vary_and_rows_begin_with_end_of_text(batching: str) -> None:
+    batches = batches_of(batching, OneRank(), batch_size=1)
+    parts = [part for step in range(9) for part in batches.step(step)]
+    assert batches.lengths_vary is (len({part.input_ids.shape[1] for part in parts}) > 1)
+    assert batches.begins_with_end_of_text is all(int(part.input_ids[0, 0]) == END_OF_TEXT for part in parts)
+
+
 # Ranks as threads of this process
 
 

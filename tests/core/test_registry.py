@@ -71,6 +71,13 @@ def test_components_of_the_core_come_by_the_same_hooks(kind: str, name: str) -> 
     entry.load_config_class()
 
 
+def test_registry_has_a_name_in_its_own_kind_only() -> None:
+    registry = get_registry()
+    assert registry.has("optimizer", "adamw")
+    assert not registry.has("model", "adamw")
+    assert not registry.has("logger", "adamw")
+
+
 def test_miss_names_the_nearest_the_installed_and_where_it_looked(llama: Registry) -> None:
     with pytest.raises(PluginError) as caught:
         llama.find("model", "lama")

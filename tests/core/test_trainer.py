@@ -300,6 +300,16 @@ def test_model_with_a_backward_of_its_own_is_trained_as_its_autograd_twin(make_t
     assert float(weights(twin)["bias"].abs().max()) > 0
 
 
+def test_ranks_are_told_which_micro_batch_of_a_step_is_the_last(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags: list[bool] = []
+    trainer = make_trainer(batch_size=2, gradient_accumulation_steps=3, max_steps=2)
+    monkeypatch.setattr(trainer.ranks, "last_micro_batch", flags.append)
+    trainer.train()
+    assert flags == [False, False, True] * 2
+
+
 # What is counted.
 
 
@@ -313,6 +323,12 @@ def test_tokens_are_valid_targets_and_flops_are_executed_positions(make_trainer:
         tokens += int((batch.target_ids >= 0).sum())
         flops += 4 * seq_len * (1000.0 + seq_len)
         assert (record.step, record.tokens, record.flops) == (step + 1, tokens, flops)
+
+
+def test_epoch_of_a_line_is_the_one_in_which_its_step_begins(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(max_steps=9)  # 30 rows, 4 a step
+    trainer.train()
+    assert [record.epoch for record in told(trainer).of(StepRecord)] == [0] * 8 + [1]
 
 
 def test_elapsed_seconds_grow_and_go_on_from_an_earlier_sitting(make_trainer: MakeTrainer) -> None:
@@ -343,6 +359,30 @@ def test_tokens_per_second_count_training_only(make_trainer: MakeTrainer, monkey
     first, second = told(trainer).of(StepRecord)
     assert second.tokens_per_second == (second.tokens - first.tokens) / 2.0
     assert second.elapsed_seconds > 500.0
+
+
+def test_tokens_per_second_count_waiting_for_data_but_not_the_time_of_observers(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("tfs_core.trainer.time.perf_counter", lambda: clock[0])
+
+    class Slow(RunLogger):
+        def moments(self, step: int) -> set[str]:
+            return {"gradients", "update"}
+
+        def observe(self, moment: str, view: ModelView) -> None:
+            clock[0] += 500.0
+
+    def ready(step: int) -> bool:
+        clock[0] += 2.0
+        return True
+
+    trainer = make_trainer(observer=Slow(), max_steps=2)
+    monkeypatch.setattr(trainer.batching, "ready", ready)
+    trainer.train()
+    first, second = told(trainer).of(StepRecord)
+    assert second.tokens_per_second == (second.tokens - first.tokens) / 2.0
 
 
 # When it stops.
@@ -435,7 +475,8 @@ def test_stop_signal_saves_at_the_step_boundary(make_trainer: MakeTrainer) -> No
     trainer = make_trainer(Signalled(), stop=stop)
     assert trainer.train() == "stopped"
     assert saved(trainer) == ["01"]
-    assert told(trainer).events("checkpoint")[0].details["reasons"] == ["signal"]
+    (event,) = told(trainer).events("checkpoint")
+    assert event.details["reasons"] == ["signal"]
 
 
 def test_stop_signal_after_saving_was_decided_still_saves(
@@ -460,6 +501,15 @@ def test_early_stopping_counts_validations_without_improvement(make_trainer: Mak
     assert trainer.train() == "finished"
     assert trainer.progress.step == 4
     assert (trainer.progress.best_step, trainer.progress.validations_without_improvement) == (2, 2)
+    assert saved(trainer)[-1] == "04"
+    assert told(trainer).events("checkpoint")[-1].details["reasons"] == ["end"]
+
+
+def test_improvement_begins_the_count_of_early_stopping_anew(make_trainer: MakeTrainer) -> None:
+    schedule = [0.1, 0.0, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0].__getitem__
+    trainer = make_trainer(schedule=schedule, eval_every=1, early_stopping=2, max_steps=8)
+    trainer.train()
+    assert (trainer.progress.best_step, trainer.progress.step) == (3, 5)
 
 
 # When it validates and saves.
@@ -516,6 +566,7 @@ def test_checkpoint_every_saves_at_these_steps_and_at_the_end(make_trainer: Make
     trainer.train()
     reasons = {event.step: event.details["reasons"] for event in told(trainer).events("checkpoint")}
     assert reasons == {2: ["steps"], 4: ["steps"], 5: ["best", "end"]}
+    assert trainer.run_folder.info["summary"] == trainer.summary()
 
 
 def test_minutes_since_the_last_save_save(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -570,3 +621,20 @@ def test_stream_that_breaks_off_ends_training_after_a_checkpoint(
         trainer.train()
     assert saved(trainer) == ["03"]
     assert told(trainer).events("checkpoint")[0].details["reasons"] == ["data"]
+
+
+@pytest.mark.parametrize(("breaks_at", "expected"), [(0, []), (2, [["steps"]]), (3, [["steps"], ["data"]])])
+def test_stream_that_breaks_off_saves_no_step_twice_and_none_before_the_first(
+    breaks_at: int, expected: list[list[str]], make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(checkpoint_every=2)
+
+    def ready(step: int) -> bool:
+        if step == breaks_at:
+            raise DataError("the Hub is gone")
+        return True
+
+    monkeypatch.setattr(trainer.batching, "ready", ready)
+    with pytest.raises(DataError, match="the Hub is gone"):
+        trainer.train()
+    assert [event.details["reasons"] for event in told(trainer).events("checkpoint")] == expected

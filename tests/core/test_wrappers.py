@@ -189,6 +189,18 @@ def test_wrappers_are_applied_by_stage_and_compute_training_and_validation(train
     assert len(CAME) >= 6, "a step, and a validation"
 
 
+def test_only_wrappers_that_change_weights_are_applied_where_a_checkpoint_is_loaded(
+    train: Train, tmp_path: Path
+) -> None:
+    run = train("early", "lora", steps=1)
+    from tfs_mine.notes import CAME
+
+    CAME.clear()
+    loaded = load_model(run.name, assets=tmp_path)
+    assert any(name.endswith(".up") for name in loaded.model.state_dict())
+    assert CAME == []
+
+
 def test_wrapper_of_no_stage_is_refused_by_name(train: Train) -> None:
     with pytest.raises(PluginError, match=r"strange.*stage.*adapt, checkpoint, tune, compile, parallel"):
         train("strange")

@@ -31,12 +31,13 @@ def show(file: Path, overrides: tuple[str, ...], model: str | None) -> None:
 def validate(files: tuple[Path, ...], overrides: tuple[str, ...], model: str | None) -> None:
     """Say of each configuration that it is right, or everything that is wrong with it (exit code 2)."""
     from tfs_core.config import load_config
+    from tfs_core.config.implied import check_implied
     from tfs_core.errors import ConfigError
 
     errors = []
     for file in files:
         try:
-            load_config(file, overrides=overrides, model=model)
+            check_implied(load_config(file, overrides=overrides, model=model))
         except ConfigError as error:
             errors.append(str(error))
         else:

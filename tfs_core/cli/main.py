@@ -132,7 +132,8 @@ class CommandLine(click.Group):
             return super().resolve_command(ctx, args)
         broken = [f"{plugin.distribution} is {plugin.state}: {reason}." for plugin, reason in get_registry().broken()]
         message = f"there is no command '{name}'.{did_you_mean(name, self.list_commands(ctx))}"
-        raise click.UsageError(" ".join([message, *broken]), ctx)
+        elsewhere = "It may come from a plugin that is not installed: `tfs plugins` lists those that are."
+        raise click.UsageError(" ".join([message, elsewhere, *broken]), ctx)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Say under the commands why the plugins' are missing, when they are."""

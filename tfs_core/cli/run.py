@@ -93,6 +93,7 @@ def _report(line: str) -> None:
 def what_next(run: "Run", assets: str | None) -> list[str]:
     """Return what to type next: each line a command that works."""
     from tfs_core.config.schema import is_local_model
+    from tfs_core.registry import get_registry
 
     place = f" --assets {shlex.quote(assets)}" if assets else ""
     if is_local_model(str(run.info["model"])):
@@ -102,11 +103,14 @@ def what_next(run: "Run", assets: str | None) -> list[str]:
     stopped_early = last_step < total_steps  # after validations without improvement: more steps would change nothing
     longer = "training.early_stopping=null" if stopped_early else f"training.max_steps={2 * last_step}"
     prompt = next((sample["prompt"] for sample in run.samples() if sample["prompt"].strip()), "Once")
+    commands = {
+        "chat": f"  talk with it      tfs chat {name}{place}",
+        "generate": f"  have it write     tfs generate {name} --prompt {shlex.quote(prompt)}{place}",
+    }
     return [
         f"The run is in {run.folder}",
         f"  train it longer   tfs run --resume {name} --set {longer}{place}",
-        f"  talk with it      tfs chat {name}{place}",
-        f"  have it write     tfs generate {name} --prompt {shlex.quote(prompt)}{place}",
+        *(line for command, line in commands.items() if get_registry().has("command", command)),
         f"  on your own text  tfs run --config {config} --set experiment_name=mine --set data.dataset=text "
         f"--set data.dataset.path=MY.txt{place}",
     ]

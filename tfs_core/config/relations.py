@@ -65,10 +65,11 @@ def check_relations(known: Known, document: Document) -> None:
         message = "in padded rows there is one document each. Leave it out, or pack the rows"
         tell(message, "data.document_masks", "data.batching")
 
-    loggers = known.get("loggers", ())
-    for index, logger in enumerate(loggers):
-        if logger in loggers[:index]:
-            tell(f"'{logger.name}' is there already, with the same options", f"loggers.{index}")
+    for setting in ("loggers", "wrappers"):
+        choices = known.get(setting, ())
+        for index, choice in enumerate(choices):
+            if choice in choices[:index]:
+                tell(f"'{choice.name}' is there already, with the same options", f"{setting}.{index}")
 
     for name, reason in without_effect(known).items():
         if tuple(name.split(".")) in document.places:

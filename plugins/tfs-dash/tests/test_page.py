@@ -81,6 +81,10 @@ def test_own_pages_are_components_of_the_kind_page() -> None:
     assert {page.title for page in installed_pages()} == {"Runs", "Compare", "Compute", "Health", "Config", "Samples"}
 
 
+def test_pages_whose_layout_differs_with_the_runs_say_so() -> None:
+    assert {page.path for page in installed_pages() if page.follows_runs} == {"/compute", "/samples"}
+
+
 def test_page_of_another_distribution_is_shown_after_our_own(assets: Path, make_run: MakeRun, install: Install) -> None:
     make_run("wide", [3.0] * 17)
     install("a-steps", STEPS)

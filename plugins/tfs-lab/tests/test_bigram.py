@@ -80,6 +80,12 @@ def test_bigram_of_a_tiny_text_is_finite() -> None:
     assert math.isfinite(bigram_bits_per_byte(text, text, 4, BYTE_LENGTHS))
 
 
+def test_strength_is_chosen_on_tokens_that_were_not_counted() -> None:
+    rng = np.random.default_rng(0)
+    train, validation = (TokenSplit(rng.integers(0, 30, 600).astype(np.uint16), np.array([0]), 0) for _ in range(2))
+    assert bigram_bits_per_byte(train, validation, 30, np.ones(30, dtype=np.int64)) < math.log2(30) + 0.2
+
+
 def test_bigram_without_a_byte_of_text_is_infinite() -> None:
     text = split_of([END])
     assert bigram_bits_per_byte(text, text, 4, BYTE_LENGTHS) == math.inf
@@ -114,6 +120,12 @@ def test_logger_writes_the_number_into_run_json(run: Run) -> None:
     vocab_size, byte_lengths = tokenizer.vocab_size, tokenizer.byte_lengths()
     expected = bigram_bits_per_byte(opened.train, opened.validation, vocab_size, byte_lengths)
     assert run.info["bigram_bits_per_byte"] == expected
+
+
+def test_infinite_number_is_none_in_run_json(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bigram, "bigram_bits_per_byte", lambda *_: math.inf)
+    other = tfs_core.run(run.folder / "config.yaml", assets=run.folder.parent.parent, name="infinite")
+    assert other.info["bigram_bits_per_byte"] is None
 
 
 def test_resumed_run_keeps_its_number(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -192,6 +192,30 @@ def test_failure_at_a_later_shape_is_told_and_training_goes_on(monkeypatch: pyte
     assert len(told.warned) == 1, "it is not tried again"
 
 
+def test_training_and_validation_are_compiled_each_and_the_mode_is_left_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    called: list[bool | None] = []  # whether lengths may vary: in validation always
+
+    def counted(module: nn.Module, *, dynamic: bool | None, **options: Any) -> Callable[..., Tensor]:
+        def compiled(*tensors: Any) -> Tensor:
+            called.append(dynamic)
+            return module(*tensors)
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", counted)
+    model = Tiny()
+    model.eval()
+    loss = compiled(model, Told())
+    assert called == [True, None], "tried out"
+    assert not model.training
+    loss(batch().input_ids, batch().target_ids)
+    model.train()
+    loss(batch().input_ids, batch().target_ids)
+    assert called[2:] == [True, None]
+
+
 def test_model_that_is_not_one_graph_is_computed_as_it_is() -> None:
     model, told = Branches(), Told()
     loss = compiled(model, told)

@@ -2,7 +2,7 @@
 
 Only the loss is compiled, in training and in validation; the optimizer is not. A compiler can fail in many ways: many
 machines have no C++ compiler to begin with. When it fails while it is tried out, or in a later forward pass, the run
-goes on with the eager loss and says why. (A failure that first shows in the backward pass of a later shape ends the run.)
+goes on with the eager loss and says why. A failure that first shows in the backward pass of a later shape ends the run.
 """
 
 import time
