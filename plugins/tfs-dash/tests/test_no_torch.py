@@ -47,7 +47,7 @@ assert estimate_model_params(sys.argv[1]) == 24_256_000
 try:
     estimate_model_params({"name": "torch"}, vocab_size=256)
 except TfsError as error:
-    assert "pip install 'tfs-core[train]'" in str(error)
+    assert 'pip install "tfs-core[train]"' in str(error)
 else:
     raise AssertionError("a model was built")
 """
@@ -81,7 +81,7 @@ def test_training_says_what_to_install() -> None:
     done = python(COMMAND, "run", "--config", REPOSITORY / "configs" / "quickstart.yaml")
     assert done.returncode == 1
     assert done.stderr.startswith("Error: this command needs torch, which is not installed: ")
-    assert done.stderr.endswith("-m pip install 'tfs-core[train]'\n")
+    assert done.stderr.endswith('-m pip install "tfs-core[train]"\n')
 
 
 def test_report_is_exported_without_torch(assets: Path, make_run: MakeRun, tmp_path: Path) -> None:
@@ -140,6 +140,6 @@ def test_environment_without_torch_reads(assets: Path, make_run: MakeRun, tmp_pa
         assert done.returncode == 0, (arguments, done.stdout, done.stderr)
     assert "wide" in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert (
-        "pip install 'tfs-core[train]'"
+        'pip install "tfs-core[train]"'
         in run("tfs", "run", "--config", REPOSITORY / "configs" / "quickstart.yaml").stderr
     )

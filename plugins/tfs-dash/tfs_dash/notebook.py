@@ -117,7 +117,7 @@ def _count(model: str, vocab_size: int) -> int:
         import torch
     except ImportError as error:
         raise TfsError(
-            "Counting a model's parameters builds the model, which needs PyTorch: pip install 'tfs-core[train]'"
+            'Counting a model\'s parameters builds the model, which needs PyTorch: pip install "tfs-core[train]"'
         ) from error
 
     from tfs_core.config import config_from_mapping

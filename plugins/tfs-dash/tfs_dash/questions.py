@@ -50,6 +50,16 @@ def flaw(question: object, callbacks: Mapping[str, Mapping[str, Any]]) -> str | 
     inputs = question.get("inputs")
     if not _all_fit(inputs, callback["inputs"]) or not _all_fit(question.get("state", []), callback["state"]):
         return "The question's inputs and state are not those of the output that it names."
+    if not isinstance(outputs, list | tuple) and '["ALL"]' in (name := outputs.to_dict()["id"]):
+        others = [
+            given
+            for given, place in zip(question.get("state", []), callback["state"], strict=True)
+            if place["id"] == name
+        ]
+        if any(
+            len(given) != len(question["outputs"]) for given in others
+        ):  # a callback answers one for each of its state
+            return "The question's outputs and state name different numbers of components."
     changed, names = question.get("changedPropIds", []), _names(inputs)
     if not isinstance(changed, list) or any(not isinstance(name, str) or name not in names for name in changed):
         return "What the question says has changed is none of its inputs."
