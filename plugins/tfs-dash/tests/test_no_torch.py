@@ -125,7 +125,7 @@ def test_environment_without_torch_reads(assets: Path, make_run: MakeRun, tmp_pa
     reads = run("python", *pip, "--no-build-isolation", REPOSITORY, plugins / "tfs-dash")
     assert reads.returncode == 0, reads.stderr
     # Their settings can be checked without what they compute with.
-    named = [plugins / name for name in ("tfs-baseline", "tfs-datasets", "tfs-tokenizers")]
+    named = [plugins / name for name in ("tfs-baseline", "tfs-datasets", "tfs-tokenizers", "tfs-generate")]
     assert run("python", *pip, "--no-build-isolation", "--no-deps", *named).returncode == 0
     assert run("python", "-c", "import torch").returncode != 0
 
