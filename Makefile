@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 DEMO_READY := $(VENV)/.demo-ready
 NEEDS := constraints.txt pyproject.toml $(wildcard plugins/*/pyproject.toml examples/*/pyproject.toml)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-DOCS := README.md $(wildcard docs/*.md) $(wildcard plugins/*/README.md examples/*/README.md)
+DOCS := README.md plugins/README.md $(wildcard docs/*.md docs/learn/*.md plugins/*/README.md examples/*/README.md)
 # Tests run side by side, one thread each: more threads would only fight over the same cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 

@@ -9,6 +9,9 @@ Three sides, float32, the same weights and batches, one AdamW for all:
     torch explicit   the same mathematics, its gradients by autograd (`attention: explicit`)
     torch fused      `torch` as it comes: attention is one fused kernel
 
+Freed memory is kept for the next step, as `tfs run` does on a CPU: otherwise a good part of the time goes into memory
+pages that the C library gives back to the system and asks for again.
+
 A machine that others use as well is never quiet. So the sides take turns, step by step, and a side's time is the
 tenth of its steps that was disturbed least (the 10th percentile); what counts is the ratio of two such times.
 """
@@ -24,6 +27,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from tfs_speed.kernels import keep_freed_memory
 from torch import Tensor
 
 from tfs_core.contracts import LanguageModel
@@ -116,6 +120,7 @@ def peak_memory() -> float:
 
 def measure_memory_here(side: str) -> None:
     """Print the peak memory of a few steps of one side, over what the process held with the model just built."""
+    keep_freed_memory()
     torch.set_float32_matmul_precision("medium")
     model, optimizer = build(side)
     built = peak_memory()
@@ -140,6 +145,7 @@ def main() -> None:
     if arguments.memory_of:
         measure_memory_here(arguments.memory_of)
         return
+    keep_freed_memory()
     print(
         f"torch {torch.__version__}, {torch.get_num_threads()} threads; {SIZES}, batch {BATCH_SIZE}, "
         f"vocabulary {VOCAB_SIZE}, float32"

@@ -1,6 +1,9 @@
-"""The parts of the docs that are made from the code: the tree, the commands, the components (cog calls these)."""
+"""The parts of the docs that are made from the code: tree, plugins, commands, components (cog calls these)."""
 
 import ast
+import difflib
+import textwrap
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,15 +19,16 @@ FOLDERS = {
     "tfs_core/data": "documents -> token store -> batches",
     "tfs_core/builtin": "schedules, optimizers, loggers, batchings: by the same hooks as everyone's",
     "tfs_core/cli": "one small file a command",
-    "plugins": "each folder is a distribution that pip installs alone",
-    "examples": "plugins as a stranger would write them",
+    "plugins": "each folder is a distribution that pip installs alone; README.md says which is what",
+    "examples": "training by hand, and plugins as a stranger would write them",
     "configs": "ready to run; each header says what it shows, how long it takes and what to expect",
     "assets": "what runs produce",
     "tests": "what needs more than one plugin; tests/core the core alone",
     "benchmarks": "each prints a ratio measured in one run",
     "docs": "short pages, and decisions/",
+    "docs/learn": "pages of the chapter: the three models side by side",
 }
-WITH_FILES = ("tfs_core", "tfs_core/config", "tfs_core/data")
+WITH_FILES = ("tfs_core", "tfs_core/config", "tfs_core/data", "examples")
 
 
 def first_line(path: Path) -> str:
@@ -44,12 +48,33 @@ def tree() -> str:
             rows += [("  " * (depth + 1) + path.name, first_line(path)) for path in files]
         if folder in ("plugins", "examples"):
             for pyproject in sorted((ROOT / folder).glob("*/pyproject.toml")):
-                description = next(
-                    line.split('"')[1] for line in pyproject.read_text().splitlines() if line.startswith("description")
-                )
-                rows.append(("  " + pyproject.parent.name + "/", description.removeprefix("tfs ")))
+                rows.append(("  " + pyproject.parent.name + "/", description(pyproject)))
     width = max(len(name) for name, _ in rows) + 2
     return _block("\n".join(f"{name:<{width}}{summary}" for name, summary in rows))
+
+
+def description(pyproject: Path) -> str:
+    """Return the description of a distribution, from its pyproject.toml."""
+    project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
+    text: str = project["description"]
+    return text.removeprefix("tfs ")
+
+
+def plugin_table() -> str:
+    """Return every folder of `plugins/` with its description and the components it brings, as a Markdown table."""
+    from tfs_core.registry import get_registry
+
+    registry = get_registry()
+    rows = ["", "| folder | what it is | components |", "|---|---|---|"]
+    for pyproject in sorted((ROOT / "plugins").glob("*/pyproject.toml")):
+        folder = pyproject.parent.name
+        kinds = []
+        for kind in registry.kinds:
+            names = [entry.component.name for entry in registry.entries(kind) if entry.distribution == folder]
+            if names:
+                kinds.append(f"{kind} " + ", ".join(f"`{name}`" for name in names))
+        rows.append(f"| [{folder}]({folder}/README.md) | {description(pyproject)} | {'; '.join(kinds)} |")
+    return "\n".join([*rows, ""])
 
 
 def _block(text: str) -> str:
@@ -115,3 +140,30 @@ def find_command(*path: str) -> "tuple[click.Context, click.Command]":
         context = found.make_context(name, [], parent=context, resilient_parsing=True, terminal_width=100)
         command = context.command
     return context, command
+
+
+def diff(first: str, second: str) -> str:
+    """Return the differences of two classes or functions, docstrings left out, as a block of code.
+
+    Each is given as `tfs-custom/tfs_custom/model.py:Attention.forward`, below `plugins/`.
+    """
+    lines = difflib.unified_diff(source(first), source(second), first, second, n=1000, lineterm="")
+    return "\n```diff\n" + "\n".join(line for line in lines if not line.startswith("@@")) + "\n```\n"
+
+
+def source(place: str) -> list[str]:
+    """Return the lines of a class or function without its docstrings and its indentation."""
+    file, _, name = place.partition(":")
+    text = (ROOT / "plugins" / file).read_text(encoding="utf-8")
+    node: ast.AST = ast.parse(text)
+    for part in name.split("."):
+        node = next(it for it in ast.iter_child_nodes(node) if getattr(it, "name", None) == part)
+    assert isinstance(node, (ast.ClassDef, ast.FunctionDef))
+    documented = (
+        it for it in ast.walk(node) if isinstance(it, (ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(it)
+    )
+    left_out = {number for it in documented for number in range(it.body[0].lineno, (it.body[0].end_lineno or 0) + 1)}
+    lines = text.splitlines()
+    left_out |= {number + 1 for number in left_out if not lines[number]}  # a blank line after a docstring
+    kept = [lines[number - 1] for number in range(node.lineno, (node.end_lineno or 0) + 1) if number not in left_out]
+    return textwrap.dedent("\n".join(kept)).splitlines()

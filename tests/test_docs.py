@@ -93,6 +93,26 @@ def test_readme_tells_the_two_commands() -> None:
     assert "make test" in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
+def test_first_screen_of_the_readme_has_the_picture_the_samples_and_the_commands() -> None:
+    first_screen, _, _ = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## ")
+    assert first_screen.count("\n") <= 60
+    [picture] = re.findall(r"!\[[^]]+\]\(([^)]+\.png)\)", first_screen)
+    assert 10_000 < (ROOT / picture).stat().st_size < 200_000
+    assert first_screen.count("```text") == 2, "before and after training"
+    assert "    make demo" in first_screen
+    assert "    make test" in first_screen
+    unexplained, _, _ = first_screen.partition("**bits per byte**: the loss in bits, divided by the bytes of the text")
+    assert unexplained != first_screen
+    assert "bits per byte" not in unexplained.lower(), "explained where it first appears"
+
+
+def test_readme_of_the_plugins_lists_every_folder() -> None:
+    text = (ROOT / "plugins" / "README.md").read_text(encoding="utf-8")
+    folders = [path.parent.name for path in ROOT.glob("plugins/*/pyproject.toml")]
+    assert folders
+    assert [name for name in folders if f"| [{name}]({name}/README.md) |" not in text] == []
+
+
 def test_demo_installs_no_tool_of_the_tests() -> None:
     def lines(name: str) -> set[str]:
         text = (ROOT / name).read_text(encoding="utf-8")

@@ -82,7 +82,7 @@ def test_fault_is_caught_where_it_is(fault: str, check: str, says: str) -> None:
     assert says in result.detail
 
 
-@pytest.mark.parametrize("fault", ["residual-in-place", "other-gelu", "variance-road-forgotten"])
+@pytest.mark.parametrize("fault", ["residual-in-place", "other-gelu", "variance-path-forgotten"])
 def test_fault_that_a_falling_loss_does_not_show(fault: str) -> None:
     """The loss of one batch falls to less than half all the same: why a gradient needs a proof."""
     assert one_check("learns one batch", fault).passed

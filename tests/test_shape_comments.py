@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tfs_custom import ops
 from tfs_custom.operation_samples import SIZES as OPERATION_SIZES
 from tfs_lab.testing import check_shape_comments
 from tfs_lab.testing.small_model import small_model
@@ -72,7 +73,9 @@ def run_custom() -> None:
 def run_custom_operations() -> None:
     """Try every operation by itself, on the inputs it has for that."""
     model = small_model("custom").build()
-    model.ops.positions_of(torch.zeros(OPERATION_SIZES["batch_size"], OPERATION_SIZES["seq_len"], dtype=torch.int64))
+    ids = torch.zeros(OPERATION_SIZES["batch_size"], OPERATION_SIZES["seq_len"], dtype=torch.int64)
+    ops.positions_of(ids)
+    ops.visible_positions(OPERATION_SIZES["seq_len"], ids.device)
     for operation in model.operations():
         output, cache = operation.forward(*operation.inputs.values())
         operation.backward(torch.ones_like(output), cache)

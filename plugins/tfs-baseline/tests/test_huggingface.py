@@ -63,7 +63,7 @@ def build_theirs(family: str, own: Transformer) -> PreTrainedModel:
         "intermediate_size": settings.d_ffn,
         "num_hidden_layers": settings.n_blocks,
         "num_attention_heads": settings.n_heads,
-        "num_key_value_heads": settings.heads_that_answer,
+        "num_key_value_heads": settings.kv_heads,
         "head_dim": settings.head_width,
         "max_position_embeddings": settings.max_seq_len,
         "rms_norm_eps": settings.norm_epsilon,

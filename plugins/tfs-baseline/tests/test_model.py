@@ -11,7 +11,8 @@ import tfs_baseline.model
 import torch
 import torch.nn.functional as F
 from tfs_baseline.config import BaselineConfig
-from tfs_baseline.model import EXPLICIT_UP_TO, RMSNorm, Rotation, SwiGLU, Transformer, rotate
+from tfs_baseline.key_value_cache import CachedTransformer
+from tfs_baseline.model import EXPLICIT_UP_TO, RMSNorm, Rotation, SwiGLU, rotate
 from tfs_lab.testing.shape_comments import check_shape_comments
 from torch import Tensor
 
@@ -40,7 +41,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
 }
 
 
-def build(*, seed: int = 0, shake: float = 0.3, **options: Any) -> Transformer:
+def build(*, seed: int = 0, shake: float = 0.3, **options: Any) -> CachedTransformer:
     """Return a small model whose every parameter matters: norms are moved off 1, too."""
     sizes = {
         "d_model": D_MODEL, "n_heads": N_HEADS, "n_kv_heads": N_KV_HEADS, "d_head": D_HEAD, "n_blocks": N_BLOCKS,
@@ -48,7 +49,7 @@ def build(*, seed: int = 0, shake: float = 0.3, **options: Any) -> Transformer:
     }  # fmt: skip
     config = BaselineConfig(**(sizes | {"dtype": "float64"} | options))
     generator = torch.Generator().manual_seed(seed)
-    model = Transformer(config, vocab_size=VOCAB_SIZE, generator=generator)
+    model = CachedTransformer(config, vocab_size=VOCAB_SIZE, generator=generator)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(shake * torch.randn(parameter.shape, generator=generator))
@@ -66,7 +67,7 @@ def random_document_ids() -> Tensor:
     return begins.cumsum(1)
 
 
-def logits_by_formulas(model: Transformer, input_ids: list[int], document_ids: list[int] | None = None) -> Tensor:
+def logits_by_formulas(model: CachedTransformer, input_ids: list[int], document_ids: list[int] | None = None) -> Tensor:
     """Return the logits [seq_len, vocab_size] of one row by the papers' formulas, one position and head at a time."""
     weights, config = model.state_dict(), model.config
     epsilon = config.norm_epsilon
@@ -117,7 +118,7 @@ def logits_by_formulas(model: Transformer, input_ids: list[int], document_ids: l
             seen = [s for s in range(t + 1) if document_ids[s] == document_ids[t]]
             gathered = []
             for head in range(N_HEADS):
-                answering = head // (N_HEADS // config.heads_that_answer)
+                answering = head // (N_HEADS // config.kv_heads)
                 query = head_of(normed[t], f"{name}.query", head, t)
                 keys = [head_of(normed[s], f"{name}.key", answering, s) for s in seen]
                 values = [head_of(normed[s], f"{name}.value", answering, s) for s in seen]
@@ -199,7 +200,7 @@ def test_auto_is_explicit_on_a_processor_up_to_its_length(monkeypatch: pytest.Mo
 
 def test_auto_is_fused_on_other_devices() -> None:
     with torch.device("meta"):
-        model = Transformer(BaselineConfig(d_model=8, n_heads=2), vocab_size=5, generator=torch.Generator())
+        model = CachedTransformer(BaselineConfig(d_model=8, n_heads=2), vocab_size=5, generator=torch.Generator())
     assert model.is_fused(2, 2)
 
 
@@ -478,7 +479,7 @@ def test_a_row_of_padding_adds_nothing() -> None:
     [
         ({"d_model": 10, "n_heads": 3}, "n_heads must divide d_model .* 3 does not divide 10 .or give d_head."),
         ({"n_heads": 4, "n_kv_heads": 3}, "n_kv_heads must divide n_heads; 3 does not divide 4"),
-        ({"d_head": 5}, "rotary positions turn pairs of features: a head of 5 cannot be paired"),
+        ({"d_head": 5}, "rotary positions rotate pairs of features: a head of 5 cannot be paired"),
         ({"n_blocks": 0}, "n_blocks must be at least 1, not 0"),
         ({"d_ffn": 0}, "d_ffn must be at least 1, not 0"),
         ({"norm_epsilon": 0.0}, "norm_epsilon must be above 0, not 0.0"),
@@ -514,7 +515,8 @@ def test_shape_comments_are_true() -> None:
             positions = torch.full((BATCH_SIZE, 1), MAX_SEQ_LEN - 2)
             model.forward_with_cache(random_ids(BATCH_SIZE, 1), positions, model.make_cache(BATCH_SIZE))
 
-    files, per_call = [Path(tfs_baseline.model.__file__)], {"n_rows", "n_keys", "width"}
+    folder, per_call = Path(tfs_baseline.model.__file__).parent, {"n_rows", "n_keys", "width"}
+    files = [folder / "model.py", folder / "key_value_cache.py"]
     reading = check_shape_comments(read, files, sizes, per_call=per_call)
     generating = check_shape_comments(generate, files, sizes | {"seq_len": 1}, per_call=per_call)
     assert not reading.complaints + generating.complaints

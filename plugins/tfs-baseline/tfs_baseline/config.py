@@ -6,21 +6,21 @@ from typing import Literal
 from tfs_core.contracts import ModelConfig
 
 D_FFN_MULTIPLE = 32
-"""What a d_ffn that is not given is a multiple of: kernels work in tiles."""
+"""A d_ffn that is not given is rounded to a multiple of this: kernels work in tiles."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineConfig(ModelConfig):
-    """A pre-norm transformer with what practice added: Qwen3's function, and Llama's with `qk_norm: false`."""
+    """A pre-norm transformer with what practice has added: Qwen3's function, and Llama's with `qk_norm: false`."""
 
     d_model: int = 256
     """The width of the residual stream. Twice the width is four times the parameters and the work."""
 
     n_heads: int = 4
-    """Heads that ask, in a block; widths of 32 to 128 each work well."""
+    """Query heads in a block; widths of 32 to 128 each work well."""
 
     n_kv_heads: int | None = None
-    """Heads that answer: each serves n_heads / n_kv_heads of those that ask. null for n_heads. Fewer make the cache
+    """Key/value heads: each serves n_heads / n_kv_heads query heads. null for n_heads. Fewer make the key/value cache
     smaller, and the block too; 1 is multi-query attention."""
 
     d_head: int | None = None
@@ -37,17 +37,18 @@ class BaselineConfig(ModelConfig):
     """`rms` scales, `layer` also centers, as in GPT-2."""
 
     norm_epsilon: float = 1e-6
-    """What keeps a norm of zeros from dividing by zero. Part of a trained model: take over another's weights with
-    its own (1e-5 or 1e-6)."""
+    """Added to the mean square, so that zeros are not divided by zero. Weights from elsewhere need the value that they
+    were trained with (1e-5 or 1e-6)."""
 
     positions: Literal["rotary", "learned"] = "rotary"
-    """`rotary` turns queries and keys by their positions, `learned` adds a table to the embeddings, as in GPT-2."""
+    """`rotary` rotates queries and keys by angles proportional to the position, `learned` adds a table to the
+    embeddings, as in GPT-2."""
 
     rope_theta: float = 10000.0
     """The base of rotary positions' wavelengths; larger for contexts of many thousands. No effect with `learned`."""
 
     qk_norm: bool = True
-    """Whether queries and keys are normed, head by head: a steadier training at high learning rates."""
+    """Whether queries and keys are normalized, head by head: training is more stable at high learning rates."""
 
     feed_forward: Literal["swiglu", "gelu"] = "swiglu"
     """`swiglu` is gated; `gelu` is GPT-2's (its definition, not the tanh form)."""
@@ -75,10 +76,10 @@ class BaselineConfig(ModelConfig):
                 f"n_heads must divide d_model into heads of equal width; {self.n_heads} does not divide {self.d_model} "
                 "(or give d_head)"
             )
-        if self.n_heads % self.heads_that_answer:
+        if self.n_heads % self.kv_heads:
             raise ValueError(f"n_kv_heads must divide n_heads; {self.n_kv_heads} does not divide {self.n_heads}")
         if self.positions == "rotary" and self.head_width % 2:
-            raise ValueError(f"rotary positions turn pairs of features: a head of {self.head_width} cannot be paired")
+            raise ValueError(f"rotary positions rotate pairs of features: a head of {self.head_width} cannot be paired")
 
     @property
     def head_width(self) -> int:
@@ -86,7 +87,7 @@ class BaselineConfig(ModelConfig):
         return self.d_model // self.n_heads if self.d_head is None else self.d_head
 
     @property
-    def heads_that_answer(self) -> int:
+    def kv_heads(self) -> int:
         """Return n_kv_heads, or what it is when it is null."""
         return self.n_heads if self.n_kv_heads is None else self.n_kv_heads
 

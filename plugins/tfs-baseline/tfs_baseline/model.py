@@ -4,21 +4,23 @@
     n_blocks times:  x = x + attention(norm(x));  x = x + feed_forward(norm(x))
     logits = norm(x) @ token embedding transposed
 
-The order is that of tfs_torch/model.py, so `diff` shows what is other. Each difference is marked: what it replaces,
-who proposed it, and what it was worth when everything else stayed (plugins/tfs-baseline/ablation.py; the README has
-the table). Configured as they are, it is the function of Hugging Face's Qwen3, or of Llama with `qk_norm: false`.
+The classes and their order are those of tfs_torch/model.py, so `diff` shows what is different. Each difference names
+what it replaces, its paper, and what it is worth: the loss of the model without it minus the loss of the model with it,
+after as many FLOPs and after as many seconds. `python plugins/tfs-baseline/ablation.py` measures that, and the README
+has the table. With its default options it is the function of Hugging Face's Qwen3, and with `qk_norm: false` that of
+Llama.
 
 Shapes in this file
     batch_size  sequences in the batch
-    seq_len     positions in each sequence now
-    n_keys      positions that are looked at: seq_len, or with a cache every position so far
+    seq_len     positions with a query
+    n_keys      positions with a key and a value: seq_len here; with a key/value cache, earlier ones too
     d_model     width of the residual stream, the x that every block reads and adds to
-    n_heads     heads that ask, each d_head wide
-    n_kv_heads  heads that answer, each for n_shared = n_heads / n_kv_heads of those that ask
+    n_heads     query heads, each d_head wide
+    n_kv_heads  key/value heads, each of which serves n_shared = n_heads / n_kv_heads query heads
     d_ffn       hidden width of the feed-forward part
     vocab_size  token types
-    n_rows      rows of a mask: batch_size, or 1 when all sequences see alike
-    width       features of what is normed: d_model or d_head
+    n_rows      rows of a mask: batch_size, or 1 when it is the same for all sequences
+    width       features that are normalized: d_model or d_head
 """
 
 import math
@@ -35,49 +37,31 @@ EXPLICIT_UP_TO = 512
 """With `attention: auto`, the longest row for which a CPU takes the explicit form (benchmarks/attention_forms.py)."""
 
 
-class BlockCache:
-    """What one block remembers while generating: the key and the value of every position so far."""
-
-    def __init__(self, empty: Tensor) -> None:
-        self.keys = empty.clone()  # [batch_size, n_kv_heads, max_seq_len, d_head]
-        self.values = empty.clone()  # [batch_size, n_kv_heads, max_seq_len, d_head]
-
-    def write(self, keys: Tensor, values: Tensor, positions: Tensor | slice) -> None:
-        """Put keys and values [batch_size, n_kv_heads, seq_len, d_head] in the slots of their positions."""
-        if isinstance(positions, slice):
-            self.keys[:, :, positions] = keys
-            self.values[:, :, positions] = values
-        else:
-            rows = torch.arange(len(positions), device=positions.device)[:, None]  # [batch_size, 1]
-            self.keys[rows, :, positions] = keys.transpose(1, 2)
-            self.values[rows, :, positions] = values.transpose(1, 2)
-
-
-class Sight(NamedTuple):
-    """What all blocks share while ids are read: where these stand, and what each may look at."""
-
-    positions: Tensor | slice
-    """Each sequence's own [batch_size, seq_len], or a slice when all have the same, one after the other."""
+class Shared(NamedTuple):
+    """The inputs of attention that are the same in every block, computed once."""
 
     rotation: tuple[Tensor, Tensor] | None
-    """What `rotate` turns by; None with learned positions."""
-
-    n_keys: int
-    """How many slots of a cache are looked at."""
+    """The cosines and sines that `rotate` needs; None with learned positions."""
 
     mask: Tensor | None
-    """What is added to the scores; None for plain causality, which the fused form knows by itself."""
+    """What is added to the scores, -inf where a key is hidden. None: causal, which the fused form can do by itself."""
 
     fused: bool
     """Which form attention takes."""
 
 
+def merge_heads(heads: Tensor) -> Tensor:
+    """Return the heads [batch_size, n_heads, seq_len, d_head] concatenated [batch_size, seq_len, n_heads*d_head]."""
+    separated = heads.transpose(1, 2)  # [batch_size, seq_len, n_heads, d_head]
+    return separated.flatten(2)
+
+
 class RMSNorm(nn.Module):
-    """Each position rescaled to a mean square of 1; nothing is centered, nothing is added.
+    """The features of every position rescaled to a mean square of 1, and a gain; no mean is subtracted, no bias added.
 
     Instead of LayerNorm. Zhang & Sennrich (2019), "Root Mean Square Layer Normalization",
-    https://arxiv.org/abs/1910.07467. Worth: one walk over x less, where it has a kernel of its own. On a
-    CPU only LayerNorm has one: it costs 0.01 nats at equal FLOPs, no more than seeds differ, 0.04 at equal seconds.
+    https://arxiv.org/abs/1910.07467. Worth: -0.01 nats at equal FLOPs, which is within the spread of the seeds, and
+    -0.04 at equal seconds: on a CPU LayerNorm is one kernel and RMSNorm is several. It is for GPUs, where it is faster.
     """
 
     def __init__(self, width: int, epsilon: float) -> None:
@@ -99,17 +83,18 @@ def build_norm(config: BaselineConfig) -> nn.Module:
 
 
 class Rotation(nn.Module):
-    """Positions as angles: pairs of features are pointers that turn as the position grows, each pair slower.
+    """Rotary positions: each pair of features is rotated by an angle that is proportional to the position.
 
     Instead of a table of learned positions. Su et al. (2021), "RoFormer: Enhanced Transformer with Rotary Position
-    Embedding", https://arxiv.org/abs/2104.09864. Worth: 0.6 nats at equal FLOPs and at equal seconds: the most of all.
+    Embedding", https://arxiv.org/abs/2104.09864. Worth: 0.6 nats at equal FLOPs and at equal seconds, the most of all.
 
-    A query and a key then meet at the angle between them: attention sees distances instead of places.
+    The dot product of a rotated query and a rotated key depends on the difference of their angles, so the scores depend
+    on the distance between two positions and not on where they are. Each pair has a frequency of its own.
     """
 
     def __init__(self, config: BaselineConfig) -> None:
         super().__init__()
-        # In the precision of the parameters, bfloat16 or not: it could not tell position 256 from 257.
+        # In the precision of the parameters: bfloat16 cannot represent position 257.
         dtype = parameter_dtype(config)
         exponents = torch.arange(0, config.head_width, 2, dtype=dtype) / config.head_width  # [d_head//2]
         frequencies = 1.0 / config.rope_theta**exponents  # [d_head//2]
@@ -118,19 +103,19 @@ class Rotation(nn.Module):
         # Feature i is paired with feature i + d_head / 2. The signs are for `rotate`.
         cosines = torch.cat([angles.cos(), angles.cos()], dim=-1)  # [max_seq_len, d_head]
         sines = torch.cat([-angles.sin(), angles.sin()], dim=-1)  # [max_seq_len, d_head]
-        self.register_buffer("cosines", cosines, persistent=False)  # they follow from the configuration: not saved
+        self.register_buffer("cosines", cosines, persistent=False)  # not saved: computed from the options
         self.register_buffer("sines", sines, persistent=False)
 
     def forward(self, positions: Tensor | slice) -> tuple[Tensor, Tensor]:
-        """Return the cosines and the sines at these positions, each [..., seq_len, 1, d_head]: alike for all heads."""
+        """Return cosines and sines of these positions, each [..., seq_len, 1, d_head]: the same for all heads."""
         cosines, sines = self.get_buffer("cosines"), self.get_buffer("sines")  # each [max_seq_len, d_head]
         return cosines[positions].unsqueeze(-2), sines[positions].unsqueeze(-2)
 
 
 def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """Return x [batch_size, seq_len, heads, d_head], every pair of features (a, b) turned by its position's angle.
+    """Return x [batch_size, seq_len, heads, d_head], each pair of features (a, b) rotated by the angle of its position.
 
-    That is (a * cos - b * sin, b * cos + a * sin): each feature, and its partner half a head away.
+    The rotated pair is (a * cos - b * sin, b * cos + a * sin). The two features of a pair are half a head apart.
     """
     cosines, sines = rotation  # each [..., seq_len, 1, d_head]
     partners = x.roll(x.shape[-1] // 2, dims=-1)  # [batch_size, seq_len, ..., d_head]
@@ -138,95 +123,92 @@ def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Each position asks a question of itself and of all before it, and takes a weighted mean of what they offer.
+    """Each position reads from itself and from earlier positions, in several heads at once.
 
-    No part has a bias, instead of all of them. Chowdhery et al. (2022), "PaLM", https://arxiv.org/abs/2204.02311.
-    Worth: a tenth of a step's time; 0.03 nats the other way at equal FLOPs, which the time makes up for.
+    No biases, here and in all other parts, instead of biases everywhere. Chowdhery et al. (2022), "PaLM",
+    https://arxiv.org/abs/2204.02311. Worth: -0.03 nats at equal FLOPs, and 0.02 at equal seconds, for a step takes a
+    tenth less time.
 
-    Fewer heads answer than ask, instead of as many. Ainslie et al. (2023), "GQA: Training Generalized Multi-Query
-    Transformer Models from Multi-Head Checkpoints", https://arxiv.org/abs/2305.13245. Worth: half the
-    cache, and 0.03 nats at equal FLOPs and at equal seconds, though a step with all heads answering learns 0.02 more.
+    Grouped-query attention: fewer key/value heads than query heads, instead of as many. Ainslie et al. (2023), "GQA:
+    Training Generalized Multi-Query Transformer Models from Multi-Head Checkpoints", https://arxiv.org/abs/2305.13245.
+    Worth: 0.03 nats at equal FLOPs and at equal seconds, and half the key/value cache.
 
-    Queries and keys are normed head by head. Henry et al. (2020), "Query-Key Normalization for Transformers",
-    https://arxiv.org/abs/2010.04245; with a gain, as in Dehghani et al. (2023), "Scaling Vision Transformers to 22
-    Billion Parameters", https://arxiv.org/abs/2302.05442. Worth: 0.05 nats at equal FLOPs, 0.02 at equal seconds, since
-    it takes a twentieth of a step.
+    QK-norm: queries and keys are normalized, head by head. Henry et al. (2020), "Query-Key Normalization for
+    Transformers", https://arxiv.org/abs/2010.04245; with a gain, as in Dehghani et al. (2023), "Scaling Vision
+    Transformers to 22 Billion Parameters", https://arxiv.org/abs/2302.05442. Worth: 0.05 nats at equal FLOPs, and 0.02
+    at equal seconds, for it takes a twentieth of a step.
     """
 
     def __init__(self, config: BaselineConfig) -> None:
         super().__init__()
         self.d_head = config.head_width
         self.query = nn.Linear(config.d_model, config.n_heads * self.d_head, bias=False)
-        self.key = nn.Linear(config.d_model, config.heads_that_answer * self.d_head, bias=False)
-        self.value = nn.Linear(config.d_model, config.heads_that_answer * self.d_head, bias=False)
+        self.key = nn.Linear(config.d_model, config.kv_heads * self.d_head, bias=False)
+        self.value = nn.Linear(config.d_model, config.kv_heads * self.d_head, bias=False)
         self.query_norm = RMSNorm(self.d_head, config.norm_epsilon) if config.qk_norm else nn.Identity()
         self.key_norm = RMSNorm(self.d_head, config.norm_epsilon) if config.qk_norm else nn.Identity()
         self.output = nn.Linear(config.n_heads * self.d_head, config.d_model, bias=False)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, sight: Sight, cache: BlockCache | None = None) -> Tensor:
-        """Return what the heads gathered, as wide as x [batch_size, seq_len, d_model].
+    def forward(self, x: Tensor, shared: Shared) -> Tensor:
+        """Return the contribution to x [batch_size, seq_len, d_model]."""
+        # 1. What each position looks for, what it can be found by, and what it passes on
+        queries, keys, values = self.project(x, shared.rotation)
 
-        With a cache, the keys and values of x go into it, and all that it holds up to there is looked at.
-        """
-        # 1. What each position asks for, how it answers to others' questions, and what it offers, head by head.
+        # 2. Each position gets a weighted sum of the values, head by head
+        attend = self.attend_fused if shared.fused else self.attend
+        gathered = attend(queries, keys, values, shared.mask)  # [batch_size, n_heads, seq_len, d_head]
+
+        # 3. The output projection mixes the heads
+        output = self.output(merge_heads(gathered))  # [batch_size, seq_len, d_model]
+        return self.dropout(output)
+
+    def project(self, x: Tensor, rotation: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries [batch_size, n_heads, seq_len, d_head], and keys and values, which have n_kv_heads heads."""
+        # 1. Each head gets d_head features of its own
         queries = self.query(x).unflatten(-1, (-1, self.d_head))  # [batch_size, seq_len, n_heads, d_head]
         keys = self.key(x).unflatten(-1, (-1, self.d_head))  # [batch_size, seq_len, n_kv_heads, d_head]
         values = self.value(x).unflatten(-1, (-1, self.d_head))  # [batch_size, seq_len, n_kv_heads, d_head]
 
-        # 2. Questions and answers of one length, turned to where they stand.
+        # 2. Queries and keys normalized, and rotated by the angles of their positions
         queries = self.query_norm(queries)  # [batch_size, seq_len, n_heads, d_head]
         keys = self.key_norm(keys)  # [batch_size, seq_len, n_kv_heads, d_head]
-        if sight.rotation is not None:
-            queries = rotate(queries, sight.rotation)  # [batch_size, seq_len, n_heads, d_head]
-            keys = rotate(keys, sight.rotation)  # [batch_size, seq_len, n_kv_heads, d_head]
+        if rotation is not None:
+            queries = rotate(queries, rotation)  # [batch_size, seq_len, n_heads, d_head]
+            keys = rotate(keys, rotation)  # [batch_size, seq_len, n_kv_heads, d_head]
 
-        # 3. Norm and rotation are in float32. What is multiplied is in the compute type, which the values have.
+        # 3. Norm and rotation are in float32; the products are computed in the type of the values
         queries = queries.to(values.dtype).transpose(1, 2)  # [batch_size, n_heads, seq_len, d_head]
         keys = keys.to(values.dtype).transpose(1, 2)  # [batch_size, n_kv_heads, seq_len, d_head]
-        values = values.transpose(1, 2)  # [batch_size, n_kv_heads, seq_len, d_head]
-        if cache is not None:
-            cache.write(keys, values, sight.positions)
-            keys = cache.keys[:, :, : sight.n_keys]  # [batch_size, n_kv_heads, n_keys, d_head]
-            values = cache.values[:, :, : sight.n_keys]  # [batch_size, n_kv_heads, n_keys, d_head]
+        return queries, keys, values.transpose(1, 2)
 
-        # 4. The heads side by side again, and a last projection that mixes them.
-        if sight.fused or sight.mask is None:
-            gathered = self.attend_fused(queries, keys, values, sight.mask)  # [batch_size, n_heads, seq_len, d_head]
-        else:
-            gathered = self.attend(queries, keys, values, sight.mask)  # [batch_size, n_heads, seq_len, d_head]
-        joined = gathered.transpose(1, 2).flatten(2)  # [batch_size, seq_len, n_heads*d_head]
-        output = self.output(joined)  # [batch_size, seq_len, d_model]
-        return self.dropout(output)
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+        """Return softmax(queries @ keys^T / sqrt(d_head) + mask) @ values [batch_size, n_heads, seq_len, d_head].
 
-    def attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-        """Return softmax(queries @ keys^T / sqrt(d_head) + mask) @ values: the formula.
-
-        Heads that ask the same head are stacked, one's positions after the other's: its keys are not copied for them.
-        One call scales, adds the mask and multiplies, which saves two walks over the scores, forward and backward.
+        The mask is [n_rows, 1, n_shared*seq_len, n_keys]. The queries of the n_shared heads that share a key/value head
+        are concatenated along the positions, so that their keys need not be copied. One call multiplies, scales and
+        adds the mask, which saves two passes over the scores forward, and two backward.
         """
+        assert mask is not None, "the explicit form needs a mask"
         stacked = queries.reshape(-1, mask.shape[-2], self.d_head)  # [batch_size*n_kv_heads, n_shared*seq_len, d_head]
         keys, values = keys.flatten(0, 1), values.flatten(0, 1)  # each [batch_size*n_kv_heads, n_keys, d_head]
         mask = mask.expand(len(queries), len(keys) // len(queries), -1, -1)
         mask = mask.flatten(0, 1)  # [batch_size*n_kv_heads, n_shared*seq_len, n_keys]
         attention_scores = torch.baddbmm(
-            mask, stacked, keys.transpose(-2, -1), alpha=1 / math.sqrt(self.d_head)
+            mask, stacked, keys.mT, alpha=1 / math.sqrt(self.d_head)
         )  # [batch_size*n_kv_heads, n_shared*seq_len, n_keys]
-        # A score of -inf becomes a weight of exactly 0. Inside, a softmax in bfloat16 computes in float32.
+        # A score of -inf becomes a weight of exactly 0. A softmax of bfloat16 computes in float32 inside.
         attention_weights = attention_scores.softmax(dim=-1)  # [batch_size*n_kv_heads, n_shared*seq_len, n_keys]
-        attention_weights = self.dropout(attention_weights)  # [batch_size*n_kv_heads, n_shared*seq_len, n_keys]
-        gathered = attention_weights @ values  # [batch_size*n_kv_heads, n_shared*seq_len, d_head]
+        kept_weights = self.dropout(attention_weights)  # [batch_size*n_kv_heads, n_shared*seq_len, n_keys]
+        gathered = kept_weights @ values  # [batch_size*n_kv_heads, n_shared*seq_len, d_head]
         return gathered.reshape(queries.shape)
 
     def attend_fused(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
         """Return what `attend` does from one kernel, which works in tiles and never holds all the weights at once.
 
-        Dao et al. (2022), "FlashAttention", https://arxiv.org/abs/2205.14135. Without a mask it skips the tiles that
-        causality hides, half of the work.
+        Dao et al. (2022), "FlashAttention", https://arxiv.org/abs/2205.14135. Without a mask, `is_causal` skips the
+        tiles that causality hides, half of the work.
         """
-        if queries.shape[-2] == 1 and mask is None:  # one new token sees everything; its heads are stacked as above
-            stacked = queries.reshape(*keys.shape[:2], -1, self.d_head)  # [batch_size, n_kv_heads, n_shared, d_head]
-            return F.scaled_dot_product_attention(stacked, keys, values).reshape(queries.shape)
         if mask is not None:
             mask = mask[:, :, : queries.shape[-2]]  # [n_rows, 1, seq_len, n_keys]
         return F.scaled_dot_product_attention(
@@ -235,7 +217,7 @@ class Attention(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """Each position by itself: expanded to d_ffn features, each opened or shut by a gate, contracted again.
+    """Each position by itself: expanded to d_ffn features, each multiplied by a gate, contracted again.
 
     Instead of GELU. Shazeer (2020), "GLU Variants Improve Transformer", https://arxiv.org/abs/2002.05202.
     Worth: 0.14 nats at equal FLOPs and at equal seconds.
@@ -251,7 +233,10 @@ class SwiGLU(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return contract(silu(gate(x)) * expand(x)) [batch_size, seq_len, d_model]; silu(a) is a * sigmoid(a)."""
+        """Return contract(silu(gate(x)) * expand(x)), the contribution to x [batch_size, seq_len, d_model].
+
+        silu(a) is a * sigmoid(a).
+        """
         gate = F.silu(self.gate(x))  # [batch_size, seq_len, d_ffn]
         hidden = gate * self.expand(x)  # [batch_size, seq_len, d_ffn]
         output = self.contract(hidden)  # [batch_size, seq_len, d_model]
@@ -259,7 +244,7 @@ class SwiGLU(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """What SwiGLU replaces: each position by itself, expanded to d_ffn features, bent by GELU, contracted again."""
+    """Each position by itself: expanded to d_ffn features, a nonlinearity, contracted again. SwiGLU replaces it."""
 
     def __init__(self, config: BaselineConfig) -> None:
         super().__init__()
@@ -268,14 +253,15 @@ class FeedForward(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return contract(gelu(expand(x))) [batch_size, seq_len, d_model]."""
-        activated = F.gelu(self.expand(x))  # [batch_size, seq_len, d_ffn]
+        """Return contract(gelu(expand(x))), the contribution to x [batch_size, seq_len, d_model]."""
+        hidden = self.expand(x)  # [batch_size, seq_len, d_ffn]
+        activated = F.gelu(hidden)  # [batch_size, seq_len, d_ffn]
         output = self.contract(activated)  # [batch_size, seq_len, d_model]
         return self.dropout(output)
 
 
 class Block(nn.Module):
-    """Attention moves information between positions, the feed-forward part works on it; both only add to x."""
+    """Attention moves information between positions, the feed-forward part processes it; both only add to x."""
 
     def __init__(self, config: BaselineConfig) -> None:
         super().__init__()
@@ -284,15 +270,22 @@ class Block(nn.Module):
         self.feed_forward_norm = build_norm(config)
         self.feed_forward = SwiGLU(config) if config.feed_forward == "swiglu" else FeedForward(config)
 
-    def forward(self, x: Tensor, sight: Sight, cache: BlockCache | None = None) -> Tensor:
-        """Return x with both parts' contributions added [batch_size, seq_len, d_model]; x itself is left alone."""
-        x = x + self.attention(self.attention_norm(x), sight, cache)  # [batch_size, seq_len, d_model]
-        x = x + self.feed_forward(self.feed_forward_norm(x))  # [batch_size, seq_len, d_model]
+    def forward(self, x: Tensor, shared: Shared) -> Tensor:
+        """Return x with the contributions of both parts added [batch_size, seq_len, d_model]."""
+        # 1. x + attention(norm(x))
+        normalized = self.attention_norm(x)  # [batch_size, seq_len, d_model]
+        branch = self.attention(normalized, shared)  # [batch_size, seq_len, d_model]
+        x = x + branch  # [batch_size, seq_len, d_model]
+
+        # 2. x + feed_forward(norm(x))
+        normalized = self.feed_forward_norm(x)  # [batch_size, seq_len, d_model]
+        branch = self.feed_forward(normalized)  # [batch_size, seq_len, d_model]
+        x = x + branch  # [batch_size, seq_len, d_model]
         return x
 
 
 class Transformer(AutogradModel):
-    """The whole: embeddings, blocks, and scores for the next token at every position."""
+    """The whole: embeddings, blocks, and the logits of the next token at every position."""
 
     config: BaselineConfig
     takes_document_ids: Literal[True] = True
@@ -308,9 +301,9 @@ class Transformer(AutogradModel):
             self.dropout = nn.Dropout(config.dropout)
             self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_blocks))
             self.final_norm = build_norm(config)
-            # Tied: the token table serves both ends. Press & Wolf (2016), "Using the Output Embedding to Improve
-            # Language Models", https://arxiv.org/abs/1608.05859. Worth: a seventh fewer parameters in a small
-            # model, for 0.015 nats.
+            # Untied: an output projection of its own, instead of the token table. Press & Wolf (2016), "Using the
+            # Output Embedding to Improve Language Models", https://arxiv.org/abs/1608.05859. Worth: 0.015 nats, for a
+            # seventh more parameters in a small model; off by default.
             if not config.tied:
                 self.unembedding = nn.Linear(config.d_model, vocab_size, bias=False)
         self.initialize(config.n_blocks, generator)
@@ -319,8 +312,8 @@ class Transformer(AutogradModel):
     def initialize(self, n_blocks: int, generator: torch.Generator) -> None:
         """Set every parameter to GPT-2's initial values, drawn in the order of `named_parameters`.
 
-        Each block adds to x twice. Drawing those 2 * n_blocks last matrices smaller keeps x as large at the end as at
-        the start, at any depth.
+        Each block adds to x twice. The sum of 2 * n_blocks independent terms grows like the root of their number, so
+        the matrices that write to x are drawn smaller by that factor: x is as large at the end as at the start.
         """
         for name, parameter in self.named_parameters():
             if name.endswith("norm.weight"):
@@ -341,107 +334,69 @@ class Transformer(AutogradModel):
         return self.unembed(self.features(input_ids, document_ids))
 
     def features(self, input_ids: Tensor, document_ids: Tensor | None = None) -> Tensor:
-        """Return x at the top of the transformer [batch_size, seq_len, d_model], from which logits are made."""
+        """Return the last x, normalized [batch_size, seq_len, d_model]. Each block reads x and adds to it."""
         check_input_ids(input_ids, vocab_size=self.vocab_size, context_limit=self.context_limit)
         seq_len = input_ids.shape[-1]
-        slots = torch.arange(seq_len, device=input_ids.device)  # [seq_len]
-        visible = (slots <= slots[:, None])[None]  # [1, seq_len, seq_len]
+        positions = torch.arange(seq_len, device=input_ids.device)  # [seq_len]
+        visible = (positions <= positions[:, None])[None]  # [1, seq_len, seq_len]
         if document_ids is not None:
             visible = visible & (document_ids[:, None] == document_ids[..., None])  # [batch_size, seq_len, seq_len]
         fused = self.is_fused(seq_len, seq_len)
-        mask = None if fused and document_ids is None else self.mask(visible)  # [..., n_shared*seq_len, n_keys]
-        return self.read(input_ids, self.sight(slice(0, seq_len), seq_len, mask, fused))
+        mask = None if fused and document_ids is None else self.mask(visible)  # [n_rows, 1, n_shared*seq_len, n_keys]
+        shared = self.share(slice(0, seq_len), mask, fused)
+        x = self.embed(input_ids, slice(0, seq_len))  # [batch_size, seq_len, d_model]
+        for block in self.blocks:
+            x = block(x, shared)  # [batch_size, seq_len, d_model]
+        return self.final_norm(x)
 
-    def make_cache(self, batch_size: int) -> list[BlockCache]:
-        """Return an empty cache, one for each block. Slots hold zeros: a hidden NaN times a weight of 0 is a NaN."""
-        config = self.config
-        sizes = (batch_size, config.heads_that_answer, config.max_seq_len, config.head_width)
-        empty = torch.zeros(
-            sizes, dtype=self.compute_dtype(), device=self.token_embedding.weight.device
-        )  # [batch_size, n_kv_heads, max_seq_len, d_head]
-        return [BlockCache(empty) for _ in self.blocks]
+    def embed(self, input_ids: Tensor, positions: Tensor | slice) -> Tensor:
+        """Return the first x [batch_size, seq_len, d_model]: which token it is, and its position if that is learned."""
+        x = self.token_embedding(input_ids)  # [batch_size, seq_len, d_model]
+        if self.config.positions == "learned":
+            x = x + self.position_embedding.weight[positions]  # [batch_size, seq_len, d_model]
+        return self.dropout(x)
 
-    def forward_with_cache(self, input_ids: Tensor, positions: Tensor, cache: list[BlockCache]) -> Tensor:
-        """Return the logits [batch_size, seq_len, vocab_size] of new ids at `positions` [batch_size, seq_len].
+    def unembed(self, features: Tensor) -> Tensor:
+        """Return the logits [..., vocab_size]: how well the features [..., d_model] match the vector of each token."""
+        table = self.token_embedding if self.config.tied else self.unembedding
+        return F.linear(features, table.weight)
 
-        Their keys and values are written to the cache; everything at or before a position is visible to it.
+    def share(self, positions: Tensor | slice, mask: Tensor | None, fused: bool) -> Shared:
+        """Return what the blocks share, with the rotation of these positions, unless positions are learned."""
+        rotation = self.rotation(positions) if self.config.positions == "rotary" else None
+        return Shared(rotation, mask, fused)
+
+    def mask(self, visible: Tensor) -> Tensor:
+        """Return the mask that hides all keys but those that are `visible` [n_rows, seq_len, n_keys].
+
+        Its rows are repeated for the query heads that `attend` concatenates: [n_rows, 1, n_shared*seq_len, n_keys].
         """
-        check_input_ids(input_ids, vocab_size=self.vocab_size, context_limit=self.context_limit)
-        # 1. When all sequences are at the same place, a slice of the cache is written: quicker than slot by slot.
-        if torch.compiler.is_compiling():  # no value can be asked for: all slots are seen, but for those to come
-            together, first, n_keys = False, 0, self.config.max_seq_len
-        else:
-            listed = positions.tolist()
-            first, n_keys = listed[0][0], max(map(max, listed)) + 1
-            if n_keys > self.config.max_seq_len:
-                raise ValueError(f"position {n_keys - 1} is outside the model's context of {self.config.max_seq_len}")
-            together = all(row == list(range(first, n_keys)) for row in listed)
-
-        # 2. A single new token sees all there is, and the fused form needs no mask to know.
-        fused = self.is_fused(input_ids.shape[-1], n_keys)
-        if together and fused and input_ids.shape[-1] == 1:
-            mask = None
-        else:
-            slots = torch.arange(n_keys, device=positions.device)  # [n_keys]
-            mask = self.mask(slots <= positions[..., None])  # [n_rows, 1, n_shared*seq_len, n_keys]
-        sight = self.sight(slice(first, n_keys) if together else positions, n_keys, mask, fused)
-        return self.unembed(self.read(input_ids, sight, cache))
+        zeros = torch.zeros(visible.shape, dtype=self.compute_dtype(), device=visible.device)
+        hidden = zeros.masked_fill(~visible, -math.inf)  # [n_rows, seq_len, n_keys]
+        return hidden.repeat(1, self.config.n_heads // self.config.kv_heads, 1)[:, None]
 
     def is_fused(self, seq_len: int, n_keys: int) -> bool:
         """Return which form attention takes; see `attention` in config.py."""
         if self.training and self.config.dropout > 0:
-            return False  # the fused form cannot drop on a CPU, and elsewhere draws another mask
+            return False  # the fused form cannot drop on a CPU, and draws another mask elsewhere
         if self.config.attention == "auto":
             on_cpu = self.token_embedding.weight.device.type == "cpu"
             if on_cpu and seq_len == 1:
-                return not torch.compiler.is_compiling()  # which makes one loop of the explicit form
+                return not torch.compiler.is_compiling()  # which generates one loop from the explicit form
             return not on_cpu or n_keys > EXPLICIT_UP_TO
         return self.config.attention == "fused"
 
     def compute_dtype(self) -> torch.dtype:
-        """Return what is multiplied in."""
+        """Return the type that matrix products are computed in."""
         return torch.bfloat16 if self.config.dtype == "bfloat16" else self.token_embedding.weight.dtype
-
-    def mask(self, visible: Tensor) -> Tensor:
-        """Return what to add to scores so that only keys remain that are `visible` [n_rows, seq_len, n_keys].
-
-        The rows are repeated for the heads that `attend` stacks [n_rows, 1, n_shared*seq_len, n_keys].
-        """
-        zeros = torch.zeros(visible.shape, dtype=self.compute_dtype(), device=visible.device)
-        hidden = zeros.masked_fill(~visible, -math.inf)  # [n_rows, seq_len, n_keys]
-        return hidden.repeat(1, self.config.n_heads // self.config.heads_that_answer, 1)[:, None]
-
-    def sight(self, positions: Tensor | slice, n_keys: int, mask: Tensor | None, fused: bool) -> Sight:
-        """Return what the blocks need to know, the angles of the positions looked up."""
-        rotation = self.rotation(positions) if self.config.positions == "rotary" else None
-        return Sight(positions, rotation, n_keys, mask, fused)
-
-    def read(self, input_ids: Tensor, sight: Sight, cache: list[BlockCache] | None = None) -> Tensor:
-        """Return x [batch_size, seq_len, d_model] of ids at their positions, from the bottom to the top."""
-        # 1. What the token is. Where it stands is for attention to see, unless positions are learned.
-        x = self.token_embedding(input_ids)  # [batch_size, seq_len, d_model]
-        if self.config.positions == "learned":
-            x = x + self.position_embedding.weight[sight.positions]  # [batch_size, seq_len, d_model]
-        x = self.dropout(x)  # [batch_size, seq_len, d_model]
-
-        # 2. Every block reads x and adds to it.
-        for index, block in enumerate(self.blocks):
-            x = block(x, sight, None if cache is None else cache[index])  # [batch_size, seq_len, d_model]
-        return self.final_norm(x)  # [batch_size, seq_len, d_model]
-
-    def unembed(self, features: Tensor) -> Tensor:
-        """Return the logits [..., vocab_size] of x [..., d_model]: a token's is how well x matches its embedding."""
-        table = self.token_embedding if self.config.tied else self.unembedding
-        return F.linear(features, table.weight)
 
     def flops_per_token(self, seq_len: int) -> float:
         """Return the operations of training on one token: 2 a weight and token forward, and twice that backward.
 
         Looking up an embedding multiplies nothing; a tied token table counts as the output projection that it also is.
-        Scores and weighted means are 2 * seq_len * n_heads * d_head each, in every block.
+        Scores and weighted sums are 2 * seq_len * n_heads * d_head each, in every block.
         """
         config = self.config
-        matrices = sum(parameter.numel() for parameter in self.blocks.parameters() if parameter.dim() == 2)
-        matrices += self.vocab_size * config.d_model
+        matrices = sum(p.numel() for p in self.blocks.parameters() if p.dim() == 2) + self.vocab_size * config.d_model
         attention = 4 * config.n_blocks * seq_len * config.n_heads * config.head_width
-        return float(3 * (2 * matrices + attention))
+        return 3.0 * (2 * matrices + attention)

@@ -12,7 +12,7 @@ def tfs_models() -> list[Component]:
         Component(
             name="baseline",
             summary="what you would really train: RMSNorm, rotary positions, SwiGLU, grouped queries, QK-norm",
-            factory="tfs_baseline.model:Transformer",
+            factory="tfs_baseline.key_value_cache:CachedTransformer",
             config="tfs_baseline.config:BaselineConfig",
         )
     ]

@@ -6,20 +6,20 @@ import pytest
 import torch
 from tfs_custom.config import CustomConfig
 from tfs_custom.faults import FAULTS
-from tfs_custom.model import CustomTransformer
+from tfs_custom.key_value_cache import CachedTransformer
 from tfs_lab.testing import gradients, invariances, loss_checks, operations, state_checks
 from tfs_lab.testing.results import Check
 from tfs_lab.testing.small_model import SmallModel, small_options
 
 from tfs_core.errors import UsageError
 
-SUBJECT = SmallModel(name="custom", factory=CustomTransformer, config=CustomConfig(**small_options(CustomConfig)))
+SUBJECT = SmallModel(name="custom", factory=CachedTransformer, config=CustomConfig(**small_options(CustomConfig)))
 
 # The check that a learner would look at first for each; the clean model passes all of them (test_model.py).
 CAUGHT_BY: dict[str, Check[SmallModel]] = {
     "residual-in-place": invariances.kept_tensors_stay_as_they_were,
-    "residual-road-forgotten": operations.operations_are_right,
-    "variance-road-forgotten": operations.operations_are_right,
+    "residual-path-forgotten": operations.operations_are_right,
+    "variance-path-forgotten": operations.operations_are_right,
     "softmax-row-mean-forgotten": operations.operations_are_right,
     "tied-gradient-forgotten": operations.operations_are_right,
     "dropout-mask-forgotten": operations.operations_are_right,
@@ -64,7 +64,7 @@ def test_fault_is_caught_in_the_gradients_of_the_model(fault: str) -> None:
 @pytest.mark.parametrize("fault", FAULTS)
 def test_fault_is_in_one_instance_only(fault: str) -> None:
     faulty, clean, untouched = SUBJECT.build(), SUBJECT.build(), SUBJECT.build()
-    assert isinstance(faulty, CustomTransformer)
+    assert isinstance(faulty, CachedTransformer)
     faulty.plant_fault(fault)
     expected = gradients.gradients(untouched, *SUBJECT.batch())
     gradients.gradients(faulty, *SUBJECT.batch())
@@ -74,7 +74,7 @@ def test_fault_is_in_one_instance_only(fault: str) -> None:
 
 def test_faults_say_in_a_sentence_what_goes_wrong() -> None:
     model = SUBJECT.build()
-    assert isinstance(model, CustomTransformer)
+    assert isinstance(model, CachedTransformer)
     for name, sentence in model.faults().items():
         assert sentence.endswith("."), name
         assert sentence[0].isupper(), name
@@ -82,6 +82,6 @@ def test_faults_say_in_a_sentence_what_goes_wrong() -> None:
 
 def test_unknown_fault_suggests_the_nearest_name() -> None:
     model = SUBJECT.build()
-    assert isinstance(model, CustomTransformer)
+    assert isinstance(model, CachedTransformer)
     with pytest.raises(UsageError, match="Did you mean 'residual-in-place'"):
         model.plant_fault("residual-inplace")

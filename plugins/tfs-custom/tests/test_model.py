@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 from tfs_custom.config import CustomConfig
-from tfs_custom.model import CustomTransformer
+from tfs_custom.key_value_cache import CachedTransformer
+from tfs_custom.layers import Layer
 from torch import Tensor
 
 from tfs_core.contracts import IGNORED_TARGET, LanguageModel
@@ -83,14 +84,12 @@ def test_the_mirror_does_build_a_graph_so_the_test_above_can_fail(no_graph: list
 
 def test_backward_lets_go_of_every_cache() -> None:
     model = build()
-    assert isinstance(model, CustomTransformer)
+    assert isinstance(model, CachedTransformer)
     model.loss(*batch())
-    assert model._kept is not None
-    layers = model._kept
-    assert layers.caches
+    layers = [module for module in model.modules() if isinstance(module, Layer)]
+    assert all(layer.cache is not None for layer in layers)
     model.backward(1.0)
-    assert layers.caches == {}
-    assert model._kept is None
+    assert all(layer.cache is None for layer in layers)
 
 
 def test_a_forward_pass_between_loss_and_backward_changes_no_gradient() -> None:
@@ -199,7 +198,7 @@ def test_a_sequence_past_the_context_says_so() -> None:
 
 def test_a_position_past_the_context_says_so() -> None:
     model = build()
-    assert isinstance(model, CustomTransformer)
+    assert isinstance(model, CachedTransformer)
     with pytest.raises(ValueError, match="position 17 is outside the model's context of 17"):
         model.forward_with_cache(torch.zeros(1, 1, dtype=torch.int64), torch.tensor([[17]]), model.make_cache(1))
 

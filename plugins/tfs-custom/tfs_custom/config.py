@@ -1,4 +1,4 @@
-"""The options of the model `custom`, those of `torch` but for how it attends, and of the optimizers by hand."""
+"""The options of the model `custom`, and of the optimizers whose updates are written out."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -39,13 +39,13 @@ class CustomConfig(ModelConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class AdamWByHandConfig:
-    """How AdamW averages: the options of `adamw`."""
+    """The options of AdamW: those of `adamw`."""
 
     betas: tuple[float, float] = (0.9, 0.95)
-    """What of the running averages of the gradient and of its square is kept each step."""
+    """Decay rates (beta1, beta2) of the exponential moving averages of the gradient and of its square."""
 
     eps: float = 1e-8
-    """Added to the root of the average square, which keeps a parameter that has hardly a gradient from jumping."""
+    """Added to the denominator, the root of the average square, so that a tiny gradient makes no large step."""
 
     def __post_init__(self) -> None:
         if not all(0.0 <= beta < 1.0 for beta in self.betas):
@@ -56,13 +56,13 @@ class AdamWByHandConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SGDByHandConfig:
-    """How plain gradient descent remembers: the options of `sgd`."""
+    """The options of gradient descent: those of `sgd`."""
 
     momentum: float = 0.0
-    """What of the last update's direction is kept. 0 for none, 0.9 as a rule."""
+    """The share of the last update's direction that is added to the gradient. 0 for none; 0.9 is usual."""
 
     nesterov: bool = False
-    """Look ahead along the momentum before the gradient is applied; needs a momentum above 0."""
+    """Nesterov momentum: look ahead along the momentum before the gradient is applied. Needs a momentum above 0."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.momentum < 1.0:

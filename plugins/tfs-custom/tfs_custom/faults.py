@@ -1,28 +1,23 @@
-"""Bugs to plant: each was made by somebody, most of them let the loss fall all the same, and `tfs check` catches each.
+"""Bugs to plant. Each was made by somebody, most of them let the loss fall all the same, and `tfs check` catches each.
 
     tfs check custom --break residual-in-place
 
-A fault replaces some operations of one model instance by wrong ones; `ops/` and `model.py` know nothing of it.
+A fault replaces some operations of one model instance by wrong ones; `ops/` and `model.py` do not know of it.
 """
 
-import types
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tfs_core.errors import UsageError
-from tfs_custom import ops
-from tfs_custom.ops.attention import attention_backward, attention_forward
-from tfs_custom.ops.cross_entropy import CrossEntropyCache, cross_entropy_forward
+from tfs_custom.ops.attention import AttentionCache, attention_backward
+from tfs_custom.ops.cross_entropy import CrossEntropyCache, cross_entropy_backward, cross_entropy_forward
 from tfs_custom.ops.dropout import DropoutCache
-from tfs_custom.ops.embedding import EmbeddingCache
-from tfs_custom.ops.feed_forward import feed_forward_backward
-from tfs_custom.ops.gelu import GeluCache, gelu_backward
+from tfs_custom.ops.embedding import EmbeddingCache, positions_of
+from tfs_custom.ops.gelu import GeluCache, gelu_backward, gelu_forward
 from tfs_custom.ops.layer_norm import LayerNormCache, layer_norm_backward, layer_norm_forward
 from tfs_custom.ops.linear import LinearCache, linear_backward
 from tfs_custom.ops.softmax import SoftmaxCache
@@ -31,35 +26,17 @@ from tfs_custom.ops.unembedding import UnembeddingCache, unembedding_backward
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong, and what makes it go wrong."""
+    """A bug, in a sentence, and the wrong operations that make it."""
 
     sentence: str
     replacements: Mapping[str, Callable[..., Any]]  # name of the operation -> the wrong one; Any: each its own
-
-
-def planted(name: str, clean: SimpleNamespace) -> SimpleNamespace:
-    """Return the operations of `clean` with this fault among them. Raises UsageError for a name that is none."""
-    if name not in FAULTS:
-        nearest = get_close_matches(name, FAULTS, n=1)
-        hint = f"Did you mean '{nearest[0]}'? " if nearest else ""
-        raise UsageError(f"custom: there is no fault '{name}'. {hint}There are: {', '.join(FAULTS)}.")
-    return SimpleNamespace(**{**vars(clean), **FAULTS[name].replacements})
-
-
-def rewired(function: Callable[..., Any], **others: Any) -> Callable[..., Any]:
-    """Return a copy of a function that finds other things under these names of its module than the module has."""
-    assert isinstance(function, types.FunctionType)
-    assert others.keys() <= function.__globals__.keys(), f"{function.__name__} has no {others.keys()} to replace"
-    copied = types.FunctionType(function.__code__, {**function.__globals__, **others}, function.__name__)
-    copied.__defaults__, copied.__kwdefaults__ = function.__defaults__, function.__kwdefaults__
-    return copied
 
 
 # 1. Changed in place
 
 
 def layer_norm_forward_keeping_x(x: Tensor, gain: Tensor, bias: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-    """A sound way to save memory: keep x, which is there anyway, and normalize it again in the backward."""
+    """A sound way to save memory: keep x, which exists anyway, and normalize it again in the backward."""
     return layer_norm_forward(x, gain, bias)[0], (x, gain, bias)
 
 
@@ -68,11 +45,11 @@ def layer_norm_backward_keeping_x(grad_output: Tensor, cache: tuple[Tensor, Tens
 
 
 def residual_in_place(x: Tensor, branch: Tensor) -> tuple[Tensor, None]:
-    x += branch  # the x that the layer norm kept
+    x += branch  # the x that is in the layer norm's cache
     return x, None
 
 
-# 2. Roads forgotten in the backward
+# 2. A path forgotten in the backward
 
 
 def residual_backward_without_x(grad_output: Tensor, _cache: None) -> tuple[Tensor, Tensor]:
@@ -103,14 +80,16 @@ def dropout_backward_without_mask(grad_output: Tensor, _cache: DropoutCache) -> 
 
 
 def gelu_backward_of_the_other_form(grad_output: Tensor, cache: GeluCache) -> Tensor:
-    return gelu_backward(grad_output, cache._replace(form="exact" if cache.form == "tanh" else "tanh"))
+    _, other_cache = gelu_forward(cache.x, "exact" if cache.form == "tanh" else "tanh")
+    return gelu_backward(grad_output, other_cache)
 
 
-def no_scale(_d_head: int) -> float:
-    return 1.0
+def attention_backward_without_scale(grad_output: Tensor, cache: AttentionCache) -> tuple[Tensor, Tensor, Tensor]:
+    grad_queries, grad_keys, grad_values = attention_backward(grad_output, cache)
+    return grad_queries * math.sqrt(cache.keys.shape[-1]), grad_keys, grad_values
 
 
-# 4. A mean for a sum, the last for the sum
+# 4. The mean instead of the sum, or the last term instead of the sum
 
 
 def cross_entropy_mean_forward(logits: Tensor, target_ids: Tensor) -> tuple[Tensor, tuple[CrossEntropyCache, float]]:
@@ -120,7 +99,7 @@ def cross_entropy_mean_forward(logits: Tensor, target_ids: Tensor) -> tuple[Tens
 
 
 def cross_entropy_mean_backward(grad_loss: float, cache: tuple[CrossEntropyCache, float]) -> Tensor:
-    return ops.cross_entropy_backward(grad_loss * cache[1], cache[0])
+    return cross_entropy_backward(grad_loss * cache[1], cache[0])
 
 
 def linear_backward_with_mean_bias(grad_output: Tensor, cache: LinearCache) -> tuple[Tensor, Tensor, Tensor]:
@@ -138,15 +117,19 @@ def overwrite(parameter: Tensor, gradient: Tensor) -> None:
     parameter.grad = gradient
 
 
-# 5. Seeing what must not be seen, standing where one does not stand
+# 5. The wrong mask, the wrong positions
 
 
 def everything_visible(seq_len: int, device: torch.device) -> Tensor:
     return torch.ones(seq_len, seq_len, dtype=torch.bool, device=device)
 
 
+def scores_hidden_by_a_finite_number(attention_scores: Tensor, visible: Tensor) -> Tensor:
+    return attention_scores.masked_fill(~visible, -30.0)
+
+
 def positions_off_by_one(input_ids: Tensor) -> Tensor:
-    return (ops.positions_of(input_ids) - 1).clamp(min=0)
+    return (positions_of(input_ids) - 1).clamp(min=0)
 
 
 FAULTS: Mapping[str, Fault] = {
@@ -158,42 +141,33 @@ FAULTS: Mapping[str, Fault] = {
             "residual_forward": residual_in_place,
         },
     ),
-    "residual-road-forgotten": Fault(
-        "The backward of x + branch hands the gradient to the branch only.",
+    "residual-path-forgotten": Fault(
+        "The backward of x + branch gives the gradient to the branch only.",
         {"residual_backward": residual_backward_without_x},
     ),
-    "variance-road-forgotten": Fault(
-        "The backward of layer norm takes the variance for a constant.",
+    "variance-path-forgotten": Fault(
+        "The backward of layer norm treats the variance as a constant.",
         {"layer_norm_backward": layer_norm_backward_without_variance},
     ),
     "softmax-row-mean-forgotten": Fault(
         "The backward of softmax forgets that raising one weight lowers the others.",
-        {
-            "softmax_backward": softmax_backward_without_row_mean,
-            "attention_backward": rewired(attention_backward, softmax_backward=softmax_backward_without_row_mean),
-        },
+        {"softmax_backward": softmax_backward_without_row_mean},
     ),
     "tied-gradient-forgotten": Fault(
         "The token table gets its gradient as the input embedding only, not as the output projection.",
         {"unembedding_backward": unembedding_backward_without_table},
     ),
     "dropout-mask-forgotten": Fault(
-        "The backward of dropout lets the gradient of what was dropped through (seen only while dropout is on).",
-        {
-            "dropout_backward": dropout_backward_without_mask,
-            "attention_backward": rewired(attention_backward, dropout_backward=dropout_backward_without_mask),
-        },
+        "The backward of dropout lets the gradient of dropped numbers through (seen only while dropout is on).",
+        {"dropout_backward": dropout_backward_without_mask},
     ),
     "other-gelu": Fault(
-        "The derivative is that of the other form of GELU: a thousandth off, and training hardly minds.",
-        {
-            "gelu_backward": gelu_backward_of_the_other_form,
-            "feed_forward_backward": rewired(feed_forward_backward, gelu_backward=gelu_backward_of_the_other_form),
-        },
+        "The derivative is that of the other form of GELU: off by a thousandth, and training hardly changes.",
+        {"gelu_backward": gelu_backward_of_the_other_form},
     ),
     "score-scale-forgotten": Fault(
         "The backward of attention forgets the 1/sqrt(d_head) that its forward scaled the queries with.",
-        {"attention_backward": rewired(attention_backward, score_scale=no_scale)},
+        {"attention_backward": attention_backward_without_scale},
     ),
     "mean-for-sum-in-loss": Fault(
         "The loss is the mean over the valid targets, where the sum was promised; its gradient agrees with it.",
@@ -201,26 +175,23 @@ FAULTS: Mapping[str, Fault] = {
     ),
     "mean-for-sum-in-bias": Fault(
         "The gradient of a linear layer's bias is averaged over the positions instead of summed.",
-        {
-            "linear_backward": linear_backward_with_mean_bias,
-            "feed_forward_backward": rewired(feed_forward_backward, linear_backward=linear_backward_with_mean_bias),
-        },
+        {"linear_backward": linear_backward_with_mean_bias},
     ),
     "embedding-overwritten": Fault(
         "A token that occurs twice gets the gradient of one occurrence: rows are assigned, not added up.",
         {"embedding_backward": embedding_backward_by_assignment},
     ),
     "gradient-overwritten": Fault(
-        "A new gradient replaces what is in .grad instead of being added to it.",
+        "A new gradient replaces the one in .grad instead of being added to it.",
         {"accumulate": overwrite},
     ),
     "mask-forgotten": Fault(
-        "Attention sees the future: the causal mask hides nothing.",
-        {"attention_forward": rewired(attention_forward, visible_positions=everything_visible)},
+        "Attention reads from later positions: the causal mask hides nothing.",
+        {"visible_positions": everything_visible},
     ),
     "mask-too-weak": Fault(
         "Hidden scores are set to -30, not to -inf: a little of the future leaks through.",
-        {"attention_forward": rewired(attention_forward, HIDDEN_SCORE=-30.0)},
+        {"hide_scores": scores_hidden_by_a_finite_number},
     ),
     "position-off-by-one": Fault(
         "The forward pass counts positions from -1, and the first two share one; generation counts them right.",

@@ -1,66 +1,86 @@
-"""The key/value cache: while text is written token by token, what earlier positions answered and offered is kept.
+"""The key/value cache: text is generated token by token, and each token's keys and values are computed only once.
 
-A position's key and value depend on what came before it only, so they never change again: a new token needs its own
-query, and the kept keys and values of all the others. For generating only, so there is no backward here.
+A position's keys and values depend on the tokens up to it, so they never change: a new token needs its own query, and
+the cached keys and values of all earlier positions. Used for generating only, so there is no backward here.
 
-Shazeer (2019), "Fast Transformer Decoding: One Write-Head is All You Need", https://arxiv.org/abs/1911.02150 (what
-decoding keeps, and what that costs)
+Shazeer (2019), "Fast Transformer Decoding: One Write-Head is All You Need", https://arxiv.org/abs/1911.02150 (the
+memory that decoding needs for keys and values, and its cost)
 
 Shapes in this file
-    batch_size   sequences that are written at once
+    batch_size   sequences that are generated at once
     seq_len      new positions in each
-    n_keys       slots that are looked at: up to the last position so far
+    n_keys       slots of the cache that are looked at: up to the last position so far
     max_seq_len  slots in all
-    d_model      width of the residual stream = n_heads * d_head
+    d_model      width of the residual stream
+    vocab_size   token types
 """
 
 import torch
 from torch import Tensor
 
-from tfs_custom.config import CustomConfig
-from tfs_custom.ops.attention import HIDDEN_SCORE, merge_heads, score_scale, split_heads
-from tfs_custom.ops.matrix_product import matrix_product
-from tfs_custom.ops.softmax import softmax_forward
+from tfs_core.models import check_input_ids
+from tfs_custom.model import Block, Transformer
+from tfs_custom.ops.residual import residual_forward
 
 
-class KeyValueCache:
-    """The keys and values of every block: a slot for each position."""
+class BlockCache:
+    """The keys and values of one block: a slot for each position."""
 
-    def __init__(self, config: CustomConfig, batch_size: int, *, like: Tensor) -> None:
-        """Make it empty, on the device and in the type of `like`. Empty slots hold zeros, and nobody sees them."""
-        self.n_heads = config.n_heads
-        shape = (batch_size, config.max_seq_len, config.d_model)
-        names = [f"blocks.{index}.attention" for index in range(config.n_blocks)]
-        self.keys = {name: like.new_zeros(shape) for name in names}  # each [batch_size, max_seq_len, d_model]
-        self.values = {name: like.new_zeros(shape) for name in names}  # each [batch_size, max_seq_len, d_model]
+    def __init__(self, empty: Tensor) -> None:
+        self.keys = empty.clone()  # [batch_size, max_seq_len, d_model]
+        self.values = empty.clone()  # [batch_size, max_seq_len, d_model]
 
-    def attend(self, positions: Tensor, name: str, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Put keys and values into the slots of their positions, and return what the queries gather from all slots.
+    def write(self, keys: Tensor, values: Tensor, positions: Tensor) -> None:
+        """Put keys and values [batch_size, seq_len, d_model] in the slots of their positions [batch_size, seq_len]."""
+        rows = torch.arange(len(positions), device=positions.device)[:, None]  # [batch_size, 1]
+        self.keys[rows, positions] = keys
+        self.values[rows, positions] = values
 
-        `positions` is [batch_size, seq_len], the others [batch_size, seq_len, d_model]. Steps 1 to 6 of
-        `attention_forward`, but that a position sees the slots up to its own, whatever is in those after it.
+
+def block_with_cache(block: Block, x: Tensor, visible: Tensor, positions: Tensor, cache: BlockCache) -> Tensor:
+    """Return what `block.forward` does [batch_size, seq_len, d_model], with earlier keys and values from the cache.
+
+    `visible` is [batch_size, 1, seq_len, n_keys].
+    """
+    # 1. x + attention(norm(x)), which writes to the cache and then reads from it
+    attention = block.attention
+    normalized = block.attention_norm.forward(x)  # [batch_size, seq_len, d_model]
+    queries = attention.query.forward(normalized)  # [batch_size, seq_len, d_model]
+    cache.write(attention.key.forward(normalized), attention.value.forward(normalized), positions)
+    n_keys = visible.shape[-1]
+    keys, values = cache.keys[:, :n_keys], cache.values[:, :n_keys]  # [batch_size, n_keys, d_model]
+    gathered = attention.attend.forward(queries, keys, values, visible)  # [batch_size, seq_len, d_model]
+    x, _ = residual_forward(x, attention.output.forward(gathered))
+
+    # 2. x + feed_forward(norm(x))
+    normalized = block.feed_forward_norm.forward(x)  # [batch_size, seq_len, d_model]
+    x, _ = residual_forward(x, block.feed_forward.forward(normalized))
+    return x
+
+
+class CachedTransformer(Transformer):
+    """The transformer of `model.py`, and the two methods that generating with a key/value cache needs."""
+
+    def make_cache(self, batch_size: int) -> list[BlockCache]:
+        """Return an empty cache for each block. Slots hold zeros: a hidden NaN times a weight of 0 would be NaN."""
+        table = self.position_embedding.weight  # [max_seq_len, d_model]
+        empty = table.new_zeros(batch_size, *table.shape)  # [batch_size, max_seq_len, d_model]
+        return [BlockCache(empty) for _ in self.blocks]
+
+    def forward_with_cache(self, input_ids: Tensor, positions: Tensor, cache: list[BlockCache]) -> Tensor:
+        """Return the logits [batch_size, seq_len, vocab_size] of new ids at `positions` [batch_size, seq_len].
+
+        Their keys and values are written to the cache; a position reads from all slots up to its own. In eval mode.
+        Raises ValueError for ids outside the vocabulary and positions from max_seq_len on.
         """
+        check_input_ids(input_ids, vocab_size=self.vocab_size, context_limit=self.context_limit)
         n_keys = int(positions.max()) + 1
-        rows = torch.arange(len(positions), device=positions.device).unsqueeze(-1)  # [batch_size, 1]
-        self.keys[name][rows, positions] = keys
-        self.values[name][rows, positions] = values
-        kept_keys = self.keys[name][:, :n_keys]  # [batch_size, n_keys, d_model]
-        kept_values = self.values[name][:, :n_keys]  # [batch_size, n_keys, d_model]
-
-        # 1. Each head gets d_head features of its own
-        head_queries = split_heads(queries, self.n_heads)  # [batch_size, n_heads, seq_len, d_head]
-        head_keys = split_heads(kept_keys, self.n_heads)  # [batch_size, n_heads, n_keys, d_head]
-        head_values = split_heads(kept_values, self.n_heads)  # [batch_size, n_heads, n_keys, d_head]
-
-        # 2. and 3. How well does each query match each key? Nobody sees what comes later
-        scaled_queries = head_queries * score_scale(head_queries.shape[-1])  # [batch_size, n_heads, seq_len, d_head]
-        attention_scores = matrix_product(scaled_queries, head_keys.mT)  # [batch_size, n_heads, seq_len, n_keys]
+        if n_keys > self.config.max_seq_len:
+            raise ValueError(f"position {n_keys - 1} is outside the model's context of {self.config.max_seq_len}")
         slots = torch.arange(n_keys, device=positions.device)  # [n_keys]
         visible = slots <= positions[:, None, :, None]  # [batch_size, 1, seq_len, n_keys]
-        visible_scores = attention_scores.masked_fill(~visible, HIDDEN_SCORE)  # [batch_size, n_heads, seq_len, n_keys]
-
-        # 4. to 6. The weighted sum of the values
-        attention_weights, _ = softmax_forward(visible_scores)  # [batch_size, n_heads, seq_len, n_keys]
-        gathered = matrix_product(attention_weights, head_values)  # [batch_size, n_heads, seq_len, d_head]
-        output = merge_heads(gathered)  # [batch_size, seq_len, d_model]
-        return output
+        with self.computing(keep=False):
+            x = self.embed(input_ids, positions)  # [batch_size, seq_len, d_model]
+            for block, block_cache in zip(self.blocks, cache, strict=True):
+                x = block_with_cache(block, x, visible, positions, block_cache)  # [batch_size, seq_len, d_model]
+            return self.unembed(x)

@@ -1,131 +1,175 @@
-"""Layers: an operation, the parameters it uses, and the cache between its forward and its backward, under one name.
+"""Layers: the smallest modules. Each pairs an operation of `ops/` with its parameters and its cache.
 
-The operations know nothing of names; the model knows nothing of caches. What lies between is here: a forward method
-keeps the operation's cache, its backward takes the cache out (freeing that memory as soon as it is used), and adds
-the parameters' gradients to their `.grad`. What it returns is the gradient of the layer's input, for the layer before.
+`forward` calls the operation's forward and keeps the cache. `backward` takes the gradient of the output, calls the
+operation's backward with the cache, adds the parameters' gradients to their `.grad`, and returns the gradient of the
+input. The cache is released by then, so memory falls as the backward pass goes on.
+
+Shapes in this file
+    batch_size    sequences in the batch
+    seq_len       positions in each sequence
+    d_model       width of the residual stream
+    n_rows        rows of an embedding table
+    in_features   input features of a linear layer, and out_features its output features
+    d_ffn         hidden width of the feed-forward part
+    vocab_size    token types
 """
 
-from types import SimpleNamespace
-from typing import Any
+from typing import Generic, TypeVar
 
+import torch
 from torch import Tensor
 
-from tfs_custom.config import CustomConfig
+from tfs_custom.module import Module
+from tfs_custom.ops.accumulate import accumulate
+from tfs_custom.ops.attention import AttentionCache, attention_backward, attention_forward
+from tfs_custom.ops.cross_entropy import CrossEntropyCache, cross_entropy_backward, cross_entropy_forward
+from tfs_custom.ops.dropout import DropoutCache, dropout_backward, dropout_forward
+from tfs_custom.ops.embedding import EmbeddingCache, embedding_backward, embedding_forward
+from tfs_custom.ops.gelu import GeluCache, GeluForm, gelu_backward, gelu_forward
+from tfs_custom.ops.layer_norm import LayerNormCache, layer_norm_backward, layer_norm_forward
+from tfs_custom.ops.linear import LinearCache, linear_backward, linear_forward
+from tfs_custom.ops.unembedding import UnembeddingCache, unembedding_backward, unembedding_forward
+
+Cache = TypeVar("Cache")
 
 
-class Layers:
-    """One pass through the model. With `keep` False no cache is kept, and there is no way back."""
+class Layer(Module, Generic[Cache]):
+    """A module that is one operation, and keeps its cache from forward to backward."""
 
-    def __init__(
-        self, config: CustomConfig, ops: SimpleNamespace, parameters: dict[str, Tensor], *, dropout: float, keep: bool
-    ) -> None:
-        self.config = config
-        self.ops = ops
-        self.parameters = parameters
-        self.dropout_rate = dropout
-        self.keeps = keep
-        self.caches: dict[str, Any] = {}  # Any: each operation has its own kind of cache
+    cache: Cache | None = None
 
-    def _keep(self, operation: str, name: str, cache: Any) -> None:
-        if self.keeps:
-            self.caches[f"{operation} {name}"] = cache
+    def keep(self, cache: Cache) -> None:
+        """Keep the cache for one `backward`, unless nothing is to be kept."""
+        if self.keeps_cache:
+            self.cache = cache
 
-    def _take(self, operation: str, name: str) -> Any:
-        return self.caches.pop(f"{operation} {name}")
+    def take(self) -> Cache:
+        """Return the cache and release it."""
+        assert self.cache is not None, f"{type(self).__name__}: each backward needs a forward of its own"
+        cache, self.cache = self.cache, None
+        return cache
 
-    def _weight_and_bias(self, name: str) -> tuple[Tensor, Tensor]:
-        return self.parameters[f"{name}.weight"], self.parameters[f"{name}.bias"]
 
-    def _accumulate(self, name: str, grad_weight: Tensor, grad_bias: Tensor | None = None) -> None:
-        self.ops.accumulate(self.parameters[f"{name}.weight"], grad_weight)
-        if grad_bias is not None:
-            self.ops.accumulate(self.parameters[f"{name}.bias"], grad_bias)
+class Embedding(Layer[EmbeddingCache]):
+    """A table with a vector for each id."""
 
-    # From ids to vectors, and back
+    def __init__(self, n_rows: int, d_model: int) -> None:
+        self.weight = torch.empty(n_rows, d_model)  # [n_rows, d_model]
 
-    def embedding(self, name: str, ids: Tensor) -> Tensor:
-        table = self.parameters[f"{name}.weight"]  # [n_rows, d_model]
-        output, cache = self.ops.embedding_forward(ids, table)  # [batch_size, seq_len, d_model]
-        self._keep("embedding", name, cache)
+    def forward(self, ids: Tensor) -> Tensor:
+        output, cache = embedding_forward(ids, self.weight)  # [batch_size, seq_len, d_model]
+        self.keep(cache)
         return output
 
-    def embedding_backward(self, name: str, grad_output: Tensor) -> None:
-        grad_table = self.ops.embedding_backward(grad_output, self._take("embedding", name))  # [n_rows, d_model]
-        self._accumulate(name, grad_table)
+    def backward(self, grad_output: Tensor) -> None:
+        grad_table = embedding_backward(grad_output, self.take())  # [n_rows, d_model]
+        accumulate(self.weight, grad_table)
 
-    def unembedding(self, name: str, x: Tensor) -> Tensor:
-        table = self.parameters[f"{name}.weight"]  # [vocab_size, d_model]
-        logits, cache = self.ops.unembedding_forward(x, table)  # [batch_size, seq_len, vocab_size]
-        self._keep("unembedding", name, cache)
+
+class Linear(Layer[LinearCache]):
+    """A weighted sum of all input features for each output feature, and a bias."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        self.weight = torch.empty(out_features, in_features)  # [out_features, in_features]
+        self.bias = torch.empty(out_features)  # [out_features]
+
+    def forward(self, x: Tensor) -> Tensor:
+        output, cache = linear_forward(x, self.weight, self.bias)  # [batch_size, seq_len, out_features]
+        self.keep(cache)
+        return output
+
+    def backward(self, grad_output: Tensor) -> Tensor:
+        grad_x, grad_weight, grad_bias = linear_backward(grad_output, self.take())
+        accumulate(self.weight, grad_weight)
+        accumulate(self.bias, grad_bias)
+        return grad_x
+
+
+class LayerNorm(Layer[LayerNormCache]):
+    """Zero mean and unit variance at every position, then a gain (`weight`, as in PyTorch) and a bias."""
+
+    def __init__(self, d_model: int) -> None:
+        self.weight = torch.empty(d_model)  # [d_model]
+        self.bias = torch.empty(d_model)  # [d_model]
+
+    def forward(self, x: Tensor) -> Tensor:
+        output, cache = layer_norm_forward(x, self.weight, self.bias)  # [batch_size, seq_len, d_model]
+        self.keep(cache)
+        return output
+
+    def backward(self, grad_output: Tensor) -> Tensor:
+        grad_x, grad_gain, grad_bias = layer_norm_backward(grad_output, self.take())
+        accumulate(self.weight, grad_gain)
+        accumulate(self.bias, grad_bias)
+        return grad_x
+
+
+class GELU(Layer[GeluCache]):
+    """The nonlinearity of the feed-forward part."""
+
+    def __init__(self, form: GeluForm) -> None:
+        self.form: GeluForm = form
+
+    def forward(self, x: Tensor) -> Tensor:
+        output, cache = gelu_forward(x, self.form)  # [batch_size, seq_len, d_ffn]
+        self.keep(cache)
+        return output
+
+    def backward(self, grad_output: Tensor) -> Tensor:
+        return gelu_backward(grad_output, self.take())
+
+
+class Dropout(Layer[DropoutCache]):
+    """A random share of the numbers set to zero, in training only."""
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        output, cache = dropout_forward(x, self.rate if self.training else 0.0)  # [batch_size, seq_len, d_model]
+        self.keep(cache)
+        return output
+
+    def backward(self, grad_output: Tensor) -> Tensor:
+        return dropout_backward(grad_output, self.take())
+
+
+class CausalAttention(Layer[AttentionCache]):
+    """Attention of queries, keys and values; it has no parameters of its own."""
+
+    def __init__(self, n_heads: int, dropout: float) -> None:
+        self.n_heads = n_heads
+        self.rate = dropout
+
+    def forward(self, queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor) -> Tensor:
+        rate = self.rate if self.training else 0.0
+        output, cache = attention_forward(queries, keys, values, visible, self.n_heads, rate)
+        self.keep(cache)
+        return output
+
+    def backward(self, grad_output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return attention_backward(grad_output, self.take())
+
+
+class Unembedding(Layer[UnembeddingCache]):
+    """A logit for each token. The table belongs to the token embedding, so `backward` returns its gradient."""
+
+    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+        logits, cache = unembedding_forward(x, table)  # [batch_size, seq_len, vocab_size]
+        self.keep(cache)
         return logits
 
-    def unembedding_backward(self, name: str, grad_logits: Tensor) -> Tensor:
-        grad_x, grad_table = self.ops.unembedding_backward(grad_logits, self._take("unembedding", name))
-        self._accumulate(name, grad_table)
-        return grad_x
+    def backward(self, grad_logits: Tensor) -> tuple[Tensor, Tensor]:
+        return unembedding_backward(grad_logits, self.take())
 
-    def cross_entropy(self, logits: Tensor, target_ids: Tensor) -> Tensor:
-        loss, cache = self.ops.cross_entropy_forward(logits, target_ids)  # []
-        self._keep("cross_entropy", "loss", cache)
+
+class CrossEntropy(Layer[CrossEntropyCache]):
+    """The loss: the sum of nats over the valid targets."""
+
+    def forward(self, logits: Tensor, target_ids: Tensor) -> Tensor:
+        loss, cache = cross_entropy_forward(logits, target_ids)  # []
+        self.keep(cache)
         return loss
 
-    def cross_entropy_backward(self, grad_loss: float) -> Tensor:
-        return self.ops.cross_entropy_backward(grad_loss, self._take("cross_entropy", "loss"))
-
-    # Inside a block
-
-    def layer_norm(self, name: str, x: Tensor) -> Tensor:
-        output, cache = self.ops.layer_norm_forward(x, *self._weight_and_bias(name))  # [batch_size, seq_len, d_model]
-        self._keep("layer_norm", name, cache)
-        return output
-
-    def layer_norm_backward(self, name: str, grad_output: Tensor) -> Tensor:
-        grad_x, grad_gain, grad_bias = self.ops.layer_norm_backward(grad_output, self._take("layer_norm", name))
-        self._accumulate(name, grad_gain, grad_bias)
-        return grad_x
-
-    def linear(self, name: str, x: Tensor) -> Tensor:
-        output, cache = self.ops.linear_forward(x, *self._weight_and_bias(name))  # [batch_size, seq_len, d_model]
-        self._keep("linear", name, cache)
-        return output
-
-    def linear_backward(self, name: str, grad_output: Tensor) -> Tensor:
-        grad_x, grad_weight, grad_bias = self.ops.linear_backward(grad_output, self._take("linear", name))
-        self._accumulate(name, grad_weight, grad_bias)
-        return grad_x
-
-    def attention(self, name: str, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        output, cache = self.ops.attention_forward(queries, keys, values, self.config.n_heads, self.dropout_rate)
-        self._keep("attention", name, cache)
-        return output
-
-    def attention_backward(self, name: str, grad_output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.ops.attention_backward(grad_output, self._take("attention", name))
-
-    def feed_forward(self, name: str, x: Tensor) -> Tensor:
-        weights = (*self._weight_and_bias(f"{name}.expand"), *self._weight_and_bias(f"{name}.contract"))
-        output, cache = self.ops.feed_forward_forward(x, *weights, self.config.gelu)  # [batch_size, seq_len, d_model]
-        self._keep("feed_forward", name, cache)
-        return output
-
-    def feed_forward_backward(self, name: str, grad_output: Tensor) -> Tensor:
-        grads = self.ops.feed_forward_backward(grad_output, self._take("feed_forward", name))
-        self._accumulate(f"{name}.expand", grads.expand_weight, grads.expand_bias)
-        self._accumulate(f"{name}.contract", grads.contract_weight, grads.contract_bias)
-        return grads.x
-
-    def dropout(self, name: str, x: Tensor) -> Tensor:
-        output, cache = self.ops.dropout_forward(x, self.dropout_rate)  # [batch_size, seq_len, d_model]
-        self._keep("dropout", name, cache)
-        return output
-
-    def dropout_backward(self, name: str, grad_output: Tensor) -> Tensor:
-        return self.ops.dropout_backward(grad_output, self._take("dropout", name))
-
-    def residual(self, name: str, x: Tensor, branch: Tensor) -> Tensor:
-        output, cache = self.ops.residual_forward(x, branch)  # [batch_size, seq_len, d_model]
-        self._keep("residual", name, cache)
-        return output
-
-    def residual_backward(self, name: str, grad_output: Tensor) -> tuple[Tensor, Tensor]:
-        return self.ops.residual_backward(grad_output, self._take("residual", name))
+    def backward(self, grad_loss: float) -> Tensor:
+        return cross_entropy_backward(grad_loss, self.take())

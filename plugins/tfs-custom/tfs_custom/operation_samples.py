@@ -1,17 +1,17 @@
 """Every operation with small inputs in float64, no two dimensions of the same size: for `tfs check` and the tests.
 
 Weights are drawn larger than a model's initial ones, biases and gains are not 0 and 1, an id occurs twice and a target
-is padding: so that no mistake hides behind a number that is nearly nothing.
+is padding: a mistake in a number that is nearly zero would not be seen.
 """
 
-from collections.abc import Mapping, Sequence
-from types import SimpleNamespace
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from tfs_core.contracts import IGNORED_TARGET, Operation
+from tfs_custom import ops, replaced
 
 SIZES: Mapping[str, int] = {
     "batch_size": 2,
@@ -22,11 +22,14 @@ SIZES: Mapping[str, int] = {
     "d_ffn": 11,
     "vocab_size": 13,
 }
-"""What the words of the shape comments mean here."""
+"""The size of each word of the shape comments."""
+
+N_KEYS = 6
+"""Keys and values in the sample of attention: those of one more position, as with a key/value cache."""
 
 
-def sample_operations(ops: SimpleNamespace) -> Sequence[Operation]:
-    """Return the operations of `ops`, in the order in which the forward pass first comes to them."""
+def sample_operations(replacements: Mapping[str, Callable[..., Any]]) -> Sequence[Operation]:
+    """Return the operations, some of them replaced, in the order in which the forward pass first calls them."""
     generator = torch.Generator().manual_seed(0)
     batch_size, seq_len, d_model = SIZES["batch_size"], SIZES["seq_len"], SIZES["d_model"]
     d_ffn, vocab_size = SIZES["d_ffn"], SIZES["vocab_size"]
@@ -34,8 +37,15 @@ def sample_operations(ops: SimpleNamespace) -> Sequence[Operation]:
     def draw(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=torch.float64)
 
+    def function(name: str) -> Callable[..., Any]:
+        def call(*inputs: Any) -> Any:  # Any: each operation has its own inputs and outputs
+            with replaced(**replacements):
+                return getattr(ops, name)(*inputs)
+
+        return call
+
     def operation(name: str, **inputs: Any) -> Operation:  # Any: tensors, and options such as n_heads
-        forward, backward = getattr(ops, f"{name}_forward"), getattr(ops, f"{name}_backward")
+        forward, backward = function(f"{name}_forward"), function(f"{name}_backward")
         return Operation(name=name, forward=forward, backward=backward, inputs=inputs)
 
     x = draw(batch_size, seq_len, d_model)  # [batch_size, seq_len, d_model]
@@ -43,13 +53,11 @@ def sample_operations(ops: SimpleNamespace) -> Sequence[Operation]:
     ids[1] = ids[0]  # every id at least twice
     target_ids = torch.randint(vocab_size, (batch_size, seq_len), generator=generator)  # [batch_size, seq_len]
     target_ids[1, -2:] = IGNORED_TARGET
-    queries, keys, values = (draw(batch_size, seq_len, d_model) for _ in range(3))
-    feed_forward = {
-        "x": x,
-        "expand_weight": 0.3 * draw(d_ffn, d_model),
-        "expand_bias": draw(d_ffn),
-        "contract_weight": draw(d_model, d_ffn),
-        "contract_bias": draw(d_model),
+    attention = {
+        "queries": draw(batch_size, seq_len, d_model),
+        "keys": draw(batch_size, N_KEYS, d_model),
+        "values": draw(batch_size, N_KEYS, d_model),
+        "visible": torch.arange(N_KEYS) <= torch.arange(seq_len)[:, None] + 1,  # there is one earlier position
     }
     return [
         operation("embedding", ids=ids, table=draw(vocab_size, d_model)),
@@ -57,12 +65,10 @@ def sample_operations(ops: SimpleNamespace) -> Sequence[Operation]:
         operation("layer_norm", x=x, gain=draw(d_model), bias=draw(d_model)),
         operation("linear", x=x, weight=draw(d_ffn, d_model), bias=draw(d_ffn)),
         operation("softmax", scores=draw(batch_size, seq_len, vocab_size)),
-        operation("attention", queries=queries, keys=keys, values=values, n_heads=SIZES["n_heads"], dropout=0.25),
+        operation("attention", **attention, n_heads=SIZES["n_heads"], dropout=0.25),
         operation("residual", x=x, branch=draw(batch_size, seq_len, d_model)),
         operation("gelu", x=2.0 * draw(batch_size, seq_len, d_ffn), form="tanh"),
         operation("gelu", x=2.0 * draw(batch_size, seq_len, d_ffn), form="exact"),
-        operation("feed_forward", **feed_forward, form="tanh"),
-        operation("feed_forward", **feed_forward, form="exact"),
         operation("unembedding", x=x, table=draw(vocab_size, d_model)),
         operation("cross_entropy", logits=3.0 * draw(batch_size, seq_len, vocab_size), target_ids=target_ids),
     ]

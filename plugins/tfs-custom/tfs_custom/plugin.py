@@ -14,7 +14,7 @@ def tfs_models() -> Iterable[Component]:
         Component(
             name="custom",
             summary="GPT-2's function in plain tensors, every gradient derived by hand (mirrors torch)",
-            factory="tfs_custom.model:CustomTransformer",
+            factory="tfs_custom.key_value_cache:CachedTransformer",
             config="tfs_custom.config:CustomConfig",
         )
     ]

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from tfs_lab.testing.shape_comments import check_shape_comments
 from tfs_torch.config import TorchConfig
-from tfs_torch.model import Transformer
+from tfs_torch.key_value_cache import CachedTransformer
 from torch import Tensor
 
 from tfs_core.contracts import IGNORED_TARGET, LanguageModel, SupportsKeyValueCache
@@ -23,12 +23,12 @@ BATCH_SIZE, SEQ_LEN, MAX_SEQ_LEN, N_HEADS, D_HEAD, D_FFN, N_BLOCKS, VOCAB_SIZE =
 D_MODEL = N_HEADS * D_HEAD
 
 
-def build(*, seed: int = 0, shake: float = 0.3, **options: Any) -> Transformer:
+def build(*, seed: int = 0, shake: float = 0.3, **options: Any) -> CachedTransformer:
     """Return a small model whose every parameter matters: norms and biases are moved off 1 and 0, too."""
     sizes = {"d_model": D_MODEL, "n_heads": N_HEADS, "n_blocks": N_BLOCKS, "d_ffn": D_FFN, "max_seq_len": MAX_SEQ_LEN}
     config = TorchConfig(**(sizes | {"dtype": "float64"} | options))
     generator = torch.Generator().manual_seed(seed)
-    model = Transformer(config, vocab_size=VOCAB_SIZE, generator=generator)
+    model = CachedTransformer(config, vocab_size=VOCAB_SIZE, generator=generator)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(shake * torch.randn(parameter.shape, generator=generator))
@@ -289,7 +289,8 @@ def test_shape_comments_are_true() -> None:
             positions = torch.arange(SEQ_LEN).expand(BATCH_SIZE, SEQ_LEN)
             either.forward_with_cache(random_ids(), positions, either.make_cache(BATCH_SIZE))
 
-    check_shape_comments(run, [Path(tfs_torch.model.__file__)], sizes).require()
+    folder = Path(tfs_torch.model.__file__).parent
+    check_shape_comments(run, [folder / "model.py", folder / "key_value_cache.py"], sizes).require()
 
 
 def test_torch_is_found_by_name_and_builds_a_language_model() -> None:

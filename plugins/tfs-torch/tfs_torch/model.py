@@ -1,4 +1,4 @@
-"""The transformer in PyTorch, exactly GPT-2's function. Read it from top to bottom: small parts come before the whole.
+"""The transformer in PyTorch, exactly GPT-2's function. Small parts come before the whole.
 
     x = token embedding + position embedding
     n_blocks times:  x = x + attention(norm(x));  x = x + feed_forward(norm(x))
@@ -8,10 +8,12 @@ Vaswani et al. (2017), "Attention Is All You Need", https://arxiv.org/abs/1706.0
 Radford et al. (2019), "Language Models are Unsupervised Multitask Learners" (GPT-2: the norm comes before each part),
 https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf
 
+The classes, their order and their lines are those of tfs_custom/model.py, without the backward: autograd derives it.
+
 Shapes in this file
     batch_size  sequences in the batch
-    seq_len     positions in each sequence now
-    n_keys      positions that are looked at: seq_len, or with a cache every position so far
+    seq_len     positions with a query
+    n_keys      positions with a key and a value: seq_len here; with a key/value cache, earlier ones too
     d_model     width of the residual stream, the x that every block reads and adds to
     n_heads     attention heads, each d_head = d_model / n_heads wide
     d_ffn       hidden width of the feed-forward part
@@ -28,22 +30,20 @@ from tfs_core.models import AutogradModel, check_input_ids
 from tfs_torch.config import TorchConfig
 
 
-class BlockCache:
-    """What one block remembers while generating: the key and the value of every position so far."""
+def split_heads(x: Tensor, n_heads: int) -> Tensor:
+    """Return x [batch_size, n_keys, d_model] cut into heads [batch_size, n_heads, n_keys, d_head], without copying."""
+    separated = x.unflatten(-1, (n_heads, -1))  # [batch_size, n_keys, n_heads, d_head]
+    return separated.transpose(1, 2)
 
-    def __init__(self, empty: Tensor) -> None:
-        self.keys = empty.clone()  # [batch_size, max_seq_len, d_model]
-        self.values = empty.clone()  # [batch_size, max_seq_len, d_model]
 
-    def write(self, keys: Tensor, values: Tensor, positions: Tensor) -> None:
-        """Put keys and values [batch_size, seq_len, d_model] in the slots of their positions [batch_size, seq_len]."""
-        rows = torch.arange(len(positions), device=positions.device)[:, None]  # [batch_size, 1]
-        self.keys[rows, positions] = keys.to(self.keys.dtype)
-        self.values[rows, positions] = values.to(self.values.dtype)
+def merge_heads(heads: Tensor) -> Tensor:
+    """Return the heads [batch_size, n_heads, seq_len, d_head] concatenated again [batch_size, seq_len, d_model]."""
+    separated = heads.transpose(1, 2)  # [batch_size, seq_len, n_heads, d_head]
+    return separated.flatten(2)
 
 
 class Attention(nn.Module):
-    """Each position asks a question of itself and of all before it, and takes a weighted mean of what they offer."""
+    """Each position reads from itself and from earlier positions, in several heads at once."""
 
     def __init__(self, config: TorchConfig) -> None:
         super().__init__()
@@ -55,83 +55,80 @@ class Attention(nn.Module):
         self.output = nn.Linear(config.d_model, config.d_model)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(
-        self, x: Tensor, visible: Tensor, positions: Tensor | None = None, cache: BlockCache | None = None
-    ) -> Tensor:
-        """Return what the heads gathered, as wide as x [batch_size, seq_len, d_model].
-
-        `visible` says which keys (last axis) a position (the axis before) may look at. With a cache, the keys and
-        values of x go into it, at `positions`, and all that it holds is looked at.
-        """
-        # 1. What each position asks for, how it answers to others' questions, and what it offers.
+    def forward(self, x: Tensor, visible: Tensor) -> Tensor:
+        """Return the contribution to x [batch_size, seq_len, d_model]; `visible` is the mask [seq_len, seq_len]."""
+        # 1. What each position looks for, what it can be found by, and what it passes on
         queries = self.query(x)  # [batch_size, seq_len, d_model]
         keys = self.key(x)  # [batch_size, seq_len, d_model]
         values = self.value(x)  # [batch_size, seq_len, d_model]
-        if cache is not None and positions is not None:
-            cache.write(keys, values, positions)
-            keys = cache.keys[:, : visible.shape[-1]]  # [batch_size, n_keys, d_model]
-            values = cache.values[:, : visible.shape[-1]]  # [batch_size, n_keys, d_model]
 
-        # 2. Each head works with its own d_head features.
-        queries = self.split_heads(queries)  # [batch_size, n_heads, seq_len, d_head]
-        keys = self.split_heads(keys)  # [batch_size, n_heads, n_keys, d_head]
-        values = self.split_heads(values)  # [batch_size, n_heads, n_keys, d_head]
+        # 2. Each position gets a weighted sum of the values, head by head. Dropout needs the explicit form: the fused
+        # one cannot drop on a CPU, and draws another mask elsewhere.
+        explicit = not self.fused or (self.training and self.dropout.p > 0)
+        attend = self.attend if explicit else self.attend_fused
+        gathered = attend(queries, keys, values, visible)  # [batch_size, seq_len, d_model]
 
-        # 3. Dropout asks for the explicit form: the fused one cannot drop on a CPU, and elsewhere draws another mask.
-        # So does the compiled step of one token, which the explicit form becomes a part of.
-        dropped = self.training and self.dropout.p > 0
-        compiled_step = cache is not None and torch.compiler.is_compiling()
-        if self.fused and not dropped and not compiled_step:
-            gathered = self.attend_fused(queries, keys, values, None if cache is None else visible)
-        else:
-            gathered = self.attend(queries, keys, values, visible)
-
-        # 4. The heads side by side again, and a last projection that mixes them.
-        joined = gathered.transpose(1, 2).flatten(2)  # [batch_size, seq_len, d_model]
-        output = self.output(joined)  # [batch_size, seq_len, d_model]
+        # 3. The output projection mixes the heads
+        output = self.output(gathered)  # [batch_size, seq_len, d_model]
         return self.dropout(output)
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor) -> Tensor:
-        """Return softmax(queries @ keys^T / sqrt(d_head)) @ values, a hidden key having no weight: the formula."""
-        # Dividing by sqrt(d_head) keeps the scores' spread near 1 at any width, so that the softmax does not saturate.
-        spread = math.sqrt(queries.shape[-1])
-        attention_scores = queries @ keys.transpose(-2, -1) / spread  # [batch_size, n_heads, seq_len, n_keys]
-        # A score of -inf becomes a weight of exactly 0: what comes later cannot change even the last bit.
-        attention_scores = attention_scores.masked_fill(~visible, -math.inf)  # [batch_size, n_heads, seq_len, n_keys]
-        wide = torch.promote_types(attention_scores.dtype, torch.float32)  # a softmax in bfloat16 would be too coarse
-        attention_weights = attention_scores.softmax(dim=-1, dtype=wide)  # [batch_size, n_heads, seq_len, n_keys]
-        attention_weights = self.dropout(attention_weights)  # [batch_size, n_heads, seq_len, n_keys]
-        return attention_weights @ values
+        """Return softmax(queries @ keys^T / sqrt(d_head)) @ values of each head [batch_size, seq_len, d_model].
 
-    def attend_fused(self, queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None) -> Tensor:
+        `visible` is True where a query may read from a key. The steps are those of tfs_custom/ops/attention.py.
+        """
+        # 1. Each head gets d_head features of its own
+        head_queries = split_heads(queries, self.n_heads)  # [batch_size, n_heads, seq_len, d_head]
+        head_keys = split_heads(keys, self.n_heads)  # [batch_size, n_heads, n_keys, d_head]
+        head_values = split_heads(values, self.n_heads)  # [batch_size, n_heads, n_keys, d_head]
+
+        # 2. How well does each query match each key? The scale keeps the variance of the scores near 1 at any d_head
+        scale = 1.0 / math.sqrt(head_queries.shape[-1])
+        scaled_queries = head_queries * scale  # [batch_size, n_heads, seq_len, d_head]
+        attention_scores = scaled_queries @ head_keys.mT  # [batch_size, n_heads, seq_len, n_keys]
+
+        # 3. Hide later positions, which do not exist yet when the model generates text
+        visible_scores = attention_scores.masked_fill(~visible, -math.inf)  # [batch_size, n_heads, seq_len, n_keys]
+
+        # 4. Scores become weights that sum to 1 over the keys (computed in float32 or wider: bfloat16 is too coarse)
+        wide = torch.promote_types(visible_scores.dtype, torch.float32)
+        attention_weights = visible_scores.softmax(dim=-1, dtype=wide)  # [batch_size, n_heads, seq_len, n_keys]
+
+        # 5. In training some of the weights are dropped
+        kept_weights = self.dropout(attention_weights)  # [batch_size, n_heads, seq_len, n_keys]
+
+        # 6. Each query gets the weighted sum of the values, and the heads are concatenated again
+        gathered = kept_weights @ head_values  # [batch_size, n_heads, seq_len, d_head]
+        return merge_heads(gathered)
+
+    def attend_fused(self, queries: Tensor, keys: Tensor, values: Tensor, _visible: Tensor) -> Tensor:
         """Return what `attend` does from one kernel, which works in tiles and never holds all the weights at once.
 
-        Dao et al. (2022), "FlashAttention", https://arxiv.org/abs/2205.14135. Without `visible` it skips the tiles
-        that causality hides, half of the work.
+        Dao et al. (2022), "FlashAttention", https://arxiv.org/abs/2205.14135. It needs no mask: `is_causal` skips the
+        tiles that causality hides, half of the work.
         """
-        causal = visible is None
-        if visible is not None and visible.shape[:-1].numel() == 1:
-            visible = None  # a single token sees every key that is there: without a mask that is twice as fast
-        return F.scaled_dot_product_attention(queries, keys, values, attn_mask=visible, is_causal=causal)
-
-    def split_heads(self, x: Tensor) -> Tensor:
-        """Return [batch_size, length, d_model] as [batch_size, n_heads, length, d_head], without copying."""
-        return x.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+        head_queries = split_heads(queries, self.n_heads)  # [batch_size, n_heads, seq_len, d_head]
+        head_keys = split_heads(keys, self.n_heads)  # [batch_size, n_heads, n_keys, d_head]
+        head_values = split_heads(values, self.n_heads)  # [batch_size, n_heads, n_keys, d_head]
+        gathered = F.scaled_dot_product_attention(
+            head_queries, head_keys, head_values, is_causal=True
+        )  # [batch_size, n_heads, seq_len, d_head]
+        return merge_heads(gathered)
 
 
 class FeedForward(nn.Module):
-    """Each position by itself: expanded to d_ffn features, bent by GELU, contracted again."""
+    """Each position by itself: expanded to d_ffn features, a nonlinearity, contracted again."""
 
     def __init__(self, config: TorchConfig) -> None:
         super().__init__()
         d_ffn = 4 * config.d_model if config.d_ffn is None else config.d_ffn
         self.expand = nn.Linear(config.d_model, d_ffn)
-        self.contract = nn.Linear(d_ffn, config.d_model)
         self.gelu = nn.GELU(approximate="tanh" if config.gelu == "tanh" else "none")
+        self.contract = nn.Linear(d_ffn, config.d_model)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return contract(gelu(expand(x))) [batch_size, seq_len, d_model].
+        """Return contract(gelu(expand(x))), the contribution to x [batch_size, seq_len, d_model].
 
         Hendrycks & Gimpel (2016), "Gaussian Error Linear Units", https://arxiv.org/abs/1606.08415
         """
@@ -142,7 +139,7 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention moves information between positions, the feed-forward part works on it; both only add to x."""
+    """Attention moves information between positions, the feed-forward part processes it; both only add to x."""
 
     def __init__(self, config: TorchConfig) -> None:
         super().__init__()
@@ -151,17 +148,24 @@ class Block(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(config.d_model)
         self.feed_forward = FeedForward(config)
 
-    def forward(
-        self, x: Tensor, visible: Tensor, positions: Tensor | None = None, cache: BlockCache | None = None
-    ) -> Tensor:
-        """Return x with both parts' contributions added [batch_size, seq_len, d_model]; x itself is left alone."""
-        x = x + self.attention(self.attention_norm(x), visible, positions, cache)  # [batch_size, seq_len, d_model]
-        x = x + self.feed_forward(self.feed_forward_norm(x))  # [batch_size, seq_len, d_model]
+    def forward(self, x: Tensor, visible: Tensor) -> Tensor:
+        """Return x with the contributions of both parts added [batch_size, seq_len, d_model]."""
+        # 1. x + attention(norm(x))
+        normalized = self.attention_norm(x)  # [batch_size, seq_len, d_model]
+        branch = self.attention(normalized, visible)  # [batch_size, seq_len, d_model]
+        x = x + branch  # [batch_size, seq_len, d_model]
+
+        # 2. x + feed_forward(norm(x))
+        normalized = self.feed_forward_norm(x)  # [batch_size, seq_len, d_model]
+        branch = self.feed_forward(normalized)  # [batch_size, seq_len, d_model]
+        x = x + branch  # [batch_size, seq_len, d_model]
         return x
 
 
 class Transformer(AutogradModel):
-    """The whole: embeddings, blocks, and scores for the next token at every position."""
+    """The whole: embeddings, blocks, and the logits of the next token at every position."""
+
+    config: TorchConfig
 
     def __init__(self, config: TorchConfig, *, vocab_size: int, generator: torch.Generator) -> None:
         super().__init__(config, vocab_size=vocab_size)
@@ -177,8 +181,8 @@ class Transformer(AutogradModel):
     def initialize(self, n_blocks: int, generator: torch.Generator) -> None:
         """Set every parameter to GPT-2's initial values, drawn in the order of `named_parameters`.
 
-        Each block adds to x twice. Drawing those 2 * n_blocks last matrices smaller keeps x as large at the end as at
-        the start, at any depth.
+        Each block adds to x twice. The sum of 2 * n_blocks independent terms grows like the root of their number, so
+        the matrices that write to x are drawn smaller by that factor: x is as large at the end as at the start.
         """
         for name, parameter in self.named_parameters():
             if name.endswith("norm.weight"):
@@ -198,52 +202,26 @@ class Transformer(AutogradModel):
         return self.unembed(self.features(input_ids))
 
     def features(self, input_ids: Tensor) -> Tensor:
-        """Return x at the top of the transformer [batch_size, seq_len, d_model], from which logits are made."""
+        """Return the last x, normalized [batch_size, seq_len, d_model]. Each block reads x and adds to it."""
+        check_input_ids(input_ids, vocab_size=self.vocab_size, context_limit=self.context_limit)
         positions = torch.arange(input_ids.shape[-1], device=input_ids.device)  # [seq_len]
         visible = positions <= positions[:, None]  # [seq_len, seq_len]
-        return self.read(input_ids, positions, visible)
+        x = self.embed(input_ids, positions)  # [batch_size, seq_len, d_model]
+        for block in self.blocks:
+            x = block(x, visible)  # [batch_size, seq_len, d_model]
+        return self.final_norm(x)
 
-    def make_cache(self, batch_size: int) -> list[BlockCache]:
-        """Return an empty cache, one for each block. Slots hold zeros: a hidden NaN times a weight of 0 is a NaN."""
-        table = self.position_embedding.weight  # [max_seq_len, d_model]
-        dtype = torch.bfloat16 if self.config.dtype == "bfloat16" else table.dtype
-        empty = torch.zeros(
-            batch_size, *table.shape, dtype=dtype, device=table.device
-        )  # [batch_size, max_seq_len, d_model]
-        return [BlockCache(empty) for _ in self.blocks]
-
-    def forward_with_cache(self, input_ids: Tensor, positions: Tensor, cache: list[BlockCache]) -> Tensor:
-        """Return the logits [batch_size, seq_len, vocab_size] of new ids at `positions` [batch_size, seq_len].
-
-        Their keys and values are written to the cache; everything at or before a position is visible to it.
-        """
-        # Compiled code cannot depend on a value: there all slots are looked at, and `visible` hides those to come.
-        n_keys = self.config.max_seq_len if torch.compiler.is_compiling() else int(positions.max()) + 1
-        if n_keys > self.config.max_seq_len:
-            raise ValueError(f"position {n_keys - 1} is outside the model's context of {self.config.max_seq_len}")
-        slots = torch.arange(n_keys, device=positions.device)  # [n_keys]
-        visible = slots <= positions[:, None, :, None]  # [batch_size, 1, seq_len, n_keys]
-        return self.unembed(self.read(input_ids, positions, visible, cache))
-
-    def read(
-        self, input_ids: Tensor, positions: Tensor, visible: Tensor, cache: list[BlockCache] | None = None
-    ) -> Tensor:
-        """Return x [batch_size, seq_len, d_model] of ids at their positions, from the bottom to the top."""
-        check_input_ids(input_ids, vocab_size=self.vocab_size, context_limit=self.context_limit)
-
-        # 1. What the token is and where it stands, added.
-        x = self.token_embedding(input_ids) + self.position_embedding(positions)  # [batch_size, seq_len, d_model]
-        x = self.dropout(x)  # [batch_size, seq_len, d_model]
-
-        # 2. Every block reads x and adds to it.
-        for index, block in enumerate(self.blocks):
-            x = block(x, visible, positions, None if cache is None else cache[index])  # [batch_size, seq_len, d_model]
-        return self.final_norm(x)  # [batch_size, seq_len, d_model]
+    def embed(self, input_ids: Tensor, positions: Tensor) -> Tensor:
+        """Return the first x [batch_size, seq_len, d_model]: which token it is and where it stands, added."""
+        token_vectors = self.token_embedding(input_ids)  # [batch_size, seq_len, d_model]
+        position_vectors = self.position_embedding(positions)  # [..., seq_len, d_model]
+        x = token_vectors + position_vectors  # [batch_size, seq_len, d_model]
+        return self.dropout(x)
 
     def unembed(self, features: Tensor) -> Tensor:
-        """Return the logits [..., vocab_size] of x [..., d_model]: a token's is how well x matches its embedding.
+        """Return the logits [..., vocab_size]: how well the features [..., d_model] match the vector of each token.
 
-        The table is used at both ends (tied).
+        The table of the token embedding is used a second time (tied).
         """
         return F.linear(features, self.token_embedding.weight)
 
@@ -251,9 +229,9 @@ class Transformer(AutogradModel):
         """Return the operations of training on one token: 2 a weight and token forward, and twice that backward.
 
         Looking up an embedding multiplies nothing; the token table counts as the output projection that it also is.
-        Scores and weighted means are 2 * seq_len * d_model each, in every block.
+        Scores and weighted sums are 2 * seq_len * d_model each, in every block.
         """
         positions = self.position_embedding.weight.numel()
-        matrices = sum(parameter.numel() for parameter in self.parameters() if parameter.dim() == 2) - positions
-        attention = 4 * len(self.blocks) * seq_len * self.position_embedding.embedding_dim
-        return float(3 * (2 * matrices + attention))
+        matrices = sum(p.numel() for _, p in self.named_parameters() if p.dim() == 2) - positions
+        attention = 4 * self.config.n_blocks * seq_len * self.config.d_model
+        return 3.0 * (2 * matrices + attention)

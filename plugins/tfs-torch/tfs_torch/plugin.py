@@ -12,7 +12,7 @@ def tfs_models() -> list[Component]:
         Component(
             name="torch",
             summary="GPT-2's transformer in PyTorch, in one readable file",
-            factory="tfs_torch.model:Transformer",
+            factory="tfs_torch.key_value_cache:CachedTransformer",
             config="tfs_torch.config:TorchConfig",
         )
     ]

@@ -1,10 +1,10 @@
-"""Cross-entropy: how surprised is the model by the token that really came next?
+"""Cross-entropy: the negative log-probability that the model gave to the token that came next.
 
 Shannon (1948), "A Mathematical Theory of Communication", https://ieeexplore.ieee.org/document/6773024
 
     loss = sum over valid positions of -log p(target),   p = softmax(logits)
 
-in nats: 0 for a token that was certain, log(vocab_size) for a guess among all.
+in nats: 0 for a target with probability 1, log(vocab_size) when all tokens are equally likely.
 
 Shapes in this file
     batch_size  sequences in the batch
@@ -21,9 +21,9 @@ from tfs_core.contracts import IGNORED_TARGET
 
 
 class CrossEntropyCache(NamedTuple):
-    """What the backward pass must remember from the forward pass."""
+    """The tensors of the forward pass that the backward pass needs."""
 
-    log_probabilities: Tensor  # [batch_size, seq_len, vocab_size]
+    probabilities: Tensor  # [batch_size, seq_len, vocab_size]
     targets: Tensor  # [batch_size, seq_len, 1], 0 at positions that are not valid
     valid: Tensor  # [batch_size, seq_len, 1], False where the target is -100: padding
 
@@ -31,41 +31,56 @@ class CrossEntropyCache(NamedTuple):
 def cross_entropy_forward(logits: Tensor, target_ids: Tensor) -> tuple[Tensor, CrossEntropyCache]:
     """Return the SUM of nats over the valid targets, a tensor without dimensions, and the cache.
 
-    A target of -100 is padding: it counts nothing, and when all are, the loss is 0.
+    A target of -100 marks padding, which adds nothing: where all targets are padding the loss is 0.
     """
-    # 1. log p of every token: its logit minus the log of the sum of all exp(logit)
-    log_probabilities = torch.log_softmax(logits, dim=-1)  # [batch_size, seq_len, vocab_size]
+    # 1. Softmax, with the max trick of `softmax.py`: no exponential overflows, and no denominator is 0
+    row_max = logits.amax(dim=-1, keepdim=True)  # [batch_size, seq_len, 1]
+    shifted = logits - row_max  # [batch_size, seq_len, vocab_size]
+    numerators = torch.exp(shifted)  # [batch_size, seq_len, vocab_size]
+    denominators = numerators.sum(dim=-1, keepdim=True)  # [batch_size, seq_len, 1]
+    probabilities = numerators / denominators  # [batch_size, seq_len, vocab_size]
 
-    # 2. Pick out the target's; at padding, where there is none, any row will do: it is thrown away next
+    # 2. log p(target) = log(numerator / denominator) = shifted logit - log(denominator), finite even if p rounds to 0.
+    # Padding has no target: token 0 is selected there, and step 3 discards it
     valid = (target_ids != IGNORED_TARGET).unsqueeze(-1)  # [batch_size, seq_len, 1]
     targets = target_ids.unsqueeze(-1).where(valid, 0)  # [batch_size, seq_len, 1]
-    target_log_probabilities = log_probabilities.gather(-1, targets)  # [batch_size, seq_len, 1]
+    target_log_probabilities = shifted.gather(-1, targets) - torch.log(denominators)  # [batch_size, seq_len, 1]
 
-    # 3. Add up the surprise at the valid positions
+    # 3. Sum over the valid positions
     nats = -target_log_probabilities.where(valid, 0.0)  # [batch_size, seq_len, 1]
     loss = nats.sum()  # []
-    return loss, CrossEntropyCache(log_probabilities, targets, valid)
+    return loss, CrossEntropyCache(probabilities, targets, valid)
 
 
 def cross_entropy_backward(grad_loss: float, cache: CrossEntropyCache) -> Tensor:
-    """Return grad_logits; `grad_loss` is what the loss is multiplied by before it counts (1 / number of tokens, say).
+    """Return grad_logits; `grad_loss` is the factor that the loss is multiplied by, such as 1 / number of tokens.
 
-    At one position, with t the target, loss = -logit[t] + log(sum over j of exp(logit[j])). The first term moves with
-    the target's logit only. The second moves with each logit by exp(logit[j]) / sum, which is its probability:
+    At one position, with t the target,
+
+        loss = -logit[t] + log(sum over j of exp(logit[j]))
+
+    The first term depends on logit[t] only, with derivative -1. The derivative of the second with respect to logit[j]
+    is exp(logit[j]) / sum, by the chain rule through the logarithm, and that is the probability p[j]. Together:
 
         dL/dlogit[j] = grad_loss * (p[j] - (1 if j == t else 0))
 
-    The loveliest line of the book: the gradient is what the model said minus what was true. Every wrong token is
-    pushed down by the probability it was given, and the right one is pushed up by what it lacked.
+    The gradient is the predicted distribution minus the true one. Gradient descent lowers the logit of every wrong
+    token by the probability that it was given, and raises the target's by the probability that it lacks.
+
+    With numbers: probabilities 1/4 and 3/4, the target is token 0
+        >>> loss, cache = cross_entropy_forward(torch.tensor([[[0.0, math.log(3.0)]]]), torch.tensor([[0]]))
+        >>> loss, math.log(4.0)
+        (tensor(1.3863), 1.3862943611198906)
+        >>> cross_entropy_backward(1.0, cache)
+        tensor([[[-0.7500,  0.7500]]])
     """
-    log_probabilities, targets, valid = cache
+    probabilities, targets, valid = cache
 
     # 3. Forward was: loss = sum of nats where valid
-    grad_nats = valid.to(log_probabilities.dtype) * grad_loss  # [batch_size, seq_len, 1]
+    grad_nats = valid.to(probabilities.dtype) * grad_loss  # [batch_size, seq_len, 1]
 
-    # 2. and 1. Forward was: nats = -log_softmax(logits) at the target
-    # In place: the probabilities are ours alone, and each copy would be as large as all logits.
-    probabilities = torch.exp(log_probabilities)  # [batch_size, seq_len, vocab_size]
-    pushed_down = probabilities.mul_(grad_nats)  # [batch_size, seq_len, vocab_size]
-    grad_logits = pushed_down.scatter_add_(-1, targets, -grad_nats)  # [batch_size, seq_len, vocab_size]
+    # 2. and 1. Forward was: nats = -log softmax(logits) at the target
+    minus_one = torch.full_like(grad_nats, -1.0)  # [batch_size, seq_len, 1]
+    errors = probabilities.scatter_add(-1, targets, minus_one)  # [batch_size, seq_len, vocab_size]
+    grad_logits = errors * grad_nats  # [batch_size, seq_len, vocab_size]
     return grad_logits

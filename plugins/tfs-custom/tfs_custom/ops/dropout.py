@@ -1,10 +1,10 @@
-"""Dropout: in training, a random share of the numbers is set to zero, so that no part relies on any single other.
+"""Dropout: in training, a random share of the activations is set to zero, so that the model relies on no single one.
 
 Srivastava et al. (2014), "Dropout: A Simple Way to Prevent Neural Networks from Overfitting",
 https://jmlr.org/papers/v15/srivastava14a.html
 
 Shapes in this file
-    ...  any shape: each number is dropped or kept by itself
+    ...  any shape: each number is dropped or kept independently
 """
 
 from typing import NamedTuple
@@ -14,17 +14,17 @@ from torch import Tensor
 
 
 class DropoutCache(NamedTuple):
-    """What the backward pass must remember from the forward pass."""
+    """What the backward pass needs: the mask that was drawn."""
 
     scaled_mask: Tensor | None  # [...], 0 where dropped and 1 / (1 - rate) where kept; None when nothing was dropped
 
 
 def dropout_forward(x: Tensor, rate: float) -> tuple[Tensor, DropoutCache]:
-    """Return x with a share `rate` of its numbers set to zero, the others scaled up, and the cache.
+    """Return x with a share `rate` of its numbers set to zero and the others scaled up, and the cache.
 
-    Each number is kept with probability 1 - rate, drawn from torch's global random state. Dividing the kept ones by
-    1 - rate keeps the expected value of every number, so that the model needs no change when dropout is off
-    (rate 0: nothing is drawn, and x comes back as it is).
+    Each number is kept with probability 1 - rate, drawn from torch's global random state. Dividing the kept numbers by
+    1 - rate preserves the expected value of each, so that nothing needs to be rescaled when dropout is off. With rate 0
+    nothing is drawn and x is returned as it is.
     """
     if rate == 0.0:
         return x, DropoutCache(scaled_mask=None)
@@ -37,12 +37,17 @@ def dropout_forward(x: Tensor, rate: float) -> tuple[Tensor, DropoutCache]:
 def dropout_backward(grad_output: Tensor, cache: DropoutCache) -> Tensor:
     """Return grad_x.
 
-    The forward pass multiplied each number by a constant, 0 or 1 / (1 - rate). A nudge to x is multiplied by the same
-    constant on its way to the output, and so is the gradient on its way back: what was dropped learns nothing.
+    The forward pass multiplied each number by a constant, 0 or 1 / (1 - rate). The gradient of a number that was
+    multiplied by a constant is the gradient of the product times the same constant:
 
         dL/dx = dL/doutput * scaled_mask
 
-    It must be the very mask that the forward pass drew; a freshly drawn one would be another function's gradient.
+    It must be the mask that the forward pass drew. A new one would give the gradient of another function.
+
+    With numbers: rate 1/2, the second number was dropped
+        >>> cache = DropoutCache(scaled_mask=torch.tensor([2.0, 0.0, 2.0]))
+        >>> dropout_backward(torch.tensor([1.0, 1.0, 0.5]), cache)
+        tensor([2., 0., 1.])
     """
     if cache.scaled_mask is None:
         return grad_output

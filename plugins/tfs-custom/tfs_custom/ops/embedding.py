@@ -1,8 +1,8 @@
-"""Embedding: every id picks a row of a table, and this row of numbers is what the model knows of it.
+"""Embedding: every id selects a row of a table, the vector that the model has learned for this id.
 
 Bengio et al. (2003), "A Neural Probabilistic Language Model", https://www.jmlr.org/papers/v3/bengio03a.html
 
-Used twice: for tokens (which word is it?) and for positions (where does it stand?). The two rows are added.
+Used twice: for tokens and for positions. The two vectors are added.
 
 Shapes in this file
     batch_size  sequences in the batch
@@ -18,14 +18,14 @@ from torch import Tensor
 
 
 class EmbeddingCache(NamedTuple):
-    """What the backward pass must remember from the forward pass. The rows themselves are not needed."""
+    """What the backward pass needs: the ids. The vectors themselves are not needed."""
 
     ids: Tensor  # [batch_size, seq_len]
     n_rows: int
 
 
 def positions_of(input_ids: Tensor) -> Tensor:
-    """Return the position of every token in its sequence: 0, 1, 2, ... in each row, as ids for a table of positions."""
+    """Return the position of every token in its sequence: 0, 1, 2, ... in each row, the ids of a table of positions."""
     batch_size, seq_len = input_ids.shape
     counted = torch.arange(seq_len, device=input_ids.device)  # [seq_len]
     positions = counted.expand(batch_size, seq_len)  # [batch_size, seq_len]
@@ -33,7 +33,7 @@ def positions_of(input_ids: Tensor) -> Tensor:
 
 
 def embedding_forward(ids: Tensor, table: Tensor) -> tuple[Tensor, EmbeddingCache]:
-    """Return the rows of `table` [n_rows, d_model] that the ids [batch_size, seq_len] name, and the cache."""
+    """Return the rows of `table` [n_rows, d_model] that the ids [batch_size, seq_len] select, and the cache."""
     output = table[ids]  # [batch_size, seq_len, d_model]
     return output, EmbeddingCache(ids, n_rows=table.shape[0])
 
@@ -41,19 +41,27 @@ def embedding_forward(ids: Tensor, table: Tensor) -> tuple[Tensor, EmbeddingCach
 def embedding_backward(grad_output: Tensor, cache: EmbeddingCache) -> Tensor:
     """Return grad_table, where grad_something always means dL/d(something), and has its shape.
 
-    Looking up a row copies it. So whatever gradient arrives at the copy belongs to the row; a row that was copied
-    many times (the word "the") gets the sum of what arrives at all of its copies, and a row that nobody asked for
-    gets zero. There is no gradient for the ids: they are whole numbers, and nothing lies between two of them.
+    A look-up copies a row. The gradient of a copy is the gradient of the row, and a row that was copied many times
+    (that of a frequent word) gets the sum over its copies. A row that no id selected has gradient zero. Ids have no
+    gradient: they are whole numbers, which cannot change by a small amount.
 
         dL/dtable[row] = sum over the places where ids == row of dL/doutput[place]
 
-    Adding, not assigning: with `grad_table[ids] = grad_output` the last copy would overwrite all others.
+    The sum matters: with `grad_table[ids] = grad_output` the last copy would overwrite the others.
+
+    With numbers: id 0 occurs twice, id 1 never
+        >>> table = torch.tensor([[1.0], [2.0], [3.0]])
+        >>> output, cache = embedding_forward(torch.tensor([[0, 2, 0]]), table)
+        >>> output.flatten()
+        tensor([1., 3., 1.])
+        >>> embedding_backward(torch.tensor([[[10.0], [20.0], [30.0]]]), cache).flatten()
+        tensor([40.,  0., 20.])
     """
     ids, n_rows = cache
     d_model = grad_output.shape[-1]
 
     # Forward was: output = table[ids]
-    empty_table = grad_output.new_zeros(n_rows, d_model)  # [n_rows, d_model]
+    zeros = grad_output.new_zeros(n_rows, d_model)  # [n_rows, d_model]
     grad_rows = grad_output.flatten(0, 1)  # [batch_size*seq_len, d_model]
-    grad_table = empty_table.index_add(0, ids.flatten(), grad_rows)  # [n_rows, d_model]
+    grad_table = zeros.index_add(0, ids.flatten(), grad_rows)  # [n_rows, d_model]
     return grad_table

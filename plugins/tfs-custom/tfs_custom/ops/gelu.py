@@ -1,104 +1,102 @@
-"""GELU: the bend between the two linear layers of the feed-forward part. Without it they would be one linear layer.
+"""GELU: the nonlinearity between the two linear layers of the feed-forward part, which would be one without it.
 
 Hendrycks & Gimpel (2016), "Gaussian Error Linear Units", https://arxiv.org/abs/1606.08415
 
     gelu(x) = x * gate(x)
 
-The gate lets large numbers pass (gate 1), holds back negative ones (gate 0), and changes smoothly in between. There
-are two forms of it, and which one a model was trained with matters: the derivative of one is wrong for the other.
+The gate is near 1 for large positive x, near 0 for large negative x, and 1/2 at 0. It has two forms:
 
-    exact  gate(x) = Phi(x) = (1 + erf(x / sqrt(2))) / 2, the probability that a standard normal draw is below x
-    tanh   gate(x) = (1 + tanh(u)) / 2 = sigmoid(2 * u), with u = sqrt(2 / pi) * (x + 0.044715 * x^3),
-           an approximation from the paper, within 5e-4 of the exact one; GPT-2 uses it
+    exact  gate(x) = Phi(x), the probability that a standard normal variable is below x:
+           Phi(x) = (1 + erf(x / sqrt(2))) / 2
 
-Here, where the tensors are the largest of a block, most steps change a tensor in place (the methods that end in `_`).
-Each begins with a tensor that was made in the same line or by the function just called, so that nobody else holds it:
-`ops/__init__.py` says when that is allowed, and what happens when it is not.
+    tanh   gate(x) = (1 + tanh(u)) / 2,   u = sqrt(2 / pi) * (x + 0.044715 * x^3)
+
+The second is an approximation of the first, from the paper; GPT-2 uses it. Why tanh? tanh(u) is a smooth step from -1
+to 1, so (1 + tanh(u)) / 2 is a smooth step from 0 to 1, as the gate must be. It is the sigmoid of z = 2u, which is how
+it is computed here:
+
+    tanh(u) = (1 - exp(-2u)) / (1 + exp(-2u)),   so   (1 + tanh(u)) / 2 = 1 / (1 + exp(-2u)) = sigmoid(z)
+
+The factor sqrt(2 / pi) gives both gates the same slope at 0, and 0.044715 was fitted to bring the curves together
+elsewhere: the two GELUs differ by less than 5e-4. Each form has a derivative of its own, and a model that was trained
+with one form must be used with that form.
 
 Shapes in this file
     batch_size  sequences in the batch
     seq_len     positions in each sequence
-    d_ffn       hidden width of the feed-forward part; any other axis would do, each number is bent by itself
+    d_ffn       hidden width of the feed-forward part (any axes would do: each number is handled by itself)
 """
 
 import math
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 GeluForm = Literal["tanh", "exact"]
 
-LINEAR = 2.0 * math.sqrt(2.0 / math.pi)
-CUBIC = LINEAR * 0.044715  # 2 * u = LINEAR * x + CUBIC * x^3
+CUBIC = 0.044715
+"""The factor of x^3 in the tanh form, from the paper."""
 
 
 class GeluCache(NamedTuple):
-    """What the backward pass must remember from the forward pass."""
+    """The tensors of the forward pass that the backward pass needs."""
 
     x: Tensor  # [batch_size, seq_len, d_ffn]
+    gate: Tensor  # [batch_size, seq_len, d_ffn]
     form: GeluForm
 
 
 def exact_gate(x: Tensor) -> Tensor:
-    """Return Phi(x), the share of a standard normal distribution that lies below x."""
-    # (erf(x / sqrt(2)) + 1) / 2
-    gate = (x / math.sqrt(2.0)).erf_().add_(1.0).mul_(0.5)  # [batch_size, seq_len, d_ffn]
+    """Return Phi(x) [batch_size, seq_len, d_ffn]."""
+    gate = (1.0 + torch.erf(x / math.sqrt(2.0))) / 2.0  # [batch_size, seq_len, d_ffn]
     return gate
-
-
-def exact_gate_slope(x: Tensor) -> Tensor:
-    """Return dPhi/dx: the bell curve, for Phi is the area under it up to x.
-
-    phi(x) = exp(-x^2 / 2) / sqrt(2 * pi)
-    """
-    slope = (x * x).mul_(-0.5).exp_().div_(math.sqrt(2.0 * math.pi))  # [batch_size, seq_len, d_ffn]
-    return slope
 
 
 def tanh_gate(x: Tensor) -> Tensor:
-    """Return sigmoid(2 * u), which is (1 + tanh(u)) / 2 in one step."""
-    # sigmoid((CUBIC * x^2 + LINEAR) * x)
-    gate = (x * x).mul_(CUBIC).add_(LINEAR).mul_(x).sigmoid_()  # [batch_size, seq_len, d_ffn]
+    """Return (1 + tanh(u)) / 2 = sigmoid(z) [batch_size, seq_len, d_ffn], z = 2u."""
+    z = 2.0 * math.sqrt(2.0 / math.pi) * (x + CUBIC * x * x * x)  # [batch_size, seq_len, d_ffn]
+    gate = torch.sigmoid(z)  # [batch_size, seq_len, d_ffn]
     return gate
 
 
-def tanh_gate_slope(x: Tensor, gate: Tensor) -> Tensor:
-    """Return d(tanh_gate)/dx.
-
-    The slope of a sigmoid is sigmoid * (1 - sigmoid), and by the chain rule it is multiplied by the slope of what is
-    inside: d(2 * u)/dx = LINEAR + 3 * CUBIC * x^2.
-    """
-    # (3 * CUBIC * x^2 + LINEAR) * gate * (1 - gate)
-    slope = (x * x).mul_(3.0 * CUBIC).add_(LINEAR).mul_(gate).mul_(1.0 - gate)  # [batch_size, seq_len, d_ffn]
-    return slope
-
-
 def gelu_forward(x: Tensor, form: GeluForm) -> tuple[Tensor, GeluCache]:
-    """Return `x * gate(x)`, and the cache for `gelu_backward`."""
+    """Return `x * gate(x)` [batch_size, seq_len, d_ffn], and the cache for `gelu_backward`."""
     gate = exact_gate(x) if form == "exact" else tanh_gate(x)  # [batch_size, seq_len, d_ffn]
     output = x * gate  # [batch_size, seq_len, d_ffn]
-    return output, GeluCache(x, form)
+    return output, GeluCache(x, gate, form)
 
 
 def gelu_backward(grad_output: Tensor, cache: GeluCache) -> Tensor:
     """Return grad_x.
 
-    x appears twice in x * gate(x), so a nudge to x counts twice (the product rule): once through the factor x, which
-    the gate multiplies, and once through the gate, which x multiplies.
+    x occurs twice in x * gate(x). By the product rule,
 
         d gelu/dx = gate(x) + x * dgate/dx          dL/dx = dL/doutput * d gelu/dx
 
-    The gate is computed again rather than kept: it costs little, and keeping it would cost as much memory as x.
+    exact: dgate/dx is the density of the standard normal distribution, since Phi is its integral up to x:
+
+        dPhi/dx = exp(-x^2 / 2) / sqrt(2 * pi)
+
+    tanh: the derivative of sigmoid(z) is sigmoid(z) * (1 - sigmoid(z)), and by the chain rule it is multiplied by
+    dz/dx:
+
+        dgate/dx = gate * (1 - gate) * dz/dx          dz/dx = 2 * sqrt(2 / pi) * (1 + 3 * 0.044715 * x^2)
+
+    With numbers: at x = 0 the gate is 1/2; at x = 1 Phi is 0.8413 and the density is 0.2420
+        >>> output, cache = gelu_forward(torch.tensor([[[0.0, 1.0]]]), "exact")
+        >>> output
+        tensor([[[0.0000, 0.8413]]])
+        >>> gelu_backward(torch.tensor([[[1.0, 1.0]]]), cache)
+        tensor([[[0.5000, 1.0833]]])
     """
-    x, form = cache
+    x, gate, form = cache
 
     # Forward was: output = x * gate(x)
     if form == "exact":
-        gate = exact_gate(x)  # [batch_size, seq_len, d_ffn]
-        gate_slope = exact_gate_slope(x)  # [batch_size, seq_len, d_ffn]
+        gate_slope = torch.exp(-x * x / 2.0) / math.sqrt(2.0 * math.pi)  # [batch_size, seq_len, d_ffn]
     else:
-        gate = tanh_gate(x)  # [batch_size, seq_len, d_ffn]
-        gate_slope = tanh_gate_slope(x, gate)  # [batch_size, seq_len, d_ffn]
-    derivative = gate_slope.mul_(x).add_(gate)  # [batch_size, seq_len, d_ffn]
-    grad_x = derivative.mul_(grad_output)  # [batch_size, seq_len, d_ffn]
+        z_slope = 2.0 * math.sqrt(2.0 / math.pi) * (1.0 + 3.0 * CUBIC * x * x)  # [batch_size, seq_len, d_ffn]
+        gate_slope = gate * (1.0 - gate) * z_slope  # [batch_size, seq_len, d_ffn]
+    grad_x = grad_output * (gate + x * gate_slope)  # [batch_size, seq_len, d_ffn]
     return grad_x

@@ -1,10 +1,12 @@
-"""The matrix product: where a transformer spends nearly all of its time, and the one rule that its backward needs.
+"""The matrix product: nearly all of a transformer's time is spent here, and its backward is one rule.
 
 Giles (2008), "Collected Matrix Derivative Results for Forward and Reverse Mode Algorithmic Differentiation",
 https://doi.org/10.1007/978-3-540-68942-3_4
 
 Shapes in this file
-    n_rows, n_inner, n_columns  what they say; leading axes (batch_size, n_heads) may stand before them
+    n_rows     rows of a and of the product; leading axes (batch_size, n_heads) may stand before them
+    n_inner    columns of a, rows of b
+    n_columns  columns of b and of the product
 
 
 The rule
@@ -13,14 +15,25 @@ Let c = a @ b. One number of it is
 
     c[row, column] = sum over inner of  a[row, inner] * b[inner, column]
 
-so a nudge to a[row, inner] moves every number in that row of c, c[row, column] by b[inner, column] times the nudge.
-How much that moves the loss is the sum over what was moved:
+a[row, inner] occurs in every number of that row of c, each time multiplied by b[inner, column]. Its gradient is the sum
+over these occurrences; b[inner, column] occurs in every number of its column, and likewise:
 
-    dL/da[row, inner]  = sum over column of  dL/dc[row, column] * b[inner, column]      dL/da = dL/dc @ b.T
-    dL/db[inner, column] = sum over row of   a[row, inner] * dL/dc[row, column]         dL/db = a.T @ dL/dc
+    dL/da[row, inner]    = sum over column of  dL/dc[row, column] * b[inner, column]      dL/da = dL/dc @ b.T
+    dL/db[inner, column] = sum over row of     a[row, inner] * dL/dc[row, column]         dL/db = a.T @ dL/dc
 
-There is no need to remember which factor is transposed: only one arrangement gives dL/da the shape of a. `linear.py`,
-`attention.py` and `unembedding.py` use this rule, and nothing else, for each of their products.
+To remember which factor is transposed, look at the shapes: only one arrangement gives dL/da the shape of a.
+`linear.py`, `attention.py` and `unembedding.py` use this rule for each of their products.
+
+With numbers
+    >>> a, b = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0], [4.0]])
+    >>> matrix_product(a, b)
+    tensor([[11.]])
+    >>> grad_c = torch.tensor([[1.0]])
+    >>> matrix_product(grad_c, b.mT)
+    tensor([[3., 4.]])
+    >>> matrix_product(a.mT, grad_c)
+    tensor([[1.],
+            [2.]])
 """
 
 from torch import Tensor
@@ -29,9 +42,9 @@ from torch import Tensor
 def matrix_product(a: Tensor, b: Tensor) -> Tensor:
     """Return a @ b [..., n_rows, n_columns], in the type of a.
 
-    With `dtype: bfloat16` the model runs inside `torch.autocast`, where `@` rounds both factors to bfloat16, adds up
-    in float32, and rounds what comes out to bfloat16. It is widened here at once, so that everything between two
-    products is computed and kept in float32: sums over long axes, exponentials and averages need the digits.
-    In float32 and float64 nothing is rounded, and `.to` gives back the very tensor it got.
+    With `dtype: bfloat16` the model runs inside `torch.autocast`, where `@` rounds both factors to bfloat16, sums in
+    float32, and rounds the product to bfloat16. Here the product is converted back to float32 at once, so that
+    everything between two products is computed and kept in float32: long sums, exponentials and averages need its
+    precision. In float32 and float64 nothing is rounded, and `.to` returns the very tensor it was given.
     """
     return (a @ b).to(a.dtype)

@@ -1,4 +1,4 @@
-"""The residual addition: a part of a block does not replace x, it adds to it.
+"""Residual connection: a part of a block does not replace x, it adds to x.
 
 He et al. (2015), "Deep Residual Learning for Image Recognition", https://arxiv.org/abs/1512.03385
 
@@ -12,10 +12,10 @@ from torch import Tensor
 
 
 def residual_forward(x: Tensor, branch: Tensor) -> tuple[Tensor, None]:
-    """Return x + branch, a new tensor, and None: there is nothing that the backward pass must remember.
+    """Return x + branch, a new tensor, and None: the backward pass needs no cache.
 
-    Never `x += branch`: x is the input of what came before, and a cache may hold it. Changed in place it would be
-    wrong by the time the backward pass reads it, and the loss would go on falling, only more slowly.
+    Never `x += branch`. The layer norm before this branch may have x in its cache; changed in place, x would be wrong
+    by the time the backward pass reads it, and the loss would go on falling, only more slowly.
     """
     output = x + branch  # [batch_size, seq_len, d_model]
     return output, None
@@ -24,12 +24,20 @@ def residual_forward(x: Tensor, branch: Tensor) -> tuple[Tensor, None]:
 def residual_backward(grad_output: Tensor, _cache: None) -> tuple[Tensor, Tensor]:
     """Return (grad_x, grad_branch).
 
-    output = x + branch moves by as much as x is nudged, and by as much as branch is nudged:
+    If x grows by a small amount, output = x + branch grows by the same amount, and likewise for branch. So both have
+    the gradient of the output, unchanged:
 
         dL/dx = dL/doutput          dL/dbranch = dL/doutput
 
-    Both get the whole gradient; nothing is shared out. This is why deep models can be trained at all: along x the
-    gradient comes from the last block to the first without being multiplied by anything.
+    The gradient is copied, not divided between the two. This is why deep models can be trained: along x the gradient
+    reaches the first block from the last one without being multiplied by anything.
+
+    With numbers
+        >>> output, cache = residual_forward(torch.tensor([[[1.0, 2.0]]]), branch=torch.tensor([[[10.0, 20.0]]]))
+        >>> output
+        tensor([[[11., 22.]]])
+        >>> residual_backward(torch.tensor([[[5.0, 6.0]]]), cache)
+        (tensor([[[5., 6.]]]), tensor([[[5., 6.]]]))
     """
     # Forward was: output = x + branch
     return grad_output, grad_output

@@ -1,11 +1,13 @@
-"""Softmax: a row of scores becomes weights that are positive and add up to 1.
+"""Softmax: turns a row of scores into weights that are positive and sum to 1.
 
 Bridle (1989), "Training Stochastic Model Recognition Algorithms as Networks can Lead to Maximum Mutual Information
 Estimation of Parameters", https://papers.nips.cc/paper/1989/hash/0336dcbab05b9d5ad24f4333c7658a0e-Abstract.html
 
+    weight[i] = exp(score[i]) / (sum over j of exp(score[j]))
+
 Shapes in this file
     ...     any leading axes: each row by itself
-    n_keys  numbers in a row, those that share out the weight 1
+    n_keys  numbers in a row
 """
 
 from typing import NamedTuple
@@ -15,40 +17,56 @@ from torch import Tensor
 
 
 class SoftmaxCache(NamedTuple):
-    """What the backward pass must remember from the forward pass: what came out. The scores are not needed."""
+    """What the backward pass needs: the weights. The scores are not needed."""
 
     weights: Tensor  # [..., n_keys]
 
 
 def softmax_forward(scores: Tensor) -> tuple[Tensor, SoftmaxCache]:
-    """Return exp(score) / (sum of exp(score) over its row) for each score, and the cache for `softmax_backward`.
+    """Return the softmax of each row [..., n_keys], and the cache for `softmax_backward`.
 
-    `torch.softmax` subtracts the row's highest score first, which changes nothing and keeps exp from overflowing. A
-    score of -inf gets a weight of exactly 0.
+    exp(score) overflows: in float32 for scores above 88. The max trick avoids it. Subtracting the row's maximum from
+    every score multiplies numerator and denominator by the same exp(-maximum), so the weights stay the same; but the
+    largest exponent is now 0, and the denominator is at least 1. A score of -inf gets a weight of exactly 0.
     """
-    weights = torch.softmax(scores, dim=-1)  # [..., n_keys]
+    row_max = scores.amax(dim=-1, keepdim=True)  # [..., 1]
+    numerators = torch.exp(scores - row_max)  # [..., n_keys]
+    denominators = numerators.sum(dim=-1, keepdim=True)  # [..., 1]
+    weights = numerators / denominators  # [..., n_keys]
     return weights, SoftmaxCache(weights)
 
 
 def softmax_backward(grad_weights: Tensor, cache: SoftmaxCache) -> Tensor:
     """Return grad_scores.
 
-    Raising score j raises weight j, and lowers all others, since a row must go on adding up to 1:
+    Write n[i] = exp(score[i]) for the numerators and d = sum over j of n[j] for the denominator: weight[i] = n[i] / d.
+    A change of score[j] changes the numerator n[j] (exp is its own derivative) and the denominator:
 
-        dweight[i]/dscore[j] = weight[i] * (1 if i == j else 0) - weight[i] * weight[j]
+        dn[i]/dscore[j] = n[j] if i == j else 0          dd/dscore[j] = n[j]
 
-    (differentiate exp(score[i]) / total; dtotal/dscore[j] = exp(score[j]).) Score j therefore reaches the loss through
-    every weight of its row, and its gradient sums over them:
+    By the quotient rule, (n / d)' = (n' * d - n * d') / d^2,
 
-        dL/dscore[j] = weight[j] * dL/dweight[j]  -  weight[j] * (sum over i of weight[i] * dL/dweight[i])
-                     = weight[j] * (dL/dweight[j] - the row's mean gradient, weighted by its own weights)
+        dweight[i]/dscore[j] = (n[j] * d if i == j else 0) / d^2  -  n[i] * n[j] / d^2
+                             = (weight[j] if i == j else 0)  -  weight[i] * weight[j]
 
-    A score is pushed only for being better or worse than the row's average: raise all scores alike, and nothing moves.
+    score[j] changes every weight of its row, so its gradient is a sum over i:
+
+        dL/dscore[j] = sum over i of  dL/dweight[i] * dweight[i]/dscore[j]
+                     = weight[j] * (dL/dweight[j]  -  sum over i of dL/dweight[i] * weight[i])
+
+    The last sum is the mean of the row's gradients, weighted by the row's own weights. Only the distance to this mean
+    counts: adding the same number to all scores of a row changes no weight.
+
+    With numbers: scores 0 and log(3), weights 1/4 and 3/4
+        >>> weights, cache = softmax_forward(torch.tensor([[0.0, math.log(3.0)]]))
+        >>> weights
+        tensor([[0.2500, 0.7500]])
+        >>> softmax_backward(torch.tensor([[1.0, 0.0]]), cache)
+        tensor([[ 0.1875, -0.1875]])
     """
     weights = cache.weights  # [..., n_keys]
 
     # Forward was: weights = exp(scores) / row sum of exp(scores)
-    weighted = grad_weights * weights  # [..., n_keys]
-    row_mean = weighted.sum(dim=-1, keepdim=True)  # [..., 1]
-    grad_scores = weighted.sub_(weights * row_mean)  # [..., n_keys], in place: `weighted` is ours alone
+    row_mean = (grad_weights * weights).sum(dim=-1, keepdim=True)  # [..., 1]
+    grad_scores = weights * (grad_weights - row_mean)  # [..., n_keys]
     return grad_scores

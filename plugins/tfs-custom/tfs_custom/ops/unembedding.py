@@ -1,9 +1,9 @@
-"""Unembedding: how well does what the model computed match each token of the vocabulary?
+"""Unembedding: from the features at a position to a score, called logit, for each token of the vocabulary.
 
 Press & Wolf (2017), "Using the Output Embedding to Improve Language Models", https://arxiv.org/abs/1608.05859
 
-The table is the very one that tokens were looked up in at the entrance (tied weights): a token is predicted by coming
-close to its vector. So the table gets a gradient from both ends, and the two are added.
+The table is the one that the tokens were looked up in at the start (tied weights): a token gets a high logit where the
+features are close to its vector. So the table has a gradient from both ends of the model, and the two are added.
 
 Shapes in this file
     batch_size  sequences in the batch
@@ -20,14 +20,14 @@ from tfs_custom.ops.matrix_product import matrix_product
 
 
 class UnembeddingCache(NamedTuple):
-    """What the backward pass must remember from the forward pass."""
+    """The tensors of the forward pass that the backward pass needs."""
 
     x: Tensor  # [batch_size, seq_len, d_model]
     table: Tensor  # [vocab_size, d_model]
 
 
 def unembedding_forward(x: Tensor, table: Tensor) -> tuple[Tensor, UnembeddingCache]:
-    """Return `x @ table.T`, a score for every token of the vocabulary, and the cache for `unembedding_backward`."""
+    """Return the logits `x @ table.T` [batch_size, seq_len, vocab_size], and the cache for `unembedding_backward`."""
     logits = matrix_product(x, table.mT)  # [batch_size, seq_len, vocab_size]
     return logits, UnembeddingCache(x, table)
 
@@ -35,10 +35,22 @@ def unembedding_forward(x: Tensor, table: Tensor) -> tuple[Tensor, UnembeddingCa
 def unembedding_backward(grad_logits: Tensor, cache: UnembeddingCache) -> tuple[Tensor, Tensor]:
     """Return (grad_x, grad_table).
 
-    A linear layer without a bias, so its gradients are those of `linear.py`: the table is shared by all positions of
-    all sequences, and its gradient is summed over them.
+    This is a linear layer without a bias, with the gradients that are derived in `linear.py`: the table is used at all
+    positions of all sequences, so its gradient is summed over them.
 
         dL/dx = dL/dlogits @ table          dL/dtable = dL/dlogits.T @ x
+
+    With numbers: one position, two features, two tokens
+        >>> table = torch.tensor([[3.0, 4.0], [0.0, 1.0]])
+        >>> logits, cache = unembedding_forward(torch.tensor([[[1.0, 2.0]]]), table)
+        >>> logits
+        tensor([[[11.,  2.]]])
+        >>> grad_x, grad_table = unembedding_backward(torch.tensor([[[1.0, -1.0]]]), cache)
+        >>> grad_x
+        tensor([[[3., 3.]]])
+        >>> grad_table
+        tensor([[ 1.,  2.],
+                [-1., -2.]])
     """
     x, table = cache
 

@@ -1,1 +1,1 @@
-"""What becomes of a gradient: two optimizers with their updates written out."""
+"""Two optimizers, their updates written out."""

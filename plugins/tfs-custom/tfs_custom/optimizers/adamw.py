@@ -1,10 +1,10 @@
-"""AdamW: every number of every parameter takes steps of about the learning rate, whatever the size of its gradient.
+"""AdamW: every number of every parameter moves by about the learning rate in each step, however large its gradient.
 
 Kingma & Ba (2015), "Adam: A Method for Stochastic Optimization", https://arxiv.org/abs/1412.6980 (algorithm 1)
 Loshchilov & Hutter (2019), "Decoupled Weight Decay Regularization", https://arxiv.org/abs/1711.05101 (algorithm 2)
 
-The numbers are those of `torch.optim.AdamW` to the last digit. That asks for `lerp`, `addcmul` and `addcdiv`, which
-round once where a product and a sum written apart would round twice; the comment above each says what it computes.
+The numbers are those of `torch.optim.AdamW` to the last digit. That needs `lerp`, `addcmul` and `addcdiv`, which round
+once where a product and a sum round twice; the comment above each says what it computes.
 """
 
 import math
@@ -20,10 +20,10 @@ from tfs_custom.optimizers.groups import groups_by_decay
 
 
 class AdamWByHand(Optimizer):
-    """For each parameter: a running mean of its gradient, over the root of a running mean of its square."""
+    """Moving average of the gradient, divided by the root of the moving average of its square, for each parameter."""
 
     @torch.no_grad()
-    def step(self) -> None:  # type: ignore[override]  # torch's own may also take a closure, which nobody here has
+    def step(self) -> None:  # type: ignore[override]  # torch's takes a closure, too
         """Update every parameter that has a gradient."""
         for group in self.param_groups:
             for parameter in group["params"]:
@@ -31,7 +31,15 @@ class AdamWByHand(Optimizer):
                     self.update(parameter, parameter.grad, group)
 
     def update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        """Change one parameter in place. In the papers' letters: g gradient, m mean, v mean_square, t step."""
+        """Change one parameter in place. The letters of the papers: g gradient, m mean, v mean_square, t step.
+
+        With numbers: in the first step the parameter moves by the learning rate, whether its gradient is 100 or 0.01
+            >>> parameter = torch.tensor([1.0, 1.0])
+            >>> parameter.grad = torch.tensor([100.0, 0.01])
+            >>> AdamWByHand([parameter], {"lr": 0.1, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.0}).step()
+            >>> parameter
+            tensor([0.9000, 0.9000])
+        """
         learning_rate, weight_decay, eps = group["lr"], group["weight_decay"], group["eps"]
         beta1, beta2 = group["betas"]
         state = self.state[parameter]
@@ -39,26 +47,26 @@ class AdamWByHand(Optimizer):
             state.update(step=0, mean=torch.zeros_like(parameter), mean_square=torch.zeros_like(parameter))
         step = state["step"] + 1
 
-        # 1. Weight decay, apart from the gradient (the W of AdamW): shrink a little
+        # 1. Weight decay, decoupled from the gradient (the W of AdamW): the parameter shrinks a little
         # p = p * (1 - learning_rate * weight_decay)
         shrunk = parameter * (1.0 - learning_rate * weight_decay)
 
-        # 2. Which way does the gradient point, on average over the last 1 / (1 - beta1) steps?
-        # m = m + (1 - beta1) * (g - m), which is beta1 * m + (1 - beta1) * g
+        # 2. Exponential moving average of the gradient, over about the last 1 / (1 - beta1) steps
+        # m = beta1 * m + (1 - beta1) * g
         mean = torch.lerp(state["mean"], gradient, 1.0 - beta1)
 
-        # 3. How large is it as a rule?
+        # 3. Exponential moving average of its square
         # v = beta2 * v + (1 - beta2) * g * g
         mean_square = torch.addcmul(beta2 * state["mean_square"], gradient, gradient, value=1.0 - beta2)
 
-        # 4. Both began at 0, and are too small by a factor that is known: it tends to 1
-        mean_correction = 1.0 - beta1**step
-        square_correction = 1.0 - beta2**step
+        # 4. Bias correction: the averages start at 0, so early values are too small, by a factor 1 - beta**t
+        bias_correction1 = 1.0 - beta1**step
+        bias_correction2 = 1.0 - beta2**step
 
-        # 5. One divided by the other has no unit and is about 1 in size, so the learning rate says how far to go
-        # p = p - learning_rate * (m / mean_correction) / (sqrt(v / square_correction) + eps)
-        usual_size = mean_square.sqrt() / math.sqrt(square_correction) + eps
-        parameter.copy_(torch.addcdiv(shrunk, mean, usual_size, value=-learning_rate / mean_correction))
+        # 5. Update. The average divided by the typical size of the gradient is about 1, whatever the unit of the loss
+        # p = p - learning_rate * (m / bias_correction1) / (sqrt(v / bias_correction2) + eps)
+        denominator = mean_square.sqrt() / math.sqrt(bias_correction2) + eps
+        parameter.copy_(torch.addcdiv(shrunk, mean, denominator, value=-learning_rate / bias_correction1))
         state.update(step=step, mean=mean, mean_square=mean_square)
 
 

@@ -1,4 +1,4 @@
-"""Which parameters are pulled toward zero by weight decay: matrices, and nothing else."""
+"""Parameter groups: weight decay for matrices only."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def groups_by_decay(named_parameters: Iterable[tuple[str, Tensor]], weight_decay: float) -> list[dict[str, Any]]:
-    """Return PyTorch's form of two groups: matrices (embeddings included), which decay, and the rest, which does not.
+    """Return two parameter groups: matrices (embeddings included), with weight decay, and all others, without.
 
-    Small weights make a smooth function. A bias or the gain of a norm only shifts or scales it: pulling those to zero
-    limits nothing. (Any: a group holds parameters and options of all types.)
+    Small weights make a smooth function. A bias or the gain of a norm only shifts or scales it, so decay of those would
+    limit nothing. (Any: a group holds parameters and options of all types.)
     """
     parameters = [parameter for _, parameter in named_parameters]
     groups = [

@@ -1,11 +1,12 @@
-"""Gradient descent: a step downhill, and with momentum the steps before still count.
+"""Stochastic gradient descent (SGD): a step against the gradient, and with momentum along earlier steps, too.
 
+Robbins & Monro (1951), "A Stochastic Approximation Method", https://doi.org/10.1214/aoms/1177729586
 Polyak (1964), "Some methods of speeding up the convergence of iteration methods" (momentum),
 https://doi.org/10.1016/0041-5553(64)90137-5
 Sutskever et al. (2013), "On the importance of initialization and momentum in deep learning",
-https://proceedings.mlr.press/v28/sutskever13.html (Nesterov's look ahead)
+https://proceedings.mlr.press/v28/sutskever13.html (Nesterov momentum)
 
-The numbers are those of `torch.optim.SGD` to the last digit, and so is its way: weight decay is added to the gradient.
+The numbers are those of `torch.optim.SGD` to the last digit, and as there, weight decay is added to the gradient.
 """
 
 from collections.abc import Iterable
@@ -20,10 +21,10 @@ from tfs_custom.optimizers.groups import groups_by_decay
 
 
 class SGDByHand(Optimizer):
-    """For each parameter: against its gradient, by the learning rate times its size."""
+    """A step of the learning rate times the gradient, against the gradient, for each parameter."""
 
     @torch.no_grad()
-    def step(self) -> None:  # type: ignore[override]  # torch's own may also take a closure, which nobody here has
+    def step(self) -> None:  # type: ignore[override]  # torch's takes a closure, too
         """Update every parameter that has a gradient."""
         for group in self.param_groups:
             for parameter in group["params"]:
@@ -31,18 +32,30 @@ class SGDByHand(Optimizer):
                     self.update(parameter, parameter.grad, group)
 
     def update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        """Change one parameter in place."""
+        """Change one parameter in place.
+
+        With numbers: two steps with momentum 0.9 and the gradient 1. The second step is longer: 0.1 * (0.9 + 1)
+            >>> parameter = torch.tensor([1.0])
+            >>> optimizer = SGDByHand([parameter], {"lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0})
+            >>> parameter.grad = torch.tensor([1.0])
+            >>> optimizer.step()
+            >>> parameter
+            tensor([0.9000])
+            >>> optimizer.step()
+            >>> parameter
+            tensor([0.7100])
+        """
         learning_rate, weight_decay, momentum = group["lr"], group["weight_decay"], group["momentum"]
 
-        # 1. Weight decay: the slope of weight_decay / 2 * p^2, which pulls p toward 0
+        # 1. Weight decay: weight_decay * p is the gradient of weight_decay / 2 * p^2, which is smallest at p = 0
         direction = torch.add(gradient, parameter, alpha=weight_decay) if weight_decay else gradient
 
-        # 2. Momentum: what all earlier directions left over, each momentum times as much as the one after it
+        # 2. Momentum: a sum of all earlier directions, each weighted by `momentum` once for every step since
         if momentum:
             state = self.state[parameter]
             velocity = momentum * state["velocity"] + direction if state else direction.clone()
             state["velocity"] = velocity
-            # Nesterov: take the direction once more where the velocity is about to lead
+            # Nesterov: the gradient is taken as if the next momentum step had been made already
             direction = torch.add(direction, velocity, alpha=momentum) if group["nesterov"] else velocity
 
         # 3. p = p - learning_rate * direction

@@ -1,0 +1,96 @@
+"""Module: a part of the model with parameters and parts of its own. What `torch.nn.Module` does, in plain Python.
+
+A parameter is a plain tensor with `requires_grad` False: PyTorch records nothing of what is computed with it. Our own
+backward fills its `.grad`, where any optimizer and any gradient clipping of PyTorch finds it.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from tfs_core.errors import CheckpointError
+
+PARAMETER_DTYPES = (torch.float32, torch.float64)
+
+
+class Module:
+    """A part of the model. Attributes that are tensors are its parameters, attributes that are modules its parts."""
+
+    training: bool = True
+    """Whether dropout is on."""
+
+    keeps_cache: bool = False
+    """Whether forward keeps what backward needs."""
+
+    def parts(self) -> Iterator[tuple[str, "Module"]]:
+        """Iterate over (name, module) of the parts, in the order of the attributes; those of a list by their index."""
+        for name, value in vars(self).items():
+            if isinstance(value, Module):
+                yield name, value
+            elif isinstance(value, list):
+                yield from ((f"{name}.{index}", part) for index, part in enumerate(value))
+
+    def modules(self) -> Iterator["Module"]:
+        """Iterate over this module and all inside it."""
+        yield self
+        for _, part in self.parts():
+            yield from part.modules()
+
+    def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """Iterate over (name, tensor), in the order of the attributes: `blocks.0.attention.query.weight`."""
+        yield from ((name, value) for name, value in vars(self).items() if isinstance(value, Tensor))
+        for prefix, part in self.parts():
+            yield from ((f"{prefix}.{name}", tensor) for name, tensor in part.named_parameters())
+
+    def train(self, mode: bool = True) -> Self:
+        """Turn training mode, which is dropout and caches for backward, on or off."""
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self) -> Self:
+        """Turn training mode off."""
+        return self.train(False)
+
+    @property
+    def device(self) -> torch.device:
+        """Return the device of the parameters."""
+        return next(self.named_parameters())[1].device
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the parameters by name: nothing else needs to be saved."""
+        return dict(self.named_parameters())
+
+    @torch.no_grad()
+    def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Copy the tensors in. Raises CheckpointError, and copies none, when names or shapes differ."""
+        own = self.state_dict()
+        wrong = [f"'{name}' is missing" for name in own if name not in state_dict]
+        wrong += [f"'{name}' is no parameter of this model" for name in state_dict if name not in own]
+        wrong += [
+            f"'{name}' has shape {list(state_dict[name].shape)}, here it is {list(parameter.shape)}"
+            for name, parameter in own.items()
+            if name in state_dict and state_dict[name].shape != parameter.shape
+        ]
+        if wrong:
+            more = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+            raise CheckpointError(
+                f"custom: the saved weights do not fit the model: {'; '.join(wrong[:3])}{more}. "
+                "Load them into a model with the configuration they were saved with."
+            )
+        for name, parameter in own.items():
+            parameter.copy_(state_dict[name])
+
+    def to(self, *, device: torch.device | str, dtype: torch.dtype) -> Self:
+        """Move and cast the parameters in place; gradients are dropped. Raises ValueError for a dtype too narrow."""
+        if dtype not in PARAMETER_DTYPES:
+            raise ValueError(
+                f"custom: parameters are float32 or float64, not {dtype}: small updates would vanish in it. "
+                "To compute in bfloat16 set model.dtype to bfloat16; the parameters stay float32."
+            )
+        for _, parameter in self.named_parameters():
+            parameter.grad = None
+            parameter.data = parameter.data.to(device=device, dtype=dtype)
+        return self

@@ -1,0 +1,108 @@
+"""The key/value cache: text is generated token by token, and each token's keys and values are computed only once.
+
+A position's keys and values depend on the tokens up to it, so they never change: a new token needs its own query, and
+the cached keys and values of all earlier positions.
+
+Shazeer (2019), "Fast Transformer Decoding: One Write-Head is All You Need", https://arxiv.org/abs/1911.02150 (the
+memory that decoding needs for keys and values, and its cost)
+
+Shapes in this file
+    batch_size   sequences that are generated at once
+    seq_len      new positions in each
+    n_keys       slots of the cache that are looked at: up to the last position so far
+    max_seq_len  slots in all
+    d_model      width of the residual stream
+    n_heads      attention heads, each d_head = d_model / n_heads wide
+    vocab_size   token types
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tfs_core.models import check_input_ids
+from tfs_torch.model import Attention, Block, Transformer, merge_heads, split_heads
+
+
+class BlockCache:
+    """The keys and values of one block: a slot for each position."""
+
+    def __init__(self, empty: Tensor) -> None:
+        self.keys = empty.clone()  # [batch_size, max_seq_len, d_model]
+        self.values = empty.clone()  # [batch_size, max_seq_len, d_model]
+
+    def write(self, keys: Tensor, values: Tensor, positions: Tensor) -> None:
+        """Put keys and values [batch_size, seq_len, d_model] in the slots of their positions [batch_size, seq_len]."""
+        rows = torch.arange(len(positions), device=positions.device)[:, None]  # [batch_size, 1]
+        self.keys[rows, positions] = keys.to(self.keys.dtype)
+        self.values[rows, positions] = values.to(self.values.dtype)
+
+
+def block_with_cache(block: Block, x: Tensor, visible: Tensor, positions: Tensor, cache: BlockCache) -> Tensor:
+    """Return what `block.forward` does [batch_size, seq_len, d_model], with earlier keys and values from the cache.
+
+    `visible` is [batch_size, 1, seq_len, n_keys].
+    """
+    # 1. x + attention(norm(x)), which writes to the cache and then reads from it
+    attention = block.attention
+    normalized = block.attention_norm(x)  # [batch_size, seq_len, d_model]
+    queries = attention.query(normalized)  # [batch_size, seq_len, d_model]
+    cache.write(attention.key(normalized), attention.value(normalized), positions)
+    n_keys = visible.shape[-1]
+    keys, values = cache.keys[:, :n_keys], cache.values[:, :n_keys]  # [batch_size, n_keys, d_model]
+    # torch.compile generates one loop from the explicit form, and calls a kernel for the fused one
+    attend = attend_fused if attention.fused and not torch.compiler.is_compiling() else Attention.attend
+    gathered = attend(attention, queries, keys, values, visible)  # [batch_size, seq_len, d_model]
+    x = x + attention.output(gathered)  # [batch_size, seq_len, d_model]
+
+    # 2. x + feed_forward(norm(x))
+    normalized = block.feed_forward_norm(x)  # [batch_size, seq_len, d_model]
+    x = x + block.feed_forward(normalized)  # [batch_size, seq_len, d_model]
+    return x
+
+
+def attend_fused(attention: Attention, queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor) -> Tensor:
+    """Return what `attention.attend` does [batch_size, seq_len, d_model], from one kernel, with a mask.
+
+    A single new token of a single sequence sees every key up to its own, and the kernel is twice as fast without a
+    mask.
+    """
+    mask = None if visible.shape[:-1].numel() == 1 else visible
+    head_queries = split_heads(queries, attention.n_heads)  # [batch_size, n_heads, seq_len, d_head]
+    head_keys = split_heads(keys, attention.n_heads)  # [batch_size, n_heads, n_keys, d_head]
+    head_values = split_heads(values, attention.n_heads)  # [batch_size, n_heads, n_keys, d_head]
+    gathered = F.scaled_dot_product_attention(
+        head_queries, head_keys, head_values, attn_mask=mask
+    )  # [batch_size, n_heads, seq_len, d_head]
+    return merge_heads(gathered)
+
+
+class CachedTransformer(Transformer):
+    """The transformer of `model.py`, and the two methods that generating with a key/value cache needs."""
+
+    def make_cache(self, batch_size: int) -> list[BlockCache]:
+        """Return an empty cache for each block. Slots hold zeros: a hidden NaN times a weight of 0 would be NaN."""
+        table = self.position_embedding.weight  # [max_seq_len, d_model]
+        dtype = torch.bfloat16 if self.config.dtype == "bfloat16" else table.dtype
+        empty = torch.zeros(
+            batch_size, *table.shape, dtype=dtype, device=table.device
+        )  # [batch_size, max_seq_len, d_model]
+        return [BlockCache(empty) for _ in self.blocks]
+
+    def forward_with_cache(self, input_ids: Tensor, positions: Tensor, cache: list[BlockCache]) -> Tensor:
+        """Return the logits [batch_size, seq_len, vocab_size] of new ids at `positions` [batch_size, seq_len].
+
+        Their keys and values are written to the cache; a position reads from all slots up to its own. In eval mode.
+        Raises ValueError for ids outside the vocabulary and positions from max_seq_len on.
+        """
+        check_input_ids(input_ids, vocab_size=self.vocab_size, context_limit=self.context_limit)
+        # Compiled code cannot depend on a value: there all slots are looked at, and `visible` hides later ones.
+        n_keys = self.config.max_seq_len if torch.compiler.is_compiling() else int(positions.max()) + 1
+        if n_keys > self.config.max_seq_len:
+            raise ValueError(f"position {n_keys - 1} is outside the model's context of {self.config.max_seq_len}")
+        slots = torch.arange(n_keys, device=positions.device)  # [n_keys]
+        visible = slots <= positions[:, None, :, None]  # [batch_size, 1, seq_len, n_keys]
+        x = self.embed(input_ids, positions)  # [batch_size, seq_len, d_model]
+        for block, block_cache in zip(self.blocks, cache, strict=True):
+            x = block_with_cache(block, x, visible, positions, block_cache)  # [batch_size, seq_len, d_model]
+        return self.unembed(self.final_norm(x))
