@@ -68,8 +68,8 @@ def main() -> None:
     arguments = parser.parse_args()
     keep_freed_memory()
     print(
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads; {TOKENS} tokens, {N_HEADS} heads that ask, "
-        f"{N_KV_HEADS} that answer, {D_HEAD} wide; forward and backward"
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads; {TOKENS} tokens, {N_HEADS} query heads, "
+        f"{N_KV_HEADS} key/value heads, {D_HEAD} wide; forward and backward"
     )
     print(f"{'type':<18} {'length':>6} {'explicit ms':>12} {'fused ms':>9} {'fused / explicit':>17}")
     for kind, (dtype, precision) in KINDS.items():

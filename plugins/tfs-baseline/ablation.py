@@ -43,7 +43,7 @@ SIDES: dict[str, dict[str, Any]] = {
     "LayerNorm instead of RMSNorm": {"norm": "layer"},
     "learned positions instead of rotary": {"positions": "learned"},
     "GELU instead of SwiGLU": {"feed_forward": "gelu"},
-    "4 heads that answer instead of 2": {"n_kv_heads": 4},
+    "4 key/value heads instead of 2": {"n_kv_heads": 4},
     "without QK-norm": {"qk_norm": False},
     "untied": {"tied": False},
     "all of these but untied": NOTHING,

@@ -133,6 +133,51 @@ def test_cross_entropy_gradients_of_a_position_add_up_to_zero() -> None:
     assert sums.abs().max() < 1e-15
 
 
+# Large numbers, in float32
+
+
+@pytest.mark.parametrize("size", [200.0, 1e4])
+def test_cross_entropy_and_its_gradient_are_right_for_large_logits(size: float) -> None:
+    """Without the max trick, exp(200) is infinite in float32, and so is the loss."""
+    logits, targets = (size * draw(2, 5, 13)).float(), torch.arange(10).view(2, 5)
+    loss, cache = ops.cross_entropy_forward(logits, targets)
+    exact = logits.double().requires_grad_()
+    expected = F.cross_entropy(exact.flatten(0, 1), targets.flatten(), reduction="sum")
+    torch.testing.assert_close(loss.double(), expected.detach(), rtol=1e-6, atol=0.0)
+    (gradient,) = torch.autograd.grad(expected, exact)
+    torch.testing.assert_close(ops.cross_entropy_backward(1.0, cache).double(), gradient, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [200.0, 1e4])
+def test_softmax_is_right_for_large_scores(size: float) -> None:
+    scores = (size * draw(2, 5, 13)).float()
+    weights, _ = ops.softmax_forward(scores)
+    torch.testing.assert_close(weights.double(), scores.double().softmax(dim=-1), rtol=1e-5, atol=1e-7)
+
+
+def test_softmax_gives_a_score_of_minus_infinity_exactly_no_weight() -> None:
+    scores = draw(2, 5, 13)
+    scores[..., 3] = -torch.inf
+    weights, _ = ops.softmax_forward(scores)
+    assert not weights[..., 3].any()
+    torch.testing.assert_close(weights.sum(dim=-1), torch.ones(2, 5, dtype=torch.float64), rtol=1e-14, atol=0.0)
+
+
+def test_layer_norm_is_right_far_from_zero() -> None:
+    """A variance computed as mean(x^2) - mean(x)^2 would have no correct digit here."""
+    x, gain, bias = (draw(2, 5, 21) + 3000.0).float(), draw(21, seed=1).float(), draw(21, seed=2).float()
+    output, cache = ops.layer_norm_forward(x, gain, bias)
+    exact, exact_cache = ops.layer_norm_forward(x.double(), gain.double(), bias.double())
+    torch.testing.assert_close(output.double(), exact, rtol=0.0, atol=2e-3)
+    grad_output = draw(2, 5, 21, seed=3)
+    for found, expected in zip(
+        ops.layer_norm_backward(grad_output.float(), cache),
+        ops.layer_norm_backward(grad_output, exact_cache),
+        strict=True,
+    ):
+        torch.testing.assert_close(found.double(), expected, rtol=0.0, atol=1e-2)
+
+
 # Dropout
 
 
