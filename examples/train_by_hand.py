@@ -1,4 +1,4 @@
-"""Train a transformer in one file, without configuration, registry or trainer: text, tokens, batches, model, loop.
+"""Train a transformer in one file: no configuration, registry or trainer. Text, model and batches come from tfs.
 
     python examples/train_by_hand.py                                      # Python's own standard library
     python examples/train_by_hand.py --model torch --text FILE --steps N  # autograd, a text file of yours
@@ -30,7 +30,7 @@ from tfs_core.data.prepare import prepare_tokens
 
 ASSETS = Path("assets")  # the folder for prepared tokens: they are made once
 TOKENIZER = ByteTokenizer()  # a token is one byte of the text; one more token means "end of text"
-SEED = 1337  # decides the initial weights and the order of the batches
+SEED = 1337  # decides the initial weights, the order of the batches and the sample
 BATCH_SIZE, SEQ_LEN = 8, 128  # sequences in a batch, tokens in a sequence
 MODEL: dict[str, Any] = {"d_model": 128, "n_heads": 4, "n_blocks": 4, "max_seq_len": SEQ_LEN}  # 0.8 M parameters
 LEARNING_RATE, WARMUP_STEPS = 3e-3, 100  # the highest learning rate, and the step that reaches it
@@ -43,7 +43,8 @@ def make_batches(text: Path | None) -> Batches:
     """Return batches of a text file, or of the sources of Python's standard library."""
     stdlib = Path(sysconfig.get_path("stdlib"))
     source = PythonLibrary(stdlib) if text is None else TextFiles(TextConfig(path=text), assets=ASSETS)
-    # All tokens are in one array on disk. It is cut into rows of SEQ_LEN tokens, shuffled anew in every epoch.
+    # All tokens are in one array on disk, one document after the other ("packed"). It is cut into rows of SEQ_LEN
+    # tokens, shuffled anew in every epoch.
     # The target at each position is the token that comes next.
     tokens = prepare_tokens(source, TOKENIZER, assets=ASSETS).train
     rows = Rows(split=tokens, batching="packed", max_length=SEQ_LEN, end_of_text_id=TOKENIZER.end_of_text_id)
@@ -69,7 +70,7 @@ def learning_rate(step: int, steps: int) -> float:
 
 def train(model: CustomTransformer | TorchTransformer, batches: Batches, steps: int) -> Iterator[float]:
     """Take `steps` optimizer steps. After each, yield the loss of its batch before the update, in nats per token."""
-    # Weight decay pulls matrices toward zero. On biases and the gains of layer norms it would limit nothing.
+    # Weight decay pulls matrices toward zero. Biases and gains are few, and shrinking them would not help.
     parameters = [parameter for _, parameter in model.named_parameters()]
     matrices = [parameter for parameter in parameters if parameter.dim() >= 2]
     vectors = [parameter for parameter in parameters if parameter.dim() < 2]
@@ -78,10 +79,10 @@ def train(model: CustomTransformer | TorchTransformer, batches: Batches, steps: 
 
     for step in range(steps):
         # 1. Forward: the sum over all targets of -log(probability of the target).
-        [batch] = batches.step(step)
+        [batch] = batches.step(step)  # a step may have several micro-batches; here it has one
         loss = model.loss(batch.input_ids, batch.target_ids)  # []
 
-        # 2. Backward: the gradient of the mean over the targets goes into `.grad` of each parameter.
+        # 2. Backward: the loss is a sum, so this factor makes the gradients those of the mean over the targets.
         model.backward(1.0 / batch.valid_targets)
 
         # 3. Clip the gradient: its direction stays, its norm becomes MAX_GRAD_NORM at most.

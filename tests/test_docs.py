@@ -4,7 +4,9 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 import click
 import pytest
@@ -101,7 +103,7 @@ def test_first_screen_of_the_readme_has_the_picture_the_samples_and_the_commands
     assert first_screen.count("```text") == 2, "before and after training"
     assert "    make demo" in first_screen
     assert "    make test" in first_screen
-    unexplained, _, _ = first_screen.partition("**bits per byte**: the loss in bits, divided by the bytes of the text")
+    unexplained, _, _ = first_screen.partition("**bits per byte**: the loss in bits, divided by the number of bytes")
     assert unexplained != first_screen
     assert "bits per byte" not in unexplained.lower(), "explained where it first appears"
 
@@ -124,3 +126,40 @@ def test_demo_installs_no_tool_of_the_tests() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert "demo: $(DEMO_READY)" in makefile
     assert "-r requirements-demo.txt" in makefile
+
+
+@pytest.fixture
+def generated() -> ModuleType:
+    """Return docs/generated.py as a module."""
+    spec = spec_from_file_location("generated", ROOT / "docs" / "generated.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_diff_shows_every_line_but_docstrings(
+    generated: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generated, "ROOT", tmp_path)
+    same = "".join(f"        step_{number}()\n" for number in range(20))
+    sources = {
+        "one": f'class A:\n    """A."""\n\n    def run(self):\n        """Run.\n\n        Long.\n        """\n'
+        f"        begin()\n{same}        return 1\n\n\nb = 2\n",
+        "two": f'class A(B):\n    def run(self):\n        """Run."""\n        begin()\n{same}        return 2\n',
+    }
+    for name, text in sources.items():
+        (tmp_path / "plugins" / name).mkdir(parents=True)
+        (tmp_path / "plugins" / name / "model.py").write_text(text, encoding="utf-8")
+    expected = ["--- one/model.py:A", "+++ two/model.py:A", "-class A:", "+class A(B):", "     def run(self):"]
+    expected += ["         begin()", *(f"         step_{number}()" for number in range(20))]
+    expected += ["-        return 1", "+        return 2"]
+    assert generated.diff("one/model.py:A", "two/model.py:A").strip("\n").splitlines()[1:-1] == expected
+    assert generated.source("two/model.py:A.run")[:2] == ["def run(self):", "    begin()"]
+
+
+def test_table_of_the_plugins_has_a_row_for_every_folder(generated: ModuleType) -> None:
+    table = generated.plugin_table()
+    for path in ROOT.glob("plugins/*/pyproject.toml"):
+        assert table.count(f"| [{path.parent.name}]({path.parent.name}/README.md) | ") == 1

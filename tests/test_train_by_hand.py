@@ -134,3 +134,22 @@ def test_script_needs_no_configuration_registry_or_trainer() -> None:
 def test_script_is_short() -> None:
     lines = [line.strip() for line in SCRIPT.read_text(encoding="utf-8").splitlines()]
     assert len([line for line in lines if line and not line.startswith("#")]) <= 100
+
+
+def test_sample_continues_from_the_last_tokens_and_is_surer_at_a_low_temperature(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vocab_size = script.TOKENIZER.vocab_size
+
+    class Counting:
+        """A model for which the byte after the last one is only a little more likely than any other."""
+
+        def eval(self) -> None:
+            pass
+
+        def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+            assert input_ids.shape[-1] <= script.SEQ_LEN
+            return 0.1 * torch.nn.functional.one_hot((input_ids + 1) % vocab_size, vocab_size)
+
+    monkeypatch.setattr(script, "TEMPERATURE", 1e-3)
+    assert script.sample(Counting(), 3 * script.SEQ_LEN) == bytes(range(3 * script.SEQ_LEN)).decode()

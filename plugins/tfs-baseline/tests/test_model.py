@@ -539,3 +539,42 @@ def test_naming_the_plugin_imports_no_torch() -> None:
         "import sys, tfs_baseline.config, tfs_baseline.plugin as p; p.tfs_models(); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("token_id", [-1, VOCAB_SIZE])
+def test_the_cache_takes_no_ids_outside_the_vocabulary(token_id: int) -> None:
+    model = build().eval()
+    with pytest.raises(ValueError, match=f"token id {token_id} is outside the vocabulary"):
+        model.forward_with_cache(torch.tensor([[token_id]]), torch.tensor([[0]]), model.make_cache(1))
+
+
+def test_auto_on_a_processor_goes_by_the_keys_and_one_token_is_fused() -> None:
+    model = build(attention="auto").eval()
+    assert [model.is_fused(2, n_keys) for n_keys in (2, EXPLICIT_UP_TO, EXPLICIT_UP_TO + 1)] == [False, False, True]
+    assert model.is_fused(1, 2)
+
+
+@pytest.mark.parametrize("attention", ["fused", "auto"])
+def test_dropout_takes_the_fused_form_away_in_training_only(attention: str) -> None:
+    model = build(attention=attention, dropout=0.1)
+    assert not model.train().is_fused(EXPLICIT_UP_TO + 1, EXPLICIT_UP_TO + 1)
+    assert model.eval().is_fused(EXPLICIT_UP_TO + 1, EXPLICIT_UP_TO + 1)
+
+
+def test_bfloat16_rotates_by_the_angles_of_float32() -> None:
+    rotations = [
+        Rotation(BaselineConfig(d_model=D_HEAD, n_heads=1, max_seq_len=300, dtype=dtype))
+        for dtype in ("bfloat16", "float32")
+    ]
+    for name in ("cosines", "sines"):
+        narrow, wide = (rotation.get_buffer(name) for rotation in rotations)
+        assert narrow.dtype == torch.float32
+        assert torch.equal(narrow, wide)
+
+
+def test_prompt_of_one_sequence_is_hidden_from_its_own_future() -> None:
+    model = build(attention="fused").eval()
+    input_ids = random_ids(1, SEQ_LEN)
+    with torch.no_grad():
+        logits = model.forward_with_cache(input_ids, torch.arange(SEQ_LEN)[None], model.make_cache(1))
+        assert torch.allclose(logits, model.forward(input_ids), rtol=1e-12, atol=1e-12)

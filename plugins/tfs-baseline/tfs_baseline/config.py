@@ -14,7 +14,7 @@ class BaselineConfig(ModelConfig):
     """A pre-norm transformer with what practice has added: Qwen3's function, and Llama's with `qk_norm: false`."""
 
     d_model: int = 256
-    """The width of the residual stream. Twice the width is four times the parameters and the work."""
+    """The width of the residual stream. Twice the width is four times the parameters and the work of the blocks."""
 
     n_heads: int = 4
     """Query heads in a block; widths of 32 to 128 each work well."""
@@ -27,7 +27,7 @@ class BaselineConfig(ModelConfig):
     """The width of a head; null for d_model / n_heads. Even, with rotary positions."""
 
     n_blocks: int = 6
-    """Transformer blocks, one after the other. Deeper learns more a parameter, and slower."""
+    """Transformer blocks, one after the other. More blocks learn more per parameter, and each step takes longer."""
 
     d_ffn: int | None = None
     """The hidden width of the feed-forward part; null for 8/3 * d_model to the nearest 32 with SwiGLU and 4 * d_model
@@ -57,7 +57,7 @@ class BaselineConfig(ModelConfig):
     """Whether one token table serves both ends. Untied has vocab_size * d_model more parameters: for large models."""
 
     attention: Literal["auto", "explicit", "fused"] = "auto"
-    """`explicit` is the formula, line by line; `fused` is one call that never holds all attention weights. `auto` is
+    """`explicit` is the formula, line by line; `fused` is one call that never stores all attention weights. `auto` is
     explicit on a CPU for rows of 2 to 512 tokens, and otherwise fused. Dropout always takes explicit."""
 
     def __post_init__(self) -> None:
@@ -83,17 +83,17 @@ class BaselineConfig(ModelConfig):
 
     @property
     def head_width(self) -> int:
-        """Return d_head, or what it is when it is null."""
+        """Return d_head, or its default, d_model / n_heads."""
         return self.d_model // self.n_heads if self.d_head is None else self.d_head
 
     @property
     def kv_heads(self) -> int:
-        """Return n_kv_heads, or what it is when it is null."""
+        """Return n_kv_heads, or its default, n_heads."""
         return self.n_heads if self.n_kv_heads is None else self.n_kv_heads
 
     @property
     def hidden_width(self) -> int:
-        """Return d_ffn, or what it is when it is null."""
+        """Return d_ffn, or its default."""
         if self.d_ffn is not None:
             return self.d_ffn
         if self.feed_forward == "gelu":

@@ -1,7 +1,7 @@
 """Weights from and to Hugging Face: the same function under other names.
 
 A `baseline` as it comes (RMSNorm, rotary positions, SwiGLU) is Qwen3's function, and Llama's with `qk_norm: false`.
-Every tensor corresponds to one tensor there, in the same layout, so a name is all that changes. Take over the sizes,
+Every tensor corresponds to one tensor there, in the same layout, so only the names differ. Take over the sizes,
 `rope_theta` and `norm_epsilon` of their config.json with the weights.
 """
 
@@ -37,7 +37,7 @@ IN_A_BLOCK = {
 def huggingface_name(name: str) -> str:
     """Return what Qwen3 and Llama in `transformers` call the parameter that `baseline` calls `name`.
 
-    Raises UsageError for one that they do not have: of LayerNorm, of learned positions.
+    Raises UsageError for parameters that they lack, such as those of LayerNorm and of learned positions.
     """
     block = re.fullmatch(r"blocks\.(\d+)\.(.+)", name)
     if block is not None and block[2] in IN_A_BLOCK:

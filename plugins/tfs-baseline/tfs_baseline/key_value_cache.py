@@ -9,7 +9,7 @@ memory that decoding needs for keys and values, and its cost)
 Shapes in this file
     batch_size   sequences that are generated at once
     seq_len      new positions in each
-    n_keys       slots of the cache that are looked at: up to the last position so far
+    n_keys       slots of the cache that are read: up to the last position so far
     max_seq_len  slots in all
     d_model      width of the residual stream
     n_heads      query heads, each d_head wide
@@ -84,7 +84,7 @@ class CachedTransformer(Transformer):
     """The transformer of `model.py`, and the two methods that generating with a key/value cache needs."""
 
     def make_cache(self, batch_size: int) -> list[BlockCache]:
-        """Return an empty cache for each block. Slots hold zeros: a hidden NaN times a weight of 0 would be NaN."""
+        """Return an empty cache for each block. Slots start at 0: other memory may hold NaN, and 0 * NaN is NaN."""
         config = self.config
         sizes = (batch_size, config.kv_heads, config.max_seq_len, config.head_width)
         empty = torch.zeros(
@@ -95,32 +95,32 @@ class CachedTransformer(Transformer):
     def forward_with_cache(self, input_ids: Tensor, positions: Tensor, cache: list[BlockCache]) -> Tensor:
         """Return the logits [batch_size, seq_len, vocab_size] of new ids at `positions` [batch_size, seq_len].
 
-        Their keys and values are written to the cache; a position reads from all slots up to its own. In eval mode.
-        Raises ValueError for ids outside the vocabulary and positions from max_seq_len on.
+        Their keys and values are written to the cache; a position reads from all slots up to its own. Call it in eval
+        mode. Raises ValueError for ids outside the vocabulary and positions from max_seq_len on.
         """
         check_input_ids(input_ids, vocab_size=self.vocab_size, context_limit=self.context_limit)
         seq_len = input_ids.shape[-1]
         # 1. Are all sequences at the same positions, one after the other? Then a slice of the cache is written.
-        if torch.compiler.is_compiling():  # compiled code cannot depend on a value: all slots are looked at
-            together, first, n_keys = False, 0, self.config.max_seq_len
+        if torch.compiler.is_compiling():  # compiled code cannot depend on a value: all slots are read
+            same_positions, first, n_keys = False, 0, self.config.max_seq_len
         else:
-            listed = positions.tolist()
-            first, n_keys = listed[0][0], max(map(max, listed)) + 1
+            position_lists = positions.tolist()
+            first, n_keys = position_lists[0][0], max(map(max, position_lists)) + 1
             if n_keys > self.config.max_seq_len:
                 raise ValueError(f"position {n_keys - 1} is outside the model's context of {self.config.max_seq_len}")
-            together = all(row == list(range(first, n_keys)) for row in listed)
-        places = slice(first, n_keys) if together else positions
+            same_positions = all(row == list(range(first, n_keys)) for row in position_lists)
+        written_at = slice(first, n_keys) if same_positions else positions
 
         # 2. One new token sees all keys, and the fused form then needs no mask. Otherwise later slots are hidden.
         fused = self.is_fused(seq_len, n_keys)
         mask = None
-        if not (together and fused and seq_len == 1):
+        if not (same_positions and fused and seq_len == 1):
             slots = torch.arange(n_keys, device=positions.device)  # [n_keys]
             mask = self.mask(slots <= positions[..., None])  # [n_rows, 1, n_shared*seq_len, n_keys]
 
         # 3. The forward pass
-        shared = self.share(places, mask, fused)
-        x = self.embed(input_ids, places)  # [batch_size, seq_len, d_model]
+        shared = self.share(written_at, mask, fused)
+        x = self.embed(input_ids, written_at)  # [batch_size, seq_len, d_model]
         for block, block_cache in zip(self.blocks, cache, strict=True):
-            x = block_with_cache(block, x, shared, places, n_keys, block_cache)  # [batch_size, seq_len, d_model]
+            x = block_with_cache(block, x, shared, written_at, n_keys, block_cache)  # [batch_size, seq_len, d_model]
         return self.unembed(self.final_norm(x))

@@ -1,4 +1,4 @@
-"""The transformer that you would really train: `torch`'s, with what practice added. Read tfs_torch/model.py first.
+"""A modern transformer: the one of tfs_torch/model.py, with changes that became standard since GPT-2. Read that first.
 
     x = token embedding
     n_blocks times:  x = x + attention(norm(x));  x = x + feed_forward(norm(x))
@@ -12,7 +12,7 @@ Llama.
 
 Shapes in this file
     batch_size  sequences in the batch
-    seq_len     positions with a query
+    seq_len     positions in each sequence
     n_keys      positions with a key and a value: seq_len here; with a key/value cache, earlier ones too
     d_model     width of the residual stream, the x that every block reads and adds to
     n_heads     query heads, each d_head wide
@@ -28,7 +28,8 @@ from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import Dropout, Embedding, Identity, LayerNorm, Linear, Module, ModuleList, Parameter
 
 from tfs_baseline.config import BaselineConfig
 from tfs_core.models import AutogradModel, check_input_ids, parameter_dtype
@@ -56,17 +57,17 @@ def merge_heads(heads: Tensor) -> Tensor:
     return separated.flatten(2)
 
 
-class RMSNorm(nn.Module):
+class RMSNorm(Module):
     """The features of every position rescaled to a mean square of 1, and a gain; no mean is subtracted, no bias added.
 
     Instead of LayerNorm. Zhang & Sennrich (2019), "Root Mean Square Layer Normalization",
     https://arxiv.org/abs/1910.07467. Worth: -0.01 nats at equal FLOPs, which is within the spread of the seeds, and
-    -0.04 at equal seconds: on a CPU LayerNorm is one kernel and RMSNorm is several. It is for GPUs, where it is faster.
+    -0.04 at equal seconds: on a CPU PyTorch has one kernel for LayerNorm and computes RMSNorm in several.
     """
 
     def __init__(self, width: int, epsilon: float) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
+        self.weight = Parameter(torch.ones(width))
         self.epsilon = epsilon
 
     def forward(self, x: Tensor) -> Tensor:
@@ -75,14 +76,14 @@ class RMSNorm(nn.Module):
         return F.rms_norm(wide, self.weight.shape, self.weight, self.epsilon)
 
 
-def build_norm(config: BaselineConfig) -> nn.Module:
+def build_norm(config: BaselineConfig) -> Module:
     """Return the norm that stands before each part of a block."""
     if config.norm == "layer":
-        return nn.LayerNorm(config.d_model, eps=config.norm_epsilon)
+        return LayerNorm(config.d_model, eps=config.norm_epsilon)
     return RMSNorm(config.d_model, config.norm_epsilon)
 
 
-class Rotation(nn.Module):
+class Rotation(Module):
     """Rotary positions: each pair of features is rotated by an angle that is proportional to the position.
 
     Instead of a table of learned positions. Su et al. (2021), "RoFormer: Enhanced Transformer with Rotary Position
@@ -122,7 +123,7 @@ def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     return torch.addcmul(x * cosines, partners, sines)
 
 
-class Attention(nn.Module):
+class Attention(Module):
     """Each position reads from itself and from earlier positions, in several heads at once.
 
     No biases, here and in all other parts, instead of biases everywhere. Chowdhery et al. (2022), "PaLM",
@@ -142,17 +143,20 @@ class Attention(nn.Module):
     def __init__(self, config: BaselineConfig) -> None:
         super().__init__()
         self.d_head = config.head_width
-        self.query = nn.Linear(config.d_model, config.n_heads * self.d_head, bias=False)
-        self.key = nn.Linear(config.d_model, config.kv_heads * self.d_head, bias=False)
-        self.value = nn.Linear(config.d_model, config.kv_heads * self.d_head, bias=False)
-        self.query_norm = RMSNorm(self.d_head, config.norm_epsilon) if config.qk_norm else nn.Identity()
-        self.key_norm = RMSNorm(self.d_head, config.norm_epsilon) if config.qk_norm else nn.Identity()
-        self.output = nn.Linear(config.n_heads * self.d_head, config.d_model, bias=False)
-        self.dropout = nn.Dropout(config.dropout)
+        self.query = Linear(config.d_model, config.n_heads * self.d_head, bias=False)
+        self.key = Linear(config.d_model, config.kv_heads * self.d_head, bias=False)
+        self.value = Linear(config.d_model, config.kv_heads * self.d_head, bias=False)
+        self.query_norm = RMSNorm(self.d_head, config.norm_epsilon) if config.qk_norm else Identity()
+        self.key_norm = RMSNorm(self.d_head, config.norm_epsilon) if config.qk_norm else Identity()
+        self.output = Linear(config.n_heads * self.d_head, config.d_model, bias=False)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, shared: Shared) -> Tensor:
-        """Return the contribution to x [batch_size, seq_len, d_model]."""
-        # 1. What each position looks for, what it can be found by, and what it passes on
+        """Return the contribution to the residual stream [batch_size, seq_len, d_model], given the normalized stream x.
+
+        `shared` holds the rotation and the mask.
+        """
+        # 1. Queries: what a position looks for. Keys: what it is matched by. Values: what it passes on
         queries, keys, values = self.project(x, shared.rotation)
 
         # 2. Each position gets a weighted sum of the values, head by head
@@ -190,21 +194,29 @@ class Attention(nn.Module):
         adds the mask, which saves two passes over the scores forward, and two backward.
         """
         assert mask is not None, "the explicit form needs a mask"
+        # 1. Query heads that share a key/value head, concatenated; the mask for each of them
         stacked = queries.reshape(-1, mask.shape[-2], self.d_head)  # [batch_size*n_kv_heads, n_shared*seq_len, d_head]
         keys, values = keys.flatten(0, 1), values.flatten(0, 1)  # each [batch_size*n_kv_heads, n_keys, d_head]
         mask = mask.expand(len(queries), len(keys) // len(queries), -1, -1)
         mask = mask.flatten(0, 1)  # [batch_size*n_kv_heads, n_shared*seq_len, n_keys]
+
+        # 2. and 3. How well does each query match each key? Later positions are hidden
         attention_scores = torch.baddbmm(
             mask, stacked, keys.mT, alpha=1 / math.sqrt(self.d_head)
         )  # [batch_size*n_kv_heads, n_shared*seq_len, n_keys]
-        # A score of -inf becomes a weight of exactly 0. A softmax of bfloat16 computes in float32 inside.
+
+        # 4. Scores become weights that sum to 1 over the keys (a softmax of bfloat16 computes in float32 inside)
         attention_weights = attention_scores.softmax(dim=-1)  # [batch_size*n_kv_heads, n_shared*seq_len, n_keys]
+
+        # 5. In training some of the weights are dropped
         kept_weights = self.dropout(attention_weights)  # [batch_size*n_kv_heads, n_shared*seq_len, n_keys]
+
+        # 6. Each query gets the weighted sum of the values
         gathered = kept_weights @ values  # [batch_size*n_kv_heads, n_shared*seq_len, d_head]
         return gathered.reshape(queries.shape)
 
     def attend_fused(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-        """Return what `attend` does from one kernel, which works in tiles and never holds all the weights at once.
+        """Return what `attend` does from one kernel, which works in tiles and never stores all the weights.
 
         Dao et al. (2022), "FlashAttention", https://arxiv.org/abs/2205.14135. Without a mask, `is_causal` skips the
         tiles that causality hides, half of the work.
@@ -216,7 +228,7 @@ class Attention(nn.Module):
         )
 
 
-class SwiGLU(nn.Module):
+class SwiGLU(Module):
     """Each position by itself: expanded to d_ffn features, each multiplied by a gate, contracted again.
 
     Instead of GELU. Shazeer (2020), "GLU Variants Improve Transformer", https://arxiv.org/abs/2002.05202.
@@ -227,40 +239,37 @@ class SwiGLU(nn.Module):
 
     def __init__(self, config: BaselineConfig) -> None:
         super().__init__()
-        self.gate = nn.Linear(config.d_model, config.hidden_width, bias=False)
-        self.expand = nn.Linear(config.d_model, config.hidden_width, bias=False)
-        self.contract = nn.Linear(config.hidden_width, config.d_model, bias=False)
-        self.dropout = nn.Dropout(config.dropout)
+        self.gate = Linear(config.d_model, config.hidden_width, bias=False)
+        self.expand = Linear(config.d_model, config.hidden_width, bias=False)
+        self.contract = Linear(config.hidden_width, config.d_model, bias=False)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return contract(silu(gate(x)) * expand(x)), the contribution to x [batch_size, seq_len, d_model].
-
-        silu(a) is a * sigmoid(a).
-        """
+        """Return contract(silu(gate(x)) * expand(x)) [batch_size, seq_len, d_model]; silu(a) is a * sigmoid(a)."""
         gate = F.silu(self.gate(x))  # [batch_size, seq_len, d_ffn]
         hidden = gate * self.expand(x)  # [batch_size, seq_len, d_ffn]
         output = self.contract(hidden)  # [batch_size, seq_len, d_model]
         return self.dropout(output)
 
 
-class FeedForward(nn.Module):
+class FeedForward(Module):
     """Each position by itself: expanded to d_ffn features, a nonlinearity, contracted again. SwiGLU replaces it."""
 
     def __init__(self, config: BaselineConfig) -> None:
         super().__init__()
-        self.expand = nn.Linear(config.d_model, config.hidden_width, bias=False)
-        self.contract = nn.Linear(config.hidden_width, config.d_model, bias=False)
-        self.dropout = nn.Dropout(config.dropout)
+        self.expand = Linear(config.d_model, config.hidden_width, bias=False)
+        self.contract = Linear(config.hidden_width, config.d_model, bias=False)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return contract(gelu(expand(x))), the contribution to x [batch_size, seq_len, d_model]."""
+        """Return contract(gelu(expand(x))) [batch_size, seq_len, d_model]."""
         hidden = self.expand(x)  # [batch_size, seq_len, d_ffn]
         activated = F.gelu(hidden)  # [batch_size, seq_len, d_ffn]
         output = self.contract(activated)  # [batch_size, seq_len, d_model]
         return self.dropout(output)
 
 
-class Block(nn.Module):
+class Block(Module):
     """Attention moves information between positions, the feed-forward part processes it; both only add to x."""
 
     def __init__(self, config: BaselineConfig) -> None:
@@ -292,33 +301,33 @@ class Transformer(AutogradModel):
 
     def __init__(self, config: BaselineConfig, *, vocab_size: int, generator: torch.Generator) -> None:
         super().__init__(config, vocab_size=vocab_size)
-        with torch.random.fork_rng(devices=[]):  # PyTorch's own initial values must not move its global random state
-            self.token_embedding = nn.Embedding(vocab_size, config.d_model)
+        with torch.random.fork_rng(devices=[]):  # PyTorch's initial values must not change the global random state
+            self.token_embedding = Embedding(vocab_size, config.d_model)
             if config.positions == "learned":
-                self.position_embedding = nn.Embedding(config.max_seq_len, config.d_model)
+                self.position_embedding = Embedding(config.max_seq_len, config.d_model)
             else:
                 self.rotation = Rotation(config)
-            self.dropout = nn.Dropout(config.dropout)
-            self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_blocks))
+            self.dropout = Dropout(config.dropout)
+            self.blocks = ModuleList(Block(config) for _ in range(config.n_blocks))
             self.final_norm = build_norm(config)
-            # Untied: an output projection of its own, instead of the token table. Press & Wolf (2016), "Using the
+            # Untied: an output projection of its own, instead of the token table. Press & Wolf (2017), "Using the
             # Output Embedding to Improve Language Models", https://arxiv.org/abs/1608.05859. Worth: 0.015 nats, for a
             # seventh more parameters in a small model; off by default.
             if not config.tied:
-                self.unembedding = nn.Linear(config.d_model, vocab_size, bias=False)
+                self.unembedding = Linear(config.d_model, vocab_size, bias=False)
         self.initialize(config.n_blocks, generator)
 
     @torch.no_grad()
     def initialize(self, n_blocks: int, generator: torch.Generator) -> None:
-        """Set every parameter to GPT-2's initial values, drawn in the order of `named_parameters`.
+        """Set every parameter to its initial value, GPT-2's, drawn in the order of `named_parameters`.
 
         Each block adds to x twice. The sum of 2 * n_blocks independent terms grows like the root of their number, so
-        the matrices that write to x are drawn smaller by that factor: x is as large at the end as at the start.
+        the matrices that write to x are drawn smaller by that factor: x ends at about the same size at any depth.
         """
         for name, parameter in self.named_parameters():
             if name.endswith("norm.weight"):
                 parameter.fill_(1.0)
-            elif name.endswith("norm.bias"):
+            elif name.endswith("bias"):
                 parameter.fill_(0.0)
             elif name.endswith(("attention.output.weight", "feed_forward.contract.weight")):
                 parameter.normal_(0.0, 0.02 / math.sqrt(2 * n_blocks), generator=generator)
@@ -350,10 +359,11 @@ class Transformer(AutogradModel):
         return self.final_norm(x)
 
     def embed(self, input_ids: Tensor, positions: Tensor | slice) -> Tensor:
-        """Return the first x [batch_size, seq_len, d_model]: which token it is, and its position if that is learned."""
+        """Return the first x [batch_size, seq_len, d_model]: token embedding, plus position embedding if learned."""
         x = self.token_embedding(input_ids)  # [batch_size, seq_len, d_model]
         if self.config.positions == "learned":
-            x = x + self.position_embedding.weight[positions]  # [batch_size, seq_len, d_model]
+            position_vectors = self.position_embedding.weight[positions]  # [..., seq_len, d_model]
+            x = x + position_vectors  # [batch_size, seq_len, d_model]
         return self.dropout(x)
 
     def unembed(self, features: Tensor) -> Tensor:
@@ -376,13 +386,13 @@ class Transformer(AutogradModel):
         return hidden.repeat(1, self.config.n_heads // self.config.kv_heads, 1)[:, None]
 
     def is_fused(self, seq_len: int, n_keys: int) -> bool:
-        """Return which form attention takes; see `attention` in config.py."""
+        """Return whether attention uses the fused kernel; see `attention` in config.py."""
         if self.training and self.config.dropout > 0:
-            return False  # the fused form cannot drop on a CPU, and draws another mask elsewhere
+            return False  # the two forms draw different masks
         if self.config.attention == "auto":
             on_cpu = self.token_embedding.weight.device.type == "cpu"
             if on_cpu and seq_len == 1:
-                return not torch.compiler.is_compiling()  # which generates one loop from the explicit form
+                return not torch.compiler.is_compiling()  # torch.compile generates one loop from the explicit form
             return not on_cpu or n_keys > EXPLICIT_UP_TO
         return self.config.attention == "fused"
 
@@ -391,9 +401,9 @@ class Transformer(AutogradModel):
         return torch.bfloat16 if self.config.dtype == "bfloat16" else self.token_embedding.weight.dtype
 
     def flops_per_token(self, seq_len: int) -> float:
-        """Return the operations of training on one token: 2 a weight and token forward, and twice that backward.
+        """Return the FLOPs of training on one token: 2 for each weight in the forward pass, and twice that backward.
 
-        Looking up an embedding multiplies nothing; a tied token table counts as the output projection that it also is.
+        An embedding look-up multiplies nothing; a tied token table is counted once, as the output projection.
         Scores and weighted sums are 2 * seq_len * n_heads * d_head each, in every block.
         """
         config = self.config

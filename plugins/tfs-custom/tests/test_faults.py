@@ -85,3 +85,16 @@ def test_unknown_fault_suggests_the_nearest_name() -> None:
     assert isinstance(model, CachedTransformer)
     with pytest.raises(UsageError, match="Did you mean 'residual-in-place'"):
         model.plant_fault("residual-inplace")
+
+
+def test_two_faults_can_be_planted_in_one_model() -> None:
+    both, one = SUBJECT.build(), SUBJECT.build()
+    assert isinstance(both, CachedTransformer)
+    assert isinstance(one, CachedTransformer)
+    both.plant_fault("other-gelu")
+    both.plant_fault("residual-path-forgotten")
+    one.plant_fault("residual-path-forgotten")
+    expected = gradients.gradients(one, *SUBJECT.batch())
+    found = gradients.gradients(both, *SUBJECT.batch())
+    name = "blocks.1.feed_forward.expand.bias"
+    assert not torch.equal(found[name], expected[name])

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 
 import pytest
+import tfs_custom
 import torch
 from tfs_custom.config import CustomConfig
 from tfs_custom.key_value_cache import CachedTransformer
@@ -247,3 +248,63 @@ def test_load_state_dict_names_what_does_not_fit_and_changes_nothing(change: str
 def test_heads_that_do_not_divide_the_width_are_refused() -> None:
     with pytest.raises(ValueError, match="5 does not divide 12"):
         CustomConfig(d_model=12, n_heads=5)
+
+
+def test_a_loss_that_broke_off_leaves_nothing_for_backward() -> None:
+    """Or backward would mix the caches of two passes."""
+
+    def failing(logits: Tensor, target_ids: Tensor) -> object:
+        raise ZeroDivisionError
+
+    model = build()
+    model.loss(*batch())
+    with tfs_custom.replaced(cross_entropy_forward=failing), pytest.raises(ZeroDivisionError):
+        model.loss(*batch(seed=1))
+    with pytest.raises(RuntimeError, match="backward needs a loss"):
+        model.backward(1.0)
+
+
+def test_moving_the_model_drops_its_gradients() -> None:
+    model = build()
+    model.loss(*batch())
+    model.backward(1.0)
+    model.to(device="cpu", dtype=torch.float64)
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is not None] == []
+
+
+@pytest.mark.parametrize("target_id", [-1, -99, VOCAB_SIZE])
+def test_loss_of_each_target_outside_the_vocabulary_says_so(target_id: int) -> None:
+    input_ids, target_ids = batch()
+    target_ids[0, 0] = target_id
+    with pytest.raises(ValueError, match=f"target id {target_id} is outside the vocabulary"):
+        build().loss(input_ids, target_ids)
+
+
+@pytest.mark.parametrize("token_id", [-1, VOCAB_SIZE])
+def test_the_cache_takes_no_ids_outside_the_vocabulary(token_id: int) -> None:
+    model = build()
+    assert isinstance(model, CachedTransformer)
+    with pytest.raises(ValueError, match=f"token id {token_id} is outside the vocabulary"):
+        model.forward_with_cache(torch.tensor([[token_id]]), torch.tensor([[0]]), model.make_cache(1))
+
+
+def test_load_state_dict_refuses_a_transposed_matrix() -> None:
+    model = build()
+    state = model.state_dict()
+    state["token_embedding.weight"] = state["token_embedding.weight"].mT
+    with pytest.raises(CheckpointError, match=r"'token_embedding.weight' has shape \[12, 23\], here it is \[23, 12\]"):
+        model.load_state_dict(state)
+
+
+def test_slots_of_an_empty_cache_hold_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    model = build()
+    assert isinstance(model, CachedTransformer)
+    torch.use_deterministic_algorithms(True)  # fills memory that nobody wrote to with NaN
+    try:
+        cache = model.make_cache(2)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for block_cache in cache:
+        assert not block_cache.keys.any()
+        assert not block_cache.values.any()

@@ -247,3 +247,20 @@ def test_samples_have_no_two_dimensions_of_one_size() -> None:
     sizes = [size for word, size in SIZES.items() if word != "d_model"]
     assert len(set(sizes)) == len(sizes)
     assert SIZES["d_model"] == SIZES["n_heads"] * SIZES["d_head"]
+
+
+def test_accumulate_leaves_the_gradients_that_it_is_given_alone() -> None:
+    parameter, first, second = draw(3), draw(3, seed=1), draw(3, seed=2)
+    ops.accumulate(parameter, first)
+    ops.accumulate(parameter, second)
+    assert torch.equal(first, draw(3, seed=1))
+    assert torch.equal(second, draw(3, seed=2))
+
+
+def test_attention_hides_later_positions_however_low_the_visible_scores_are() -> None:
+    queries, keys, values = 1e6 * draw(2, 5, 21), 1e6 * draw(2, 5, 21, seed=1), draw(2, 5, 21, seed=2)
+    output, _ = ops.attention_forward(queries, keys, values, CAUSAL, 3, 0.0)
+    for n_keys in range(1, 5):
+        earlier = [x[:, :n_keys] for x in (queries, keys, values)]
+        expected, _ = ops.attention_forward(*earlier, CAUSAL[:n_keys, :n_keys], 3, 0.0)
+        torch.testing.assert_close(output[:, :n_keys], expected, rtol=1e-13, atol=1e-14)

@@ -94,3 +94,16 @@ def test_optimizer_by_hand_leaves_a_parameter_without_gradient_alone() -> None:
 def test_nesterov_without_momentum_is_refused() -> None:
     with pytest.raises(ValueError, match="nesterov needs a momentum above 0"):
         SGDByHandConfig(nesterov=True)
+
+
+def test_momentum_survives_gradients_that_are_cleared_in_place() -> None:
+    ours, theirs = parameters(torch.float64), parameters(torch.float64)
+    config = SGDByHandConfig(momentum=0.9)
+    by_hand = sgd.build(config, named_parameters=ours, learning_rate=1e-2, weight_decay=0.0)
+    reference = torch.optim.SGD([parameter for _, parameter in theirs], lr=1e-2, momentum=0.9)
+    for optimizer, named in ((by_hand, ours), (reference, theirs)):
+        train(optimizer, named, steps=1)
+        optimizer.zero_grad(set_to_none=False)
+        optimizer.step()
+    for (name, mine), (_, torchs) in zip(ours, theirs, strict=True):
+        assert torch.equal(mine, torchs), name

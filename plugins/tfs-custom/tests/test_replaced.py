@@ -1,7 +1,10 @@
 """`tfs_custom.replaced`: operations of a learner's own in the place of those in `ops/`."""
 
+import functools
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import tfs_custom
@@ -88,3 +91,71 @@ def test_importing_the_package_imports_no_torch() -> None:
 
     code = "import sys, tfs_custom, tfs_custom.plugin as p; p.tfs_models(); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_modules_that_are_imported_inside_the_block_get_the_originals_back() -> None:
+    code = """
+import tfs_custom
+from tfs_custom.ops.gelu import gelu_backward
+
+def mine(grad_output, cache):
+    return gelu_backward(grad_output, cache)
+
+with tfs_custom.replaced(gelu_backward=mine):
+    from tfs_custom.key_value_cache import CachedTransformer
+import tfs_custom.faults
+import tfs_custom.layers
+assert tfs_custom.layers.gelu_backward is gelu_backward
+assert tfs_custom.faults.gelu_backward is gelu_backward
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_function_without_a_signature_may_take_the_place() -> None:
+    plain = build().loss(IDS, IDS)
+    with tfs_custom.replaced(matrix_product=torch.matmul):
+        assert torch.equal(build().loss(IDS, IDS), plain)
+
+
+@pytest.mark.parametrize("wrong", [None, "tanh", functools.partial(softmax_forward, scores=1)])
+def test_anything_that_cannot_be_called_is_refused_by_name(wrong: Any) -> None:
+    with (
+        pytest.raises(UsageError, match="cannot take the place of softmax_forward"),
+        tfs_custom.replaced(softmax_forward=wrong),
+    ):
+        pass
+
+
+def test_two_threads_with_planted_faults_leave_the_originals() -> None:
+    def compute(fault: str) -> None:
+        model = build()
+        model.plant_fault(fault)
+        for _ in range(20):
+            model.loss(IDS, IDS)
+            model.backward(1.0)
+
+    originals = {name: getattr(ops, name) for name in ops.__all__}
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(compute, ["score-scale-forgotten", "softmax-row-mean-forgotten"]))
+    assert {name: getattr(ops, name) for name in ops.__all__} == originals
+
+
+def test_a_loss_that_is_refused_drops_the_caches_of_the_one_before() -> None:
+    model = build()
+    model.loss(IDS, IDS)
+    for ids, targets in ((IDS + 100, IDS), (IDS, IDS + 100)):
+        with pytest.raises(ValueError, match="outside the vocabulary"):
+            model.loss(ids, targets)
+        with pytest.raises(RuntimeError, match="backward needs a loss"):
+            model.backward(1.0)
+
+
+def test_function_that_needs_one_more_argument_is_refused() -> None:
+    def wrong(grad_weights: Tensor, cache: object, scale: float) -> Tensor:
+        return grad_weights
+
+    with (
+        pytest.raises(UsageError, match="wrong cannot take the place of softmax_backward"),
+        tfs_custom.replaced(softmax_backward=wrong),
+    ):
+        pass

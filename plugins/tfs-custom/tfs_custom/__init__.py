@@ -2,12 +2,16 @@
 
 import inspect
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from tfs_core.errors import UsageError
 from tfs_core.plugins import did_you_mean
+
+_REPLACING = threading.RLock()
+"""Held while operations are replaced, so that two threads cannot restore each other's replacements."""
 
 
 @contextmanager
@@ -18,38 +22,50 @@ def replaced(**operations: Callable[..., Any]) -> Iterator[None]:
             model.loss(input_ids, target_ids)
             model.backward(1.0)
 
-    The names are those in `tfs_custom.ops`. A replacement takes the arguments of the operation whose place it takes,
-    and may itself call the original, imported by name before the block. Two functions that share a cache of another
-    form are replaced together. The replacement holds for the whole process: not to be used in several threads at once.
+    The names are those in `tfs_custom.ops`. A replacement takes the arguments of the operation whose place it takes. It
+    may call the original, imported by name before the block (`ops.gelu_backward` would be the replacement itself). If
+    your forward returns another cache, replace its backward too. The replacement holds for all threads of the process.
 
     Raises UsageError for a name that is no operation, and for a function that cannot be called as the operation is.
     """
     if not operations:
         yield
         return
-    from tfs_custom import ops  # not at the top: a plugin is listed without importing torch
+    # Not at the top: a plugin is listed without importing torch. The last of these imports all modules that bind
+    # operations, before any of them is replaced.
+    from tfs_custom import ops
+    from tfs_custom.key_value_cache import CachedTransformer  # noqa: F401
 
-    originals = {name: getattr(ops, name, None) for name in operations}
-    for name, original in originals.items():
-        if name not in ops.__all__ or not callable(original):
-            raise UsageError(f"tfs_custom has no operation '{name}'.{did_you_mean(name, ops.__all__)}")
-        arguments = inspect.signature(original).parameters
-        try:
-            inspect.signature(operations[name]).bind(*arguments)
-        except TypeError:
-            raise UsageError(
-                f"{operations[name].__name__} cannot take the place of {name}, which is called with "
-                f"({', '.join(arguments)})"
-            ) from None
+    for name, replacement in operations.items():
+        if name not in ops.__all__:
+            near = did_you_mean(name, ops.__all__)
+            raise UsageError(f"tfs_custom has no operation '{name}'.{near} Operations: {', '.join(ops.__all__)}")
+        check_signature(name, getattr(ops, name), replacement)
 
-    # An operation is bound in every module that imports it; that of the faults keeps the right ones, which it calls.
-    names = [name for name in sys.modules if name.startswith("tfs_custom.") and name != "tfs_custom.faults"]
-    modules = [vars(sys.modules[name]) for name in names]
-    places = [(bound, name) for name in operations for bound in modules if bound.get(name) is originals[name]]
-    for bound, name in places:
-        bound[name] = operations[name]
-    try:
-        yield
-    finally:
+    with _REPLACING:
+        # `faults.py` is skipped: its wrong operations call the right ones.
+        names = [name for name in sys.modules if name.startswith("tfs_custom.") and name != "tfs_custom.faults"]
+        modules = [vars(sys.modules[name]) for name in names]
+        originals = {name: getattr(ops, name) for name in operations}
+        places = [(bound, name) for name in operations for bound in modules if bound.get(name) is originals[name]]
         for bound, name in places:
-            bound[name] = originals[name]
+            bound[name] = operations[name]
+        try:
+            yield
+        finally:
+            for bound, name in places:
+                bound[name] = originals[name]
+
+
+def check_signature(name: str, original: Callable[..., Any], replacement: Callable[..., Any]) -> None:
+    """Raise UsageError when `replacement` cannot be called with the arguments of `original`."""
+    arguments = inspect.signature(original).parameters
+    try:
+        inspect.signature(replacement).bind(*arguments)
+    except ValueError:  # a function in C has no signature
+        return
+    except TypeError:
+        described = getattr(replacement, "__name__", repr(replacement))
+        raise UsageError(
+            f"{described} cannot take the place of {name}, which is called with ({', '.join(arguments)})"
+        ) from None

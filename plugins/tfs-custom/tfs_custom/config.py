@@ -11,13 +11,13 @@ class CustomConfig(ModelConfig):
     """A pre-norm transformer with learned positions: GPT-2's function, every gradient derived by hand."""
 
     d_model: int = 256
-    """The width of the residual stream. Twice the width is four times the parameters and the work."""
+    """The width of the residual stream. Twice the width is four times the parameters and the work of the blocks."""
 
     n_heads: int = 4
     """Attention heads in a block, each d_model / n_heads wide; widths of 32 to 128 work well."""
 
     n_blocks: int = 6
-    """Transformer blocks, one after the other. Deeper learns more a parameter, and slower."""
+    """Transformer blocks, one after the other. More blocks learn more per parameter, and each step takes longer."""
 
     d_ffn: int | None = None
     """The hidden width of the feed-forward part; null for 4 * d_model."""
@@ -45,7 +45,7 @@ class AdamWByHandConfig:
     """Decay rates (beta1, beta2) of the exponential moving averages of the gradient and of its square."""
 
     eps: float = 1e-8
-    """Added to the denominator, the root of the average square, so that a tiny gradient makes no large step."""
+    """Added to the denominator, the root of the average square: keeps the division finite where that is near 0."""
 
     def __post_init__(self) -> None:
         if not all(0.0 <= beta < 1.0 for beta in self.betas):

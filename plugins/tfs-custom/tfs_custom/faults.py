@@ -1,4 +1,4 @@
-"""Bugs to plant. Each was made by somebody, most of them let the loss fall all the same, and `tfs check` catches each.
+"""Known bugs, to be planted. Most of them let the loss fall all the same, and `tfs check` catches each.
 
     tfs check custom --break residual-in-place
 
@@ -26,7 +26,7 @@ from tfs_custom.ops.unembedding import UnembeddingCache, unembedding_backward
 
 @dataclass(frozen=True)
 class Fault:
-    """A bug, in a sentence, and the wrong operations that make it."""
+    """A bug: its description and the wrong operations."""
 
     sentence: str
     replacements: Mapping[str, Callable[..., Any]]  # name of the operation -> the wrong one; Any: each its own

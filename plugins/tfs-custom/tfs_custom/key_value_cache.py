@@ -9,7 +9,7 @@ memory that decoding needs for keys and values, and its cost)
 Shapes in this file
     batch_size   sequences that are generated at once
     seq_len      new positions in each
-    n_keys       slots of the cache that are looked at: up to the last position so far
+    n_keys       slots of the cache that are read: up to the last position so far
     max_seq_len  slots in all
     d_model      width of the residual stream
     vocab_size   token types
@@ -62,7 +62,7 @@ class CachedTransformer(Transformer):
     """The transformer of `model.py`, and the two methods that generating with a key/value cache needs."""
 
     def make_cache(self, batch_size: int) -> list[BlockCache]:
-        """Return an empty cache for each block. Slots hold zeros: a hidden NaN times a weight of 0 would be NaN."""
+        """Return an empty cache for each block. Slots start at 0: other memory may hold NaN, and 0 * NaN is NaN."""
         table = self.position_embedding.weight  # [max_seq_len, d_model]
         empty = table.new_zeros(batch_size, *table.shape)  # [batch_size, max_seq_len, d_model]
         return [BlockCache(empty) for _ in self.blocks]
@@ -70,8 +70,8 @@ class CachedTransformer(Transformer):
     def forward_with_cache(self, input_ids: Tensor, positions: Tensor, cache: list[BlockCache]) -> Tensor:
         """Return the logits [batch_size, seq_len, vocab_size] of new ids at `positions` [batch_size, seq_len].
 
-        Their keys and values are written to the cache; a position reads from all slots up to its own. In eval mode.
-        Raises ValueError for ids outside the vocabulary and positions from max_seq_len on.
+        Their keys and values are written to the cache; a position reads from all slots up to its own. Call it in eval
+        mode. Raises ValueError for ids outside the vocabulary and positions from max_seq_len on.
         """
         check_input_ids(input_ids, vocab_size=self.vocab_size, context_limit=self.context_limit)
         n_keys = int(positions.max()) + 1
@@ -79,8 +79,8 @@ class CachedTransformer(Transformer):
             raise ValueError(f"position {n_keys - 1} is outside the model's context of {self.config.max_seq_len}")
         slots = torch.arange(n_keys, device=positions.device)  # [n_keys]
         visible = slots <= positions[:, None, :, None]  # [batch_size, 1, seq_len, n_keys]
-        with self.computing(keep=False):
+        with self.computing(keep_caches=False):
             x = self.embed(input_ids, positions)  # [batch_size, seq_len, d_model]
             for block, block_cache in zip(self.blocks, cache, strict=True):
                 x = block_with_cache(block, x, visible, positions, block_cache)  # [batch_size, seq_len, d_model]
-            return self.unembed(x)
+            return self.unembed(self.final_norm.forward(x))

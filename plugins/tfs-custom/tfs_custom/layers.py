@@ -39,13 +39,15 @@ class Layer(Module, Generic[Cache]):
     cache: Cache | None = None
 
     def keep(self, cache: Cache) -> None:
-        """Keep the cache for one `backward`, unless nothing is to be kept."""
+        """Store the cache for one `backward`, if `keeps_cache` is set."""
         if self.keeps_cache:
             self.cache = cache
 
     def take(self) -> Cache:
         """Return the cache and release it."""
-        assert self.cache is not None, f"{type(self).__name__}: each backward needs a forward of its own"
+        assert self.cache is not None, (
+            f"{type(self).__name__} has no cache: set keeps_cache, and call forward once before each backward"
+        )
         cache, self.cache = self.cache, None
         return cache
 

@@ -66,8 +66,11 @@ class Attention(Module):
         self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, visible: Tensor) -> Tensor:
-        """Return the contribution to x [batch_size, seq_len, d_model]; `visible` is the mask [seq_len, seq_len]."""
-        # 1. What each position looks for, what it can be found by, and what it passes on
+        """Return the contribution to the residual stream [batch_size, seq_len, d_model], given the normalized stream x.
+
+        `visible` is the causal mask [seq_len, seq_len].
+        """
+        # 1. Queries: what a position looks for. Keys: what it is matched by. Values: what it passes on
         queries = self.query.forward(x)  # [batch_size, seq_len, d_model]
         keys = self.key.forward(x)  # [batch_size, seq_len, d_model]
         values = self.value.forward(x)  # [batch_size, seq_len, d_model]
@@ -79,10 +82,10 @@ class Attention(Module):
         output = self.output.forward(gathered)  # [batch_size, seq_len, d_model]
         return self.dropout.forward(output)
 
-    def backward(self, grad_branch: Tensor) -> Tensor:
-        """Return the gradient of x [batch_size, seq_len, d_model], given that of the contribution to x."""
-        # 3. Forward was: branch = dropout(output), output = output_projection(gathered)
-        grad_output = self.dropout.backward(grad_branch)  # [batch_size, seq_len, d_model]
+    def backward(self, grad_output: Tensor) -> Tensor:
+        """Return the gradient of the input x [batch_size, seq_len, d_model], given that of the output."""
+        # 3. Forward was: dropout(output), output = output_projection(gathered)
+        grad_output = self.dropout.backward(grad_output)  # [batch_size, seq_len, d_model]
         grad_gathered = self.output.backward(grad_output)  # [batch_size, seq_len, d_model]
 
         # 2. Forward was: gathered = attend(queries, keys, values)
@@ -107,18 +110,18 @@ class FeedForward(Module):
         self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return contract(gelu(expand(x))), the contribution to x [batch_size, seq_len, d_model]."""
+        """Return contract(gelu(expand(x))) [batch_size, seq_len, d_model]."""
         hidden = self.expand.forward(x)  # [batch_size, seq_len, d_ffn]
         activated = self.gelu.forward(hidden)  # [batch_size, seq_len, d_ffn]
         output = self.contract.forward(activated)  # [batch_size, seq_len, d_model]
         return self.dropout.forward(output)
 
-    def backward(self, grad_branch: Tensor) -> Tensor:
-        """Return the gradient of x [batch_size, seq_len, d_model], given that of the contribution to x.
+    def backward(self, grad_output: Tensor) -> Tensor:
+        """Return the gradient of the input x [batch_size, seq_len, d_model], given that of the output.
 
         The chain rule: the gradient that one line returns is the one that the next line takes.
         """
-        grad_output = self.dropout.backward(grad_branch)  # [batch_size, seq_len, d_model]
+        grad_output = self.dropout.backward(grad_output)  # [batch_size, seq_len, d_model]
         grad_activated = self.contract.backward(grad_output)  # [batch_size, seq_len, d_ffn]
         grad_hidden = self.gelu.backward(grad_activated)  # [batch_size, seq_len, d_ffn]
         return self.expand.backward(grad_hidden)
@@ -169,7 +172,7 @@ class Transformer(Module):
     mirrors = "torch"
 
     def __init__(self, config: CustomConfig, *, vocab_size: int, generator: torch.Generator) -> None:
-        parameter_dtype(config)  # refuses a dtype that nothing computes in
+        parameter_dtype(config)  # raises ValueError for an unsupported dtype
         self.config = config
         self.vocab_size = vocab_size
         self.context_limit: int | None = config.max_seq_len
@@ -185,10 +188,10 @@ class Transformer(Module):
 
     @torch.no_grad()
     def initialize(self, n_blocks: int, generator: torch.Generator) -> None:
-        """Set every parameter to GPT-2's initial values, drawn in the order of `named_parameters`.
+        """Set every parameter to its initial value, GPT-2's, drawn in the order of `named_parameters`.
 
         Each block adds to x twice. The sum of 2 * n_blocks independent terms grows like the root of their number, so
-        the matrices that write to x are drawn smaller by that factor: x is as large at the end as at the start.
+        the matrices that write to x are drawn smaller by that factor: x ends at about the same size at any depth.
         """
         for name, parameter in self.named_parameters():
             if name.endswith("norm.weight"):
@@ -200,104 +203,117 @@ class Transformer(Module):
             else:
                 parameter.normal_(0.0, 0.02, generator=generator)
 
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Return the logits [batch_size, seq_len, vocab_size] of the token after each of `input_ids`.
+
+        Raises ValueError for ids outside the vocabulary and for more than max_seq_len of them.
+        """
+        with self.computing(keep_caches=False):
+            return self.logits(input_ids)
+
     def logits(self, input_ids: Tensor) -> Tensor:
         """Return the logits [batch_size, seq_len, vocab_size]. Each block reads x and adds to it."""
+        check_input_ids(input_ids, vocab_size=self.vocab_size, context_limit=self.context_limit)
+        positions = positions_of(input_ids)  # [batch_size, seq_len]
         visible = visible_positions(input_ids.shape[-1], input_ids.device)  # [seq_len, seq_len]
-        x = self.embed(input_ids, positions_of(input_ids))  # [batch_size, seq_len, d_model]
+        x = self.embed(input_ids, positions)  # [batch_size, seq_len, d_model]
         for block in self.blocks:
             x = block.forward(x, visible)  # [batch_size, seq_len, d_model]
-        return self.unembed(x)
-
-    def logits_backward(self, grad_logits: Tensor) -> None:
-        """Add the gradient of every parameter to its `.grad`, given that of the logits."""
-        grad_x = self.unembed_backward(grad_logits)  # [batch_size, seq_len, d_model]
-        for block in reversed(self.blocks):
-            grad_x = block.backward(grad_x)  # [batch_size, seq_len, d_model]
-        self.embed_backward(grad_x)
+        features = self.final_norm.forward(x)  # [batch_size, seq_len, d_model]
+        return self.unembed(features)
 
     def embed(self, input_ids: Tensor, positions: Tensor) -> Tensor:
-        """Return the first x [batch_size, seq_len, d_model]: which token it is and where it stands, added."""
+        """Return the first x [batch_size, seq_len, d_model]: token embedding plus position embedding."""
         token_vectors = self.token_embedding.forward(input_ids)  # [batch_size, seq_len, d_model]
         position_vectors = self.position_embedding.forward(positions)  # [batch_size, seq_len, d_model]
         x = token_vectors + position_vectors  # [batch_size, seq_len, d_model]
         return self.dropout.forward(x)
 
-    def embed_backward(self, grad_x: Tensor) -> None:
-        """Add to the gradients of both tables: each term of a sum has the gradient of the sum."""
-        grad_x = self.dropout.backward(grad_x)  # [batch_size, seq_len, d_model]
-        self.position_embedding.backward(grad_x)
-        self.token_embedding.backward(grad_x)
-
-    def unembed(self, x: Tensor) -> Tensor:
-        """Return the logits [batch_size, seq_len, vocab_size]: how well x matches the vector of each token.
+    def unembed(self, features: Tensor) -> Tensor:
+        """Return the logits [batch_size, seq_len, vocab_size]: how well the features match the vector of each token.
 
         The table of the token embedding is used a second time (tied).
         """
-        normalized = self.final_norm.forward(x)  # [batch_size, seq_len, d_model]
-        return self.unembedding.forward(normalized, self.token_embedding.weight)
-
-    def unembed_backward(self, grad_logits: Tensor) -> Tensor:
-        """Return the gradient of x [batch_size, seq_len, d_model]; the token table gets the first of two gradients."""
-        grad_normalized, grad_table = self.unembedding.backward(grad_logits)
-        accumulate(self.token_embedding.weight, grad_table)
-        return self.final_norm.backward(grad_normalized)
-
-    # What the core calls
-
-    def forward(self, input_ids: Tensor) -> Tensor:
-        """Return the logits [batch_size, seq_len, vocab_size] of the token after each of `input_ids`; keep nothing.
-
-        Raises ValueError for ids outside the vocabulary and for more than max_seq_len of them.
-        """
-        check_input_ids(input_ids, vocab_size=self.vocab_size, context_limit=self.context_limit)
-        with self.computing(keep=False):
-            return self.logits(input_ids)
-
-    def loss(self, input_ids: Tensor, target_ids: Tensor) -> Tensor:
-        """Return the sum of nats over the valid targets, without dimensions; in training mode, keep the caches.
-
-        Raises ValueError for ids outside the vocabulary and for more than max_seq_len of them.
-        """
-        check_input_ids(input_ids, vocab_size=self.vocab_size, context_limit=self.context_limit)
-        check_target_ids(target_ids, input_ids, vocab_size=self.vocab_size)
-        with self.computing(keep=self.training):
-            return self.cross_entropy.forward(self.logits(input_ids), target_ids)
-
-    def backward(self, scale: float) -> None:
-        """Add `scale * dL/dp` to every parameter's `.grad`, and release the caches.
-
-        In bfloat16 the matrix products of the backward pass are computed like those of the forward pass. Raises
-        RuntimeError when no training-mode `loss` came since the last call.
-        """
-        if self.cross_entropy.cache is None:
-            raise RuntimeError("backward needs a loss: call loss(...) in training mode first, once for each backward")
-        with self.computing(keep=False):
-            self.logits_backward(self.cross_entropy.backward(scale))
-
-    @contextmanager
-    def computing(self, *, keep: bool) -> Iterator[None]:
-        """Compute in the configured dtype, without autograd; `keep` the caches, those of an unused pass released."""
-        for module in self.modules():
-            module.keeps_cache = keep
-            if keep and isinstance(module, Layer):
-                module.cache = None
-        with torch.no_grad(), compute_context(self.config, self.device), replaced(**self.replacements):
-            yield
-
-    def embedding_parameters(self) -> Sequence[str]:
-        """Return the names of the two tables."""
-        return ["token_embedding.weight", "position_embedding.weight"]
+        return self.unembedding.forward(features, self.token_embedding.weight)
 
     def flops_per_token(self, seq_len: int) -> float:
-        """Return the operations of training on one token: 2 a weight and token forward, and twice that backward.
+        """Return the FLOPs of training on one token: 2 for each weight in the forward pass, and twice that backward.
 
-        Looking up an embedding multiplies nothing; the token table counts as the output projection that it also is.
-        Scores and weighted sums are 2 * seq_len * d_model each, in every block.
+        An embedding look-up multiplies nothing; the token table is counted once, as the output projection. Scores and
+        weighted sums are 2 * seq_len * d_model each, in every block.
         """
         positions = self.position_embedding.weight.numel()
         matrices = sum(p.numel() for _, p in self.named_parameters() if p.dim() == 2) - positions
         attention = 4 * self.config.n_blocks * seq_len * self.config.d_model
         return 3.0 * (2 * matrices + attention)
+
+    def embedding_parameters(self) -> Sequence[str]:
+        """Return the names of the two tables."""
+        return ["token_embedding.weight", "position_embedding.weight"]
+
+    # The loss and its backward
+
+    def loss(self, input_ids: Tensor, target_ids: Tensor) -> Tensor:
+        """Return the sum of nats over the valid targets, a scalar tensor. In training mode, keep caches for `backward`.
+
+        A second training-mode loss replaces the caches of the first. Raises ValueError for ids outside the vocabulary
+        and for more than max_seq_len of them.
+        """
+        with self.computing(keep_caches=self.training):
+            check_target_ids(target_ids, input_ids, vocab_size=self.vocab_size)
+            return self.cross_entropy.forward(self.logits(input_ids), target_ids)
+
+    def backward(self, scale: float) -> None:
+        """Add `scale * dL/dp` to every parameter's `.grad`, L being the last training-mode loss. Release the caches.
+
+        A `forward`, or a loss in eval mode, in between changes nothing; the parameters must not change in between. In
+        bfloat16 the matrix products of the backward pass are computed like those of the forward pass. Raises
+        RuntimeError when no training-mode `loss` came since the last call.
+        """
+        if self.cross_entropy.cache is None:
+            raise RuntimeError("backward needs a loss: call loss(...) in training mode first, once for each backward")
+        with self.computing(keep_caches=False):
+            self.logits_backward(self.cross_entropy.backward(scale))
+
+    def logits_backward(self, grad_logits: Tensor) -> None:
+        """Add the gradient of every parameter to its `.grad`, given that of the logits."""
+        grad_features = self.unembed_backward(grad_logits)  # [batch_size, seq_len, d_model]
+        grad_x = self.final_norm.backward(grad_features)  # [batch_size, seq_len, d_model]
+        for block in reversed(self.blocks):
+            grad_x = block.backward(grad_x)  # [batch_size, seq_len, d_model]
+        self.embed_backward(grad_x)
+
+    def unembed_backward(self, grad_logits: Tensor) -> Tensor:
+        """Return the gradient of the features [batch_size, seq_len, d_model].
+
+        The token table gets the first of its two gradients here, and the second in `embed_backward`.
+        """
+        grad_features, grad_table = self.unembedding.backward(grad_logits)
+        accumulate(self.token_embedding.weight, grad_table)
+        return grad_features
+
+    def embed_backward(self, grad_x: Tensor) -> None:
+        """Add to the gradients of both tables: each term of a sum has the gradient of the sum."""
+        grad_sum = self.dropout.backward(grad_x)  # [batch_size, seq_len, d_model]
+        self.position_embedding.backward(grad_sum)
+        self.token_embedding.backward(grad_sum)
+
+    @contextmanager
+    def computing(self, *, keep_caches: bool) -> Iterator[None]:
+        """Compute in the configured dtype, without autograd.
+
+        With `keep_caches`, the layers store caches for one backward, and drop those of an earlier loss that had none.
+        """
+        layers = [module for module in self.modules() if isinstance(module, Layer)]
+        for layer in layers:
+            layer.keeps_cache = keep_caches
+            layer.cache = None if keep_caches else layer.cache
+        try:
+            with torch.no_grad(), compute_context(self.config, self.device), replaced(**self.replacements):
+                yield
+        finally:
+            for layer in layers:
+                layer.keeps_cache = False
 
     # What `tfs check` calls
 
@@ -306,11 +322,11 @@ class Transformer(Module):
         return sample_operations(self.replacements)
 
     def faults(self) -> Mapping[str, str]:
-        """Return the faults that can be planted: name -> what goes wrong."""
+        """Return the faults that can be planted: name -> description."""
         return {name: fault.sentence for name, fault in FAULTS.items()}
 
     def plant_fault(self, name: str) -> None:
-        """Replace operations of this instance by wrong ones. Raises UsageError for a name that is no fault."""
+        """Replace operations by wrong ones while this instance computes. Raises UsageError for an unknown fault."""
         if name not in FAULTS:
             raise UsageError(f"custom: there is no fault '{name}'.{did_you_mean(name, FAULTS)}")
         self.replacements.update(FAULTS[name].replacements)

@@ -1,4 +1,4 @@
-"""Module: a part of the model with parameters and parts of its own. What `torch.nn.Module` does, in plain Python.
+"""Module: a part of the model, with parameters and submodules. What `torch.nn.Module` does, in plain Python.
 
 A parameter is a plain tensor with `requires_grad` False: PyTorch records nothing of what is computed with it. Our own
 backward fills its `.grad`, where any optimizer and any gradient clipping of PyTorch finds it.
@@ -16,16 +16,16 @@ PARAMETER_DTYPES = (torch.float32, torch.float64)
 
 
 class Module:
-    """A part of the model. Attributes that are tensors are its parameters, attributes that are modules its parts."""
+    """A part of the model. Attributes that are tensors are its parameters, those that are modules its submodules."""
 
     training: bool = True
     """Whether dropout is on."""
 
     keeps_cache: bool = False
-    """Whether forward keeps what backward needs."""
+    """Whether layers store the caches that backward needs."""
 
     def parts(self) -> Iterator[tuple[str, "Module"]]:
-        """Iterate over (name, module) of the parts, in the order of the attributes; those of a list by their index."""
+        """Iterate over (name, submodule) in the order of the attributes; modules in a list by index: `blocks.0`."""
         for name, value in vars(self).items():
             if isinstance(value, Module):
                 yield name, value
@@ -84,7 +84,7 @@ class Module:
             parameter.copy_(state_dict[name])
 
     def to(self, *, device: torch.device | str, dtype: torch.dtype) -> Self:
-        """Move and cast the parameters in place; gradients are dropped. Raises ValueError for a dtype too narrow."""
+        """Move and cast the parameters in place, and drop gradients. Raises ValueError for a dtype below float32."""
         if dtype not in PARAMETER_DTYPES:
             raise ValueError(
                 f"custom: parameters are float32 or float64, not {dtype}: small updates would vanish in it. "

@@ -1,4 +1,4 @@
-"""What this plugin offers: the hand-written transformer, and two hand-written optimizers. Imports nothing heavy."""
+"""Components of this plugin: the hand-written transformer and two hand-written optimizers. Imports no torch."""
 
 from collections.abc import Iterable
 
@@ -25,13 +25,13 @@ def tfs_optimizers() -> Iterable[Component]:
     return [
         Component(
             name="adamw-by-hand",
-            summary="AdamW with its update written out: adamw's numbers, to be read",
+            summary="AdamW with its update written out; the results of adamw",
             factory="tfs_custom.optimizers.adamw:build",
             config="tfs_custom.config:AdamWByHandConfig",
         ),
         Component(
             name="sgd-by-hand",
-            summary="gradient descent with momentum, its update written out: sgd's numbers, to be read",
+            summary="gradient descent with momentum, its update written out; the results of sgd",
             factory="tfs_custom.optimizers.sgd:build",
             config="tfs_custom.config:SGDByHandConfig",
         ),

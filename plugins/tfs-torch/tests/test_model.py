@@ -306,3 +306,33 @@ def test_torch_is_found_by_name_and_builds_a_language_model() -> None:
 def test_naming_the_plugin_imports_no_torch() -> None:
     code = "import sys, tfs_torch.config, tfs_torch.plugin as p; p.tfs_models(); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("token_id", [-1, VOCAB_SIZE])
+def test_the_cache_takes_no_ids_outside_the_vocabulary(token_id: int) -> None:
+    model = build().eval()
+    with pytest.raises(ValueError, match=f"token id {token_id} is outside the vocabulary"):
+        model.forward_with_cache(torch.tensor([[token_id]]), torch.tensor([[0]]), model.make_cache(1))
+
+
+def test_dropout_takes_the_fused_form_away_in_training_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    attend = F.scaled_dot_product_attention
+    monkeypatch.setattr(
+        F, "scaled_dot_product_attention", lambda *inputs, **options: calls.append(1) or attend(*inputs, **options)
+    )
+    model = build(dropout=0.1)
+    model.train().forward(random_ids())
+    assert not calls
+    model.eval().forward(random_ids())
+    assert len(calls) == N_BLOCKS
+    model.forward_with_cache(random_ids(1, 1), torch.tensor([[0]]), model.make_cache(1))
+    assert len(calls) == 2 * N_BLOCKS
+
+
+def test_prompt_of_one_sequence_is_hidden_from_its_own_future() -> None:
+    model = build(attention="fused").eval()
+    input_ids = random_ids(1, SEQ_LEN)
+    with torch.no_grad():
+        logits = model.forward_with_cache(input_ids, torch.arange(SEQ_LEN)[None], model.make_cache(1))
+        assert torch.allclose(logits, model.forward(input_ids), rtol=1e-12, atol=1e-12)

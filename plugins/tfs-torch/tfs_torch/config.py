@@ -11,13 +11,13 @@ class TorchConfig(ModelConfig):
     """A pre-norm transformer with learned positions: GPT-2's function."""
 
     d_model: int = 256
-    """The width of the residual stream. Twice the width is four times the parameters and the work."""
+    """The width of the residual stream. Twice the width is four times the parameters and the work of the blocks."""
 
     n_heads: int = 4
     """Attention heads in a block, each d_model / n_heads wide; widths of 32 to 128 work well."""
 
     n_blocks: int = 6
-    """Transformer blocks, one after the other. Deeper learns more a parameter, and slower."""
+    """Transformer blocks, one after the other. More blocks learn more per parameter, and each step takes longer."""
 
     d_ffn: int | None = None
     """The hidden width of the feed-forward part; null for 4 * d_model."""
@@ -26,9 +26,8 @@ class TorchConfig(ModelConfig):
     """Which form of GELU: `tanh` is GPT-2's approximation, `exact` the definition, and faster on a CPU."""
 
     attention: Literal["fused", "explicit"] = "fused"
-    """`explicit` is the formula, line by line; `fused` is one call that never holds all attention weights, faster on a
-    GPU and for long rows. On a CPU explicit is the faster one for rows up to about 256 tokens. Dropout always takes
-    explicit."""
+    """`explicit` is the formula, line by line; `fused` is one call that never stores all attention weights, faster on a
+    GPU and for long rows. Dropout always takes explicit."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -9,7 +9,7 @@ memory that decoding needs for keys and values, and its cost)
 Shapes in this file
     batch_size   sequences that are generated at once
     seq_len      new positions in each
-    n_keys       slots of the cache that are looked at: up to the last position so far
+    n_keys       slots of the cache that are read: up to the last position so far
     max_seq_len  slots in all
     d_model      width of the residual stream
     n_heads      attention heads, each d_head = d_model / n_heads wide
@@ -51,7 +51,7 @@ def block_with_cache(block: Block, x: Tensor, visible: Tensor, positions: Tensor
     n_keys = visible.shape[-1]
     keys, values = cache.keys[:, :n_keys], cache.values[:, :n_keys]  # [batch_size, n_keys, d_model]
     # torch.compile generates one loop from the explicit form, and calls a kernel for the fused one
-    attend = attend_fused if attention.fused and not torch.compiler.is_compiling() else Attention.attend
+    attend = attend_fused if attention.is_fused() and not torch.compiler.is_compiling() else Attention.attend
     gathered = attend(attention, queries, keys, values, visible)  # [batch_size, seq_len, d_model]
     x = x + attention.output(gathered)  # [batch_size, seq_len, d_model]
 
@@ -81,7 +81,7 @@ class CachedTransformer(Transformer):
     """The transformer of `model.py`, and the two methods that generating with a key/value cache needs."""
 
     def make_cache(self, batch_size: int) -> list[BlockCache]:
-        """Return an empty cache for each block. Slots hold zeros: a hidden NaN times a weight of 0 would be NaN."""
+        """Return an empty cache for each block. Slots start at 0: other memory may hold NaN, and 0 * NaN is NaN."""
         table = self.position_embedding.weight  # [max_seq_len, d_model]
         dtype = torch.bfloat16 if self.config.dtype == "bfloat16" else table.dtype
         empty = torch.zeros(
@@ -92,11 +92,11 @@ class CachedTransformer(Transformer):
     def forward_with_cache(self, input_ids: Tensor, positions: Tensor, cache: list[BlockCache]) -> Tensor:
         """Return the logits [batch_size, seq_len, vocab_size] of new ids at `positions` [batch_size, seq_len].
 
-        Their keys and values are written to the cache; a position reads from all slots up to its own. In eval mode.
-        Raises ValueError for ids outside the vocabulary and positions from max_seq_len on.
+        Their keys and values are written to the cache; a position reads from all slots up to its own. Call it in eval
+        mode. Raises ValueError for ids outside the vocabulary and positions from max_seq_len on.
         """
         check_input_ids(input_ids, vocab_size=self.vocab_size, context_limit=self.context_limit)
-        # Compiled code cannot depend on a value: there all slots are looked at, and `visible` hides later ones.
+        # Compiled code cannot depend on a value: there all slots are read, and `visible` hides later ones.
         n_keys = self.config.max_seq_len if torch.compiler.is_compiling() else int(positions.max()) + 1
         if n_keys > self.config.max_seq_len:
             raise ValueError(f"position {n_keys - 1} is outside the model's context of {self.config.max_seq_len}")

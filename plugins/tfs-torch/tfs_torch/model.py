@@ -12,7 +12,7 @@ The classes, their order and their lines are those of tfs_custom/model.py, witho
 
 Shapes in this file
     batch_size  sequences in the batch
-    seq_len     positions with a query
+    seq_len     positions in each sequence
     n_keys      positions with a key and a value: seq_len here; with a key/value cache, earlier ones too
     d_model     width of the residual stream, the x that every block reads and adds to
     n_heads     attention heads, each d_head = d_model / n_heads wide
@@ -24,7 +24,8 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import GELU, Dropout, Embedding, LayerNorm, Linear, Module, ModuleList
 
 from tfs_core.models import AutogradModel, check_input_ids
 from tfs_torch.config import TorchConfig
@@ -32,7 +33,7 @@ from tfs_torch.config import TorchConfig
 
 def split_heads(x: Tensor, n_heads: int) -> Tensor:
     """Return x [batch_size, n_keys, d_model] cut into heads [batch_size, n_heads, n_keys, d_head], without copying."""
-    separated = x.unflatten(-1, (n_heads, -1))  # [batch_size, n_keys, n_heads, d_head]
+    separated = x.reshape(*x.shape[:2], n_heads, -1)  # [batch_size, n_keys, n_heads, d_head]
     return separated.transpose(1, 2)
 
 
@@ -42,30 +43,31 @@ def merge_heads(heads: Tensor) -> Tensor:
     return separated.flatten(2)
 
 
-class Attention(nn.Module):
+class Attention(Module):
     """Each position reads from itself and from earlier positions, in several heads at once."""
 
     def __init__(self, config: TorchConfig) -> None:
         super().__init__()
         self.n_heads = config.n_heads
         self.fused = config.attention == "fused"
-        self.query = nn.Linear(config.d_model, config.d_model)
-        self.key = nn.Linear(config.d_model, config.d_model)
-        self.value = nn.Linear(config.d_model, config.d_model)
-        self.output = nn.Linear(config.d_model, config.d_model)
-        self.dropout = nn.Dropout(config.dropout)
+        self.query = Linear(config.d_model, config.d_model)
+        self.key = Linear(config.d_model, config.d_model)
+        self.value = Linear(config.d_model, config.d_model)
+        self.output = Linear(config.d_model, config.d_model)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, visible: Tensor) -> Tensor:
-        """Return the contribution to x [batch_size, seq_len, d_model]; `visible` is the mask [seq_len, seq_len]."""
-        # 1. What each position looks for, what it can be found by, and what it passes on
+        """Return the contribution to the residual stream [batch_size, seq_len, d_model], given the normalized stream x.
+
+        `visible` is the causal mask [seq_len, seq_len].
+        """
+        # 1. Queries: what a position looks for. Keys: what it is matched by. Values: what it passes on
         queries = self.query(x)  # [batch_size, seq_len, d_model]
         keys = self.key(x)  # [batch_size, seq_len, d_model]
         values = self.value(x)  # [batch_size, seq_len, d_model]
 
-        # 2. Each position gets a weighted sum of the values, head by head. Dropout needs the explicit form: the fused
-        # one cannot drop on a CPU, and draws another mask elsewhere.
-        explicit = not self.fused or (self.training and self.dropout.p > 0)
-        attend = self.attend if explicit else self.attend_fused
+        # 2. Each position gets a weighted sum of the values, head by head
+        attend = self.attend_fused if self.is_fused() else self.attend
         gathered = attend(queries, keys, values, visible)  # [batch_size, seq_len, d_model]
 
         # 3. The output projection mixes the heads
@@ -82,7 +84,7 @@ class Attention(nn.Module):
         head_keys = split_heads(keys, self.n_heads)  # [batch_size, n_heads, n_keys, d_head]
         head_values = split_heads(values, self.n_heads)  # [batch_size, n_heads, n_keys, d_head]
 
-        # 2. How well does each query match each key? The scale keeps the variance of the scores near 1 at any d_head
+        # 2. How well does each query match each key? Unscaled, the variance of the scores would grow with d_head
         scale = 1.0 / math.sqrt(head_queries.shape[-1])
         scaled_queries = head_queries * scale  # [batch_size, n_heads, seq_len, d_head]
         attention_scores = scaled_queries @ head_keys.mT  # [batch_size, n_heads, seq_len, n_keys]
@@ -102,7 +104,7 @@ class Attention(nn.Module):
         return merge_heads(gathered)
 
     def attend_fused(self, queries: Tensor, keys: Tensor, values: Tensor, _visible: Tensor) -> Tensor:
-        """Return what `attend` does from one kernel, which works in tiles and never holds all the weights at once.
+        """Return what `attend` does from one kernel, which works in tiles and never stores all the weights.
 
         Dao et al. (2022), "FlashAttention", https://arxiv.org/abs/2205.14135. It needs no mask: `is_causal` skips the
         tiles that causality hides, half of the work.
@@ -115,37 +117,38 @@ class Attention(nn.Module):
         )  # [batch_size, n_heads, seq_len, d_head]
         return merge_heads(gathered)
 
+    def is_fused(self) -> bool:
+        """Return whether attention is fused: with dropout it is not, because the two forms draw different masks."""
+        return self.fused and not (self.training and self.dropout.p > 0)
 
-class FeedForward(nn.Module):
+
+class FeedForward(Module):
     """Each position by itself: expanded to d_ffn features, a nonlinearity, contracted again."""
 
     def __init__(self, config: TorchConfig) -> None:
         super().__init__()
         d_ffn = 4 * config.d_model if config.d_ffn is None else config.d_ffn
-        self.expand = nn.Linear(config.d_model, d_ffn)
-        self.gelu = nn.GELU(approximate="tanh" if config.gelu == "tanh" else "none")
-        self.contract = nn.Linear(d_ffn, config.d_model)
-        self.dropout = nn.Dropout(config.dropout)
+        self.expand = Linear(config.d_model, d_ffn)
+        self.gelu = GELU(approximate="tanh" if config.gelu == "tanh" else "none")
+        self.contract = Linear(d_ffn, config.d_model)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return contract(gelu(expand(x))), the contribution to x [batch_size, seq_len, d_model].
-
-        Hendrycks & Gimpel (2016), "Gaussian Error Linear Units", https://arxiv.org/abs/1606.08415
-        """
+        """Return contract(gelu(expand(x))) [batch_size, seq_len, d_model]."""
         hidden = self.expand(x)  # [batch_size, seq_len, d_ffn]
         activated = self.gelu(hidden)  # [batch_size, seq_len, d_ffn]
         output = self.contract(activated)  # [batch_size, seq_len, d_model]
         return self.dropout(output)
 
 
-class Block(nn.Module):
+class Block(Module):
     """Attention moves information between positions, the feed-forward part processes it; both only add to x."""
 
     def __init__(self, config: TorchConfig) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(config.d_model)
+        self.attention_norm = LayerNorm(config.d_model)
         self.attention = Attention(config)
-        self.feed_forward_norm = nn.LayerNorm(config.d_model)
+        self.feed_forward_norm = LayerNorm(config.d_model)
         self.feed_forward = FeedForward(config)
 
     def forward(self, x: Tensor, visible: Tensor) -> Tensor:
@@ -169,20 +172,20 @@ class Transformer(AutogradModel):
 
     def __init__(self, config: TorchConfig, *, vocab_size: int, generator: torch.Generator) -> None:
         super().__init__(config, vocab_size=vocab_size)
-        with torch.random.fork_rng(devices=[]):  # PyTorch's own initial values must not move its global random state
-            self.token_embedding = nn.Embedding(vocab_size, config.d_model)
-            self.position_embedding = nn.Embedding(config.max_seq_len, config.d_model)
-            self.dropout = nn.Dropout(config.dropout)
-            self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_blocks))
-            self.final_norm = nn.LayerNorm(config.d_model)
+        with torch.random.fork_rng(devices=[]):  # PyTorch's initial values must not change the global random state
+            self.token_embedding = Embedding(vocab_size, config.d_model)
+            self.position_embedding = Embedding(config.max_seq_len, config.d_model)
+            self.dropout = Dropout(config.dropout)
+            self.blocks = ModuleList(Block(config) for _ in range(config.n_blocks))
+            self.final_norm = LayerNorm(config.d_model)
         self.initialize(config.n_blocks, generator)
 
     @torch.no_grad()
     def initialize(self, n_blocks: int, generator: torch.Generator) -> None:
-        """Set every parameter to GPT-2's initial values, drawn in the order of `named_parameters`.
+        """Set every parameter to its initial value, GPT-2's, drawn in the order of `named_parameters`.
 
         Each block adds to x twice. The sum of 2 * n_blocks independent terms grows like the root of their number, so
-        the matrices that write to x are drawn smaller by that factor: x is as large at the end as at the start.
+        the matrices that write to x are drawn smaller by that factor: x ends at about the same size at any depth.
         """
         for name, parameter in self.named_parameters():
             if name.endswith("norm.weight"):
@@ -212,7 +215,7 @@ class Transformer(AutogradModel):
         return self.final_norm(x)
 
     def embed(self, input_ids: Tensor, positions: Tensor) -> Tensor:
-        """Return the first x [batch_size, seq_len, d_model]: which token it is and where it stands, added."""
+        """Return the first x [batch_size, seq_len, d_model]: token embedding plus position embedding."""
         token_vectors = self.token_embedding(input_ids)  # [batch_size, seq_len, d_model]
         position_vectors = self.position_embedding(positions)  # [..., seq_len, d_model]
         x = token_vectors + position_vectors  # [batch_size, seq_len, d_model]
@@ -226,10 +229,10 @@ class Transformer(AutogradModel):
         return F.linear(features, self.token_embedding.weight)
 
     def flops_per_token(self, seq_len: int) -> float:
-        """Return the operations of training on one token: 2 a weight and token forward, and twice that backward.
+        """Return the FLOPs of training on one token: 2 for each weight in the forward pass, and twice that backward.
 
-        Looking up an embedding multiplies nothing; the token table counts as the output projection that it also is.
-        Scores and weighted sums are 2 * seq_len * d_model each, in every block.
+        An embedding look-up multiplies nothing; the token table is counted once, as the output projection. Scores and
+        weighted sums are 2 * seq_len * d_model each, in every block.
         """
         positions = self.position_embedding.weight.numel()
         matrices = sum(p.numel() for _, p in self.named_parameters() if p.dim() == 2) - positions

@@ -6,7 +6,7 @@
 One rule holds in all of them: no tensor is changed in place. Not an input, not a parameter, not the incoming gradient,
 and above all nothing that is in a cache: the backward would read the new numbers instead of the old ones and be wrong,
 while the loss went on falling. So `x = x + y`, which makes a new tensor, and not `x += y`. The tests check that nothing
-was changed; `tfs check custom --break residual-in-place` shows what they report when something was.
+is changed; `tfs check custom --break residual-in-place` shows what they report otherwise.
 
 The examples in the docstrings can be typed in after `import math, torch` and `from tfs_custom.ops import *`; a test
 runs them.
@@ -23,7 +23,7 @@ from tfs_custom.ops.attention import (
     visible_positions,
 )
 from tfs_custom.ops.cross_entropy import cross_entropy_backward, cross_entropy_forward
-from tfs_custom.ops.dropout import DropoutCache, dropout_backward, dropout_forward
+from tfs_custom.ops.dropout import dropout_backward, dropout_forward
 from tfs_custom.ops.embedding import embedding_backward, embedding_forward, positions_of
 from tfs_custom.ops.gelu import gelu_backward, gelu_forward
 from tfs_custom.ops.layer_norm import layer_norm_backward, layer_norm_forward
@@ -34,7 +34,6 @@ from tfs_custom.ops.softmax import softmax_backward, softmax_forward
 from tfs_custom.ops.unembedding import unembedding_backward, unembedding_forward
 
 __all__ = [
-    "DropoutCache",
     "accumulate",
     "attention_backward",
     "attention_forward",

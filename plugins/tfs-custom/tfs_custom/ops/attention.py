@@ -42,7 +42,7 @@ class AttentionCache(NamedTuple):
 
 def split_heads(x: Tensor, n_heads: int) -> Tensor:
     """Return x [batch_size, n_keys, d_model] cut into heads: the first d_head features are the first head's."""
-    separated = x.unflatten(-1, (n_heads, -1))  # [batch_size, n_keys, n_heads, d_head]
+    separated = x.reshape(*x.shape[:2], n_heads, -1)  # [batch_size, n_keys, n_heads, d_head]
     heads = separated.transpose(1, 2).contiguous()  # [batch_size, n_heads, n_keys, d_head]
     return heads
 
@@ -59,7 +59,7 @@ def merge_heads(heads: Tensor) -> Tensor:
 
 
 def score_scale(d_head: int) -> float:
-    """Return 1 / sqrt(d_head): a score is a sum of d_head products, and its variance grows with their number."""
+    """Return 1 / sqrt(d_head): a score is a sum of d_head products, and its variance would grow with their number."""
     return 1.0 / math.sqrt(d_head)
 
 
@@ -92,7 +92,7 @@ def attention_forward(
     head_keys = split_heads(keys, n_heads)  # [batch_size, n_heads, n_keys, d_head]
     head_values = split_heads(values, n_heads)  # [batch_size, n_heads, n_keys, d_head]
 
-    # 2. How well does each query match each key? The scale keeps the variance of the scores near 1 at any d_head
+    # 2. How well does each query match each key? Unscaled, the variance of the scores would grow with d_head
     scaled_queries = head_queries * score_scale(head_queries.shape[-1])  # [batch_size, n_heads, seq_len, d_head]
     attention_scores = matrix_product(scaled_queries, head_keys.mT)  # [batch_size, n_heads, seq_len, n_keys]
 
@@ -115,29 +115,32 @@ def attention_forward(
 def attention_backward(grad_output: Tensor, cache: AttentionCache) -> tuple[Tensor, Tensor, Tensor]:
     """Return (grad_queries, grad_keys, grad_values), each of the shape of the input it belongs to.
 
-    The forward steps in reverse order. For one head, without dropout, writing dX for dL/dX, T for transposed and
+    The forward steps in reverse order. For one head, without dropout, writing dX for dL/dX, .T for transposed and
     rowsum for the sum over a row:
 
-        O = P @ V               a matrix product (matrix_product.py):   dV = P.T @ dO       dP = dO @ V.T
-        P = softmax(S)          row by row (softmax.py):                dS = P * (dP - rowsum(dP * P))
-        S = Q @ K.T / sqrt(d)   a matrix product and a factor:          dQ = dS @ K / sqrt(d)
-                                                                        dK = dS.T @ Q / sqrt(d)
+        O = P @ V                    a matrix product (matrix_product.py):  dV = P.T @ dO       dP = dO @ V.T
+        P = softmax(S)               row by row (softmax.py):               dS = P * (dP - rowsum(dP * P))
+        S = Q @ K.T / sqrt(d_head)   a matrix product and a factor:         dQ = dS @ K / sqrt(d_head)
+                                                                            dK = dS.T @ Q / sqrt(d_head)
 
-    A value is read by every later query, and a key is compared with every one of them: the products P.T @ dO and
-    dS.T @ Q are the sums over these queries.
+    A value is read by the query at its own position and every later one, and its key is compared with the same queries:
+    the products P.T @ dO and dS.T @ Q are the sums over these queries.
 
-    With numbers: one head of one feature. The second query is log(3), its scores are (0, log(3)), its weights 1/4, 3/4
-        >>> queries, keys = torch.tensor([[[0.0], [math.log(3.0)]]]), torch.tensor([[[0.0], [1.0]]])
-        >>> values, visible = torch.tensor([[[0.0], [4.0]]]), visible_positions(2, torch.device("cpu"))
+    With numbers: one head of d_head = 4 features, so that sqrt(d_head) is 2; only the first feature is not zero. The
+    second query is 2 * log(3): its scores are 0 and log(3), its weights 1/4 and 3/4
+        >>> first = torch.tensor([1.0, 0.0, 0.0, 0.0])
+        >>> queries = torch.stack([0.0 * first, 2.0 * math.log(3.0) * first])[None]
+        >>> keys, values = torch.stack([0.0 * first, first])[None], torch.stack([0.0 * first, 4.0 * first])[None]
+        >>> visible = visible_positions(2, torch.device("cpu"))
         >>> output, cache = attention_forward(queries, keys, values, visible, n_heads=1, dropout=0.0)
-        >>> output.flatten()
+        >>> output[0, :, 0]
         tensor([0.0000, 3.0000])
-        >>> grads = attention_backward(torch.tensor([[[0.0], [1.0]]]), cache)
-        >>> grad_queries, grad_keys, grad_values = (grad.flatten() for grad in grads)
+        >>> grads = attention_backward(torch.stack([0.0 * first, first])[None], cache)
+        >>> grad_queries, grad_keys, grad_values = (grad[0, :, 0] for grad in grads)
 
-    In the second row dP is (0, 4), rowsum(dP * P) is 3, and dS is 1/4 * (0 - 3), 3/4 * (4 - 3)
+    In the second row dP is (0, 4), rowsum(dP * P) is 3, and dS is 1/4 * (0 - 3) and 3/4 * (4 - 3), so dQ is 3/4 * 1 / 2
         >>> grad_values, grad_queries, grad_keys
-        (tensor([0.2500, 0.7500]), tensor([0.0000, 0.7500]), tensor([-0.8240,  0.8240]))
+        (tensor([0.2500, 0.7500]), tensor([0.0000, 0.3750]), tensor([-0.8240,  0.8240]))
     """
     scaled_queries, head_keys, head_values, softmax_cache, dropout_cache, kept_weights = cache
     n_heads, d_head = head_keys.shape[1], head_keys.shape[3]
@@ -160,10 +163,10 @@ def attention_backward(grad_output: Tensor, cache: AttentionCache) -> tuple[Tens
     # Nothing to do: a hidden score has weight P = 0, so the formula above has given it dS = 0.
 
     # 2. Forward was: attention_scores = scaled_queries @ head_keys.T, scaled_queries = head_queries / sqrt(d_head)
-    # dQ = dS @ K / sqrt(d)
+    # dQ = dS @ K / sqrt(d_head)
     grad_scaled_queries = matrix_product(grad_scores, head_keys)  # [batch_size, n_heads, seq_len, d_head]
     grad_head_queries = grad_scaled_queries * score_scale(d_head)  # [batch_size, n_heads, seq_len, d_head]
-    # dK = dS.T @ Q / sqrt(d), where the scaled queries are Q / sqrt(d)
+    # dK = dS.T @ Q / sqrt(d_head), where the scaled queries are Q / sqrt(d_head)
     grad_head_keys = matrix_product(grad_scores.mT, scaled_queries)  # [batch_size, n_heads, n_keys, d_head]
 
     # 1. Forward was: head_queries = split_heads(queries), and likewise for keys and values

@@ -53,19 +53,20 @@ def cross_entropy_forward(logits: Tensor, target_ids: Tensor) -> tuple[Tensor, C
 
 
 def cross_entropy_backward(grad_loss: float, cache: CrossEntropyCache) -> Tensor:
-    """Return grad_logits; `grad_loss` is the factor that the loss is multiplied by, such as 1 / number of tokens.
+    """Return grad_logits, given `grad_loss`, the gradient of the summed loss: 1 / number of tokens for a mean.
 
     At one position, with t the target,
 
-        loss = -logit[t] + log(sum over j of exp(logit[j]))
+        loss = -log(exp(logit[t]) / sum over j of exp(logit[j])) = -logit[t] + log(sum over j of exp(logit[j]))
 
     The first term depends on logit[t] only, with derivative -1. The derivative of the second with respect to logit[j]
     is exp(logit[j]) / sum, by the chain rule through the logarithm, and that is the probability p[j]. Together:
 
-        dL/dlogit[j] = grad_loss * (p[j] - (1 if j == t else 0))
+        grad_logits[j] = grad_loss * (p[j] - (1 if j == t else 0))
 
     The gradient is the predicted distribution minus the true one. Gradient descent lowers the logit of every wrong
-    token by the probability that it was given, and raises the target's by the probability that it lacks.
+    token in proportion to the probability that it was given, and raises the target's in proportion to the probability
+    that it lacks.
 
     With numbers: probabilities 1/4 and 3/4, the target is token 0
         >>> loss, cache = cross_entropy_forward(torch.tensor([[[0.0, math.log(3.0)]]]), torch.tensor([[0]]))

@@ -25,7 +25,7 @@ class EmbeddingCache(NamedTuple):
 
 
 def positions_of(input_ids: Tensor) -> Tensor:
-    """Return the position of every token in its sequence: 0, 1, 2, ... in each row, the ids of a table of positions."""
+    """Return the position of every token in its sequence: 0, 1, 2, ... in each row."""
     batch_size, seq_len = input_ids.shape
     counted = torch.arange(seq_len, device=input_ids.device)  # [seq_len]
     positions = counted.expand(batch_size, seq_len)  # [batch_size, seq_len]

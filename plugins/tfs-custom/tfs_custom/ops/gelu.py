@@ -1,4 +1,4 @@
-"""GELU: the nonlinearity between the two linear layers of the feed-forward part, which would be one without it.
+"""GELU: the nonlinearity of the feed-forward part. Without it, the two linear layers would equal a single one.
 
 Hendrycks & Gimpel (2016), "Gaussian Error Linear Units", https://arxiv.org/abs/1606.08415
 
@@ -78,8 +78,8 @@ def gelu_backward(grad_output: Tensor, cache: GeluCache) -> Tensor:
 
         dPhi/dx = exp(-x^2 / 2) / sqrt(2 * pi)
 
-    tanh: the derivative of sigmoid(z) is sigmoid(z) * (1 - sigmoid(z)), and by the chain rule it is multiplied by
-    dz/dx:
+    tanh: the derivative of sigmoid(z) = 1 / (1 + exp(-z)) is exp(-z) / (1 + exp(-z))^2 = sigmoid(z) * (1 - sigmoid(z)),
+    and by the chain rule it is multiplied by dz/dx:
 
         dgate/dx = gate * (1 - gate) * dz/dx          dz/dx = 2 * sqrt(2 / pi) * (1 + 3 * 0.044715 * x^2)
 
@@ -89,6 +89,13 @@ def gelu_backward(grad_output: Tensor, cache: GeluCache) -> Tensor:
         tensor([[[0.0000, 0.8413]]])
         >>> gelu_backward(torch.tensor([[[1.0, 1.0]]]), cache)
         tensor([[[0.5000, 1.0833]]])
+
+    The tanh form at x = 1: u = 0.8336, gate = sigmoid(1.6671) = 0.8412, dz/dx = 1.8099
+        >>> output, cache = gelu_forward(torch.tensor([[[0.0, 1.0]]]), "tanh")
+        >>> output
+        tensor([[[0.0000, 0.8412]]])
+        >>> gelu_backward(torch.tensor([[[1.0, 1.0]]]), cache)
+        tensor([[[0.5000, 1.0830]]])
     """
     x, gate, form = cache
 

@@ -59,9 +59,10 @@ def layer_norm_backward(grad_output: Tensor, cache: LayerNormCache) -> tuple[Ten
     Steps 1 and 2, x_hat[j] = (x[j] - mean) * s. Write h[j] for dL/dx_hat[j] = g[j] * gain[j], and d for d_model. x[i]
     changes the loss along three paths, because the mean and the variance depend on it too:
 
-        directly              x_hat[i] changes by s                                  s * h[i]
-        through the mean      dmean/dx[i] = 1/d, so every x_hat[j] changes by -s/d  -s * mean(h)
-        through the variance  derived below                                         -s * x_hat[i] * mean(h * x_hat)
+        path                  effect on x_hat                                        term of dL/dx[i]
+        directly              x_hat[i] changes by s                                   s * h[i]
+        through the mean      dmean/dx[i] = 1/d, so every x_hat[j] changes by -s/d   -s * mean(h)
+        through the variance  derived below                                          -s * x_hat[i] * mean(h * x_hat)
 
     with each mean taken over the d features. dL/dx[i] is the sum of the three:
 
@@ -76,18 +77,18 @@ def layer_norm_backward(grad_output: Tensor, cache: LayerNormCache) -> tuple[Ten
             = -s * (centered[i] * s) * (sum over j of h[j] * (centered[j] * s)) / d
             = -s * x_hat[i] * mean(h * x_hat)
 
-    With numbers: mean 1, variance 1, so x_hat is (-1, -1, 1, 1) and s is 1; gain 1, bias 0
-        >>> x = torch.tensor([[[0.0, 0.0, 2.0, 2.0]]])
-        >>> output, cache = layer_norm_forward(x, gain=torch.ones(4), bias=torch.zeros(4))
+    With numbers: mean 1, variance 1, so x_hat is (-1, -1, 1, 1) and s is 1
+        >>> x, gain = torch.tensor([[[0.0, 0.0, 2.0, 2.0]]]), torch.tensor([2.0, 1.0, 1.0, 1.0])
+        >>> output, cache = layer_norm_forward(x, gain, bias=torch.zeros(4))
         >>> output
-        tensor([[[-1.0000, -1.0000,  1.0000,  1.0000]]])
-        >>> grad_x, grad_gain, grad_bias = layer_norm_backward(torch.tensor([[[2.0, 0.0, 0.0, 1.0]]]), cache)
+        tensor([[[-2.0000, -1.0000,  1.0000,  1.0000]]])
+        >>> grad_x, grad_gain, grad_bias = layer_norm_backward(torch.tensor([[[1.0, 0.0, 0.0, 1.0]]]), cache)
 
-    h is (2, 0, 0, 1), its mean 3/4; h * x_hat is (-2, 0, 0, 1), its mean -1/4
+    g is (1, 0, 0, 1), h is (2, 0, 0, 1) with mean 3/4, h * x_hat is (-2, 0, 0, 1) with mean -1/4
         >>> grad_x
         tensor([[[ 1.0000, -1.0000, -0.5000,  0.5000]]])
         >>> grad_gain, grad_bias
-        (tensor([-2.0000,  0.0000,  0.0000,  1.0000]), tensor([2., 0., 0., 1.]))
+        (tensor([-1.0000,  0.0000,  0.0000,  1.0000]), tensor([1., 0., 0., 1.]))
     """
     normalized, inverse_std, gain = cache
 

@@ -1,4 +1,4 @@
-"""The matrix product: nearly all of a transformer's time is spent here, and its backward is one rule.
+"""The matrix product: most of a transformer's time is spent here, and its backward is one rule.
 
 Giles (2008), "Collected Matrix Derivative Results for Forward and Reverse Mode Algorithmic Differentiation",
 https://doi.org/10.1007/978-3-540-68942-3_4
@@ -21,19 +21,23 @@ over these occurrences; b[inner, column] occurs in every number of its column, a
     dL/da[row, inner]    = sum over column of  dL/dc[row, column] * b[inner, column]      dL/da = dL/dc @ b.T
     dL/db[inner, column] = sum over row of     a[row, inner] * dL/dc[row, column]         dL/db = a.T @ dL/dc
 
-To remember which factor is transposed, look at the shapes: only one arrangement gives dL/da the shape of a.
-`linear.py`, `attention.py` and `unembedding.py` use this rule for each of their products.
+To remember which factor is transposed, look at the shapes: only one arrangement gives dL/da the shape of a. Often the
+second factor is transposed, c = a @ b.T, as for the weight of a linear layer. Then dL/d(b.T) = a.T @ dL/dc by the rule,
+and transposing both sides gives dL/db = dL/dc.T @ a. (In the code `.mT` transposes the last two axes.) `linear.py`,
+`attention.py` and `unembedding.py` use this rule for each of their products.
 
 With numbers
-    >>> a, b = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0], [4.0]])
+    >>> a, b = torch.tensor([[1.0, 2.0], [10.0, 0.0]]), torch.tensor([[3.0], [4.0]])
     >>> matrix_product(a, b)
-    tensor([[11.]])
-    >>> grad_c = torch.tensor([[1.0]])
+    tensor([[11.],
+            [30.]])
+    >>> grad_c = torch.tensor([[1.0], [2.0]])
     >>> matrix_product(grad_c, b.mT)
-    tensor([[3., 4.]])
+    tensor([[3., 4.],
+            [6., 8.]])
     >>> matrix_product(a.mT, grad_c)
-    tensor([[1.],
-            [2.]])
+    tensor([[21.],
+            [ 2.]])
 """
 
 from torch import Tensor
@@ -45,6 +49,6 @@ def matrix_product(a: Tensor, b: Tensor) -> Tensor:
     With `dtype: bfloat16` the model runs inside `torch.autocast`, where `@` rounds both factors to bfloat16, sums in
     float32, and rounds the product to bfloat16. Here the product is converted back to float32 at once, so that
     everything between two products is computed and kept in float32: long sums, exponentials and averages need its
-    precision. In float32 and float64 nothing is rounded, and `.to` returns the very tensor it was given.
+    precision. In float32 and float64 there is nothing to convert, and `.to` returns the same tensor.
     """
     return (a @ b).to(a.dtype)

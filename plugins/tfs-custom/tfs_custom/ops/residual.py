@@ -14,8 +14,9 @@ from torch import Tensor
 def residual_forward(x: Tensor, branch: Tensor) -> tuple[Tensor, None]:
     """Return x + branch, a new tensor, and None: the backward pass needs no cache.
 
-    Never `x += branch`. The layer norm before this branch may have x in its cache; changed in place, x would be wrong
-    by the time the backward pass reads it, and the loss would go on falling, only more slowly.
+    Never `x += branch`: an operation that has x in its cache would then read the changed numbers in the backward pass.
+    Layer norm, which comes before every branch, keeps `normalized` and would not notice. One that keeps x (`faults.py`
+    has it) returns wrong gradients, while the loss goes on falling.
     """
     output = x + branch  # [batch_size, seq_len, d_model]
     return output, None
@@ -29,8 +30,8 @@ def residual_backward(grad_output: Tensor, _cache: None) -> tuple[Tensor, Tensor
 
         dL/dx = dL/doutput          dL/dbranch = dL/doutput
 
-    The gradient is copied, not divided between the two. This is why deep models can be trained: along x the gradient
-    reaches the first block from the last one without being multiplied by anything.
+    The gradient is copied, not divided between the two. This is one reason why deep models can be trained: along x the
+    gradient of the last block reaches the first block without being multiplied by anything.
 
     With numbers
         >>> output, cache = residual_forward(torch.tensor([[[1.0, 2.0]]]), branch=torch.tensor([[[10.0, 20.0]]]))

@@ -1,4 +1,4 @@
-"""Softmax: turns a row of scores into weights that are positive and sum to 1.
+"""Softmax: turns a row of scores into weights that are not negative and sum to 1.
 
 Bridle (1989), "Training Stochastic Model Recognition Algorithms as Networks can Lead to Maximum Mutual Information
 Estimation of Parameters", https://papers.nips.cc/paper/1989/hash/0336dcbab05b9d5ad24f4333c7658a0e-Abstract.html
@@ -39,14 +39,14 @@ def softmax_forward(scores: Tensor) -> tuple[Tensor, SoftmaxCache]:
 def softmax_backward(grad_weights: Tensor, cache: SoftmaxCache) -> Tensor:
     """Return grad_scores.
 
-    Write n[i] = exp(score[i]) for the numerators and d = sum over j of n[j] for the denominator: weight[i] = n[i] / d.
+    Write n[i] = exp(score[i]) for the numerators and z = sum over j of n[j] for the denominator: weight[i] = n[i] / z.
     A change of score[j] changes the numerator n[j] (exp is its own derivative) and the denominator:
 
-        dn[i]/dscore[j] = n[j] if i == j else 0          dd/dscore[j] = n[j]
+        dn[i]/dscore[j] = n[j] if i == j else 0          dz/dscore[j] = n[j]
 
-    By the quotient rule, (n / d)' = (n' * d - n * d') / d^2,
+    By the quotient rule, (n / z)' = (n' * z - n * z') / z^2,
 
-        dweight[i]/dscore[j] = (n[j] * d if i == j else 0) / d^2  -  n[i] * n[j] / d^2
+        dweight[i]/dscore[j] = (n[j] * z if i == j else 0) / z^2  -  n[i] * n[j] / z^2
                              = (weight[j] if i == j else 0)  -  weight[i] * weight[j]
 
     score[j] changes every weight of its row, so its gradient is a sum over i:
@@ -54,8 +54,9 @@ def softmax_backward(grad_weights: Tensor, cache: SoftmaxCache) -> Tensor:
         dL/dscore[j] = sum over i of  dL/dweight[i] * dweight[i]/dscore[j]
                      = weight[j] * (dL/dweight[j]  -  sum over i of dL/dweight[i] * weight[i])
 
-    The last sum is the mean of the row's gradients, weighted by the row's own weights. Only the distance to this mean
-    counts: adding the same number to all scores of a row changes no weight.
+    The last sum is the mean of the row's gradients, weighted by the row's own weights. The weights sum to 1, so they
+    cannot all grow together: only the distance of dL/dweight[j] from this mean counts. (The maximum that the forward
+    pass subtracts cancels in the fraction, so it has no gradient.)
 
     With numbers: scores 0 and log(3), weights 1/4 and 3/4
         >>> weights, cache = softmax_forward(torch.tensor([[0.0, math.log(3.0)]]))

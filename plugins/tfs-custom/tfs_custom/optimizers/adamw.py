@@ -1,10 +1,10 @@
-"""AdamW: every number of every parameter moves by about the learning rate in each step, however large its gradient.
+"""AdamW: in each step every number of a parameter moves by about the learning rate at most, however large its gradient.
 
 Kingma & Ba (2015), "Adam: A Method for Stochastic Optimization", https://arxiv.org/abs/1412.6980 (algorithm 1)
 Loshchilov & Hutter (2019), "Decoupled Weight Decay Regularization", https://arxiv.org/abs/1711.05101 (algorithm 2)
 
 The numbers are those of `torch.optim.AdamW` to the last digit. That needs `lerp`, `addcmul` and `addcdiv`, which round
-once where a product and a sum round twice; the comment above each says what it computes.
+differently from a product followed by a sum; the comment above each says what it computes.
 """
 
 import math
@@ -63,7 +63,7 @@ class AdamWByHand(Optimizer):
         bias_correction1 = 1.0 - beta1**step
         bias_correction2 = 1.0 - beta2**step
 
-        # 5. Update. The average divided by the typical size of the gradient is about 1, whatever the unit of the loss
+        # 5. Update. The fraction has no unit: it is near 1 or -1 while the gradient keeps its sign, else closer to 0
         # p = p - learning_rate * (m / bias_correction1) / (sqrt(v / bias_correction2) + eps)
         denominator = mean_square.sqrt() / math.sqrt(bias_correction2) + eps
         parameter.copy_(torch.addcdiv(shrunk, mean, denominator, value=-learning_rate / bias_correction1))

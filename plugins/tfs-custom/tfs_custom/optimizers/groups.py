@@ -9,8 +9,8 @@ from torch import Tensor
 def groups_by_decay(named_parameters: Iterable[tuple[str, Tensor]], weight_decay: float) -> list[dict[str, Any]]:
     """Return two parameter groups: matrices (embeddings included), with weight decay, and all others, without.
 
-    Small weights make a smooth function. A bias or the gain of a norm only shifts or scales it, so decay of those would
-    limit nothing. (Any: a group holds parameters and options of all types.)
+    Small weights make a smooth function. Biases and gains are few, and shrinking them does not make the function
+    simpler. (Any: a group holds parameters and options of all types.)
     """
     parameters = [parameter for _, parameter in named_parameters]
     groups = [

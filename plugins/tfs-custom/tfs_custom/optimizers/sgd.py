@@ -50,12 +50,12 @@ class SGDByHand(Optimizer):
         # 1. Weight decay: weight_decay * p is the gradient of weight_decay / 2 * p^2, which is smallest at p = 0
         direction = torch.add(gradient, parameter, alpha=weight_decay) if weight_decay else gradient
 
-        # 2. Momentum: a sum of all earlier directions, each weighted by `momentum` once for every step since
+        # 2. Momentum: a sum of all earlier directions; the one of k steps ago has the weight momentum**k
         if momentum:
             state = self.state[parameter]
             velocity = momentum * state["velocity"] + direction if state else direction.clone()
             state["velocity"] = velocity
-            # Nesterov: the gradient is taken as if the next momentum step had been made already
+            # Nesterov: add the next momentum step to the gradient in advance
             direction = torch.add(direction, velocity, alpha=momentum) if group["nesterov"] else velocity
 
         # 3. p = p - learning_rate * direction
