@@ -64,7 +64,7 @@ def test_document_masks_reach_training_validation_and_evaluation(train: Train, t
 
 def test_document_masks_of_padded_rows_are_an_error() -> None:
     data = {"dataset": "python-stdlib", "tokenizer": "byte", "batching": "padded", "document_masks": True}
-    with pytest.raises(ConfigError, match=r"data\.document_masks: in padded rows there is one document each"):
+    with pytest.raises(ConfigError, match=r"data\.document_masks: a padded row has only one document"):
         config_from_mapping({"experiment_name": "a", "data": data, "model": "torch", "training": {"max_steps": 1}})
 
 
@@ -112,7 +112,7 @@ def test_run_that_could_not_compile_goes_on_without(train: Train, monkeypatch: p
     assert "no compiler here" in warnings(begun)[0]
     resumed = train(runtime={"compile": True}, training={"max_steps": 6}, resume=begun.name)
     assert resumed.info["compiled"] is False
-    assert "the run began without, and goes on so" in warnings(resumed)[1]
+    assert "the run started without compiling, and a resumed run keeps that" in warnings(resumed)[1]
 
 
 def test_checkpoint_after_a_failure_of_the_compiler_says_so(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -326,8 +326,7 @@ def test_resume_with_more_steps_says_that_the_schedule_changes_with_them(finishe
     said: list[str] = []
     tfs_core.run(resume="mortal", assets=finished, overrides=[f"training.max_steps={STEPS + 1}"], report=said.append)
     assert (
-        f"the run has {STEPS + 1} steps now, not {STEPS}: from here on its schedule is that of {STEPS + 1} steps"
-        in said
+        f"the run now has {STEPS + 1} steps, not {STEPS}: from here on it follows the schedule of {STEPS + 1}" in said
     )
 
 

@@ -1,7 +1,7 @@
-"""The minimal core of tfs: what models, data sets, tokenizers, schedules, optimizers and loggers are, and one loop.
+"""The minimal core of tfs: interfaces for models, data sets, tokenizers, optimizers and loggers, and a training loop.
 
-Plugins need two names from here, `Component` and `hookimpl`; whoever runs tfs from Python needs `run`.
-Importing this module imports nothing heavy: the names below are loaded when they are used.
+Plugins need `Component` and `hookimpl` from here. Python scripts that train need `run`.
+Importing this module is fast: the names in `__all__` are imported lazily, at their first use.
 """
 
 from importlib import import_module
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {
+_LAZY_IMPORTS = {
     "Component": "tfs_core.component",
     "TfsError": "tfs_core.errors",
     "hookimpl": "tfs_core.hookspecs",
@@ -26,6 +26,6 @@ __all__ = ["Component", "TfsError", "__version__", "hookimpl", "run"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _LAZY_IMPORTS:
         raise AttributeError(f"module 'tfs_core' has no attribute '{name}'")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_LAZY_IMPORTS[name]), name)

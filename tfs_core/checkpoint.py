@@ -1,7 +1,7 @@
-"""A checkpoint: saved, loaded, and the checkpoints of a run kept in order.
+"""Saving and loading of checkpoints, and rotation of the checkpoints of a run.
 
-Tensors are safetensors, the rest is JSON: nothing in a checkpoint can run when it is opened. How its folder is made,
-verified and deleted is in `checkpoint_folder.py`, its tensors are in `tensor_files.py`.
+Tensors are stored as safetensors and the state as JSON, so opening a checkpoint never executes code from it.
+`checkpoint_folder.py` writes, verifies and deletes the folders; `tensor_files.py` reads and writes the tensors.
 """
 
 import json
@@ -40,9 +40,12 @@ def save_checkpoint(
     tokenizer: Tokenizer | None = None,
     ranks: Ranks | None = None,
 ) -> None:
-    """Write a checkpoint folder, whole or not at all; `state` is what `state.json` holds besides, JSON values.
+    """Write a checkpoint folder atomically.
 
-    Raises TrainingError when the disk is full or not ours, and when a weight is not finite.
+    `state` has the entries of `state.json` (JSON values), besides the format version and the description of tensors.
+
+    Raises TrainingError when the disk is full, when writing is not permitted, and when a weight is not finite. Raises
+    CheckpointError for optimizer state that is neither a tensor nor JSON.
     """
 
     def write(path: Path) -> None:
@@ -55,28 +58,28 @@ def save_checkpoint(
             (path / "tokenizer").mkdir()
             tokenizer.save(path / "tokenizer")
 
-    with _saying_why_not(folder):
+    with _training_error_if_unwritable(folder):
         write_checkpoint_folder(folder, write)
 
 
 @contextmanager
-def _saying_why_not(folder: Path) -> Iterator[None]:
-    """Turn a full disk, or one that is not ours, into a sentence."""
+def _training_error_if_unwritable(folder: Path) -> Iterator[None]:
+    """Convert the errors of a full disk or of missing permissions to a TrainingError that says what to do."""
     try:
         yield
     except (OSError, SafetensorError) as error:
         raise TrainingError(
-            f"{folder.name} cannot be saved in {folder.parent}: {error}. The checkpoints that are there are untouched. "
-            "Make room or change the permissions, then go on with --resume."
+            f"{folder.name} cannot be saved in {folder.parent}: {error}. The existing checkpoints are unchanged. "
+            "Make room or change the permissions, then continue with --resume."
         ) from error
 
 
 def load_checkpoint(
     folder: Path, *, model: LanguageModel, optimizer: torch.optim.Optimizer | None = None
 ) -> dict[str, Any]:
-    """Verify a checkpoint, put its weights and optimizer state in place, and return what `state.json` holds.
+    """Verify a checkpoint, load its weights and optimizer state, and return the content of `state.json`.
 
-    Raises CheckpointError when a file is damaged, or when names or shapes are not the model's.
+    Raises CheckpointError when a file is damaged, or when names or shapes differ from the model's.
     """
     verify_checkpoint(folder)
     state = read_state(folder)
@@ -85,25 +88,28 @@ def load_checkpoint(
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """Return what `state.json` holds."""
+    """Return the content of `state.json`. Raises CheckpointError when it is unreadable or has another format."""
     try:
         state = json.loads((folder / "state.json").read_bytes())
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder}: its state.json cannot be read ({error})") from None
     if not isinstance(state, dict) or state.get("format_version") != STATE_FORMAT:
-        raise CheckpointError(f"{folder}: its state.json is not of format {STATE_FORMAT}, which this tfs reads")
+        raise CheckpointError(f"{folder}: its state.json does not have format {STATE_FORMAT}, which this tfs reads")
     return state
 
 
 def read_config(folder: Path, *, overrides: Sequence[str] = ()) -> RunConfig:
-    """Return the configuration of the run that saved the checkpoint, changed as `--set` says."""
+    """Return the configuration of the run that saved the checkpoint, with `overrides` applied (as of `--set`).
+
+    Raises CheckpointError when the checkpoint has none, and ConfigError for invalid overrides.
+    """
     if not (folder / "config.yaml").is_file():
-        raise CheckpointError(f"{folder}: it has no config.yaml: it was not `tfs run` that saved it")
+        raise CheckpointError(f"{folder}: it has no config.yaml, so it was not saved by `tfs run`")
     return load_config(folder / "config.yaml", overrides=overrides)
 
 
 class CheckpointKeeper:
-    """The checkpoints of a run: saves one, moves `latest` and `best`, throws old ones away, in this order."""
+    """Saves the checkpoints of a run, updates the pointers `latest` and `best`, and deletes old ones, in this order."""
 
     def __init__(
         self,
@@ -115,7 +121,11 @@ class CheckpointKeeper:
         tokenizer: Tokenizer | None = None,
         ranks: Ranks | None = None,
     ) -> None:
-        """`run_state()` is what `state.json` says of the run, asked for at every save."""
+        """Store the arguments of `save_checkpoint` that are the same for every step.
+
+        `run_state()` is called at every save and returns the entries of `state.json` about the run. `keep` is the
+        number of newest checkpoints that are not deleted.
+        """
         self.folder = folder
         self.keep = keep
         self.run_state = run_state
@@ -132,7 +142,10 @@ class CheckpointKeeper:
         state: Mapping[str, Any],
         best_step: int | None,
     ) -> Path:
-        """Return the folder of the new checkpoint. If it cannot be written, the others stay as they are."""
+        """Save a checkpoint and return its folder. If it cannot be written, the existing ones remain unchanged.
+
+        Raises the errors of `save_checkpoint`.
+        """
         folder = self.folder / checkpoint_name(step)
         save_checkpoint(
             folder,
@@ -143,12 +156,12 @@ class CheckpointKeeper:
             tokenizer=self.tokenizer,
             ranks=self.ranks,
         )
-        with _saying_why_not(folder):
+        with _training_error_if_unwritable(folder):
             point_to(self.folder, "latest", step)
             point_to(self.folder, "best", best_step)
             rotate(self.folder, keep=self.keep, best_step=best_step)
         return folder
 
     def latest(self) -> Path | None:
-        """Return the newest checkpoint's folder."""
+        """Return the folder of the newest checkpoint, or None."""
         return next(reversed(list_checkpoints(self.folder)), None)

@@ -1,12 +1,12 @@
-"""A checkpoint as a folder: made whole or not at all, verified when read, thrown away in a safe order.
+"""Checkpoint folders: written atomically, verified by checksums, and deleted safely.
 
     checkpoints/
       step-00000500/    model.safetensors, optimizer.safetensors, state.json, config.yaml, tokenizer/, and
-        manifest.json   the bytes and the sha256 of every other file; written last
+        manifest.json   size in bytes and SHA-256 of every other file; written last
       latest, best      text files with the name of one of the folders
 
-A folder is written under a name that begins with a point, flushed to the disk, and renamed: a folder with a proper
-name is whole, unless the disk lost something, which its manifest shows.
+A folder is written under a hidden name (with a leading dot), flushed to the disk, and renamed. A folder with its final
+name is therefore complete. The manifest detects damage that the disk causes later.
 """
 
 import hashlib
@@ -28,12 +28,12 @@ _REPLACED = ".replaced-"
 
 
 def checkpoint_name(step: int) -> str:
-    """Return the name of the folder for a step; names sort as steps do."""
+    """Return the folder name for a step. Names are zero-padded, so they sort by step (below 100 million)."""
     return f"step-{step:08d}"
 
 
 def checkpoint_step(folder: Path) -> int:
-    """Return the step that a checkpoint folder's name says; raises CheckpointError for another name."""
+    """Return the step in the name of a checkpoint folder. Raises CheckpointError for any other name."""
     match = CHECKPOINT_NAME.fullmatch(folder.name)
     if match is None:
         raise CheckpointError(f"{folder}: not the name of a checkpoint; expected one like {checkpoint_name(500)}")
@@ -41,7 +41,7 @@ def checkpoint_step(folder: Path) -> int:
 
 
 def list_checkpoints(checkpoints: Path) -> list[Path]:
-    """Return the checkpoint folders, oldest first; those under construction are not among them."""
+    """Return the complete checkpoint folders, ordered by step."""
     if not checkpoints.is_dir():
         return []
     return sorted(
@@ -51,9 +51,10 @@ def list_checkpoints(checkpoints: Path) -> list[Path]:
 
 
 def write_checkpoint_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Make `folder` with what `write(path)` puts into it, in one piece; one of that name is replaced.
+    """Create `folder` atomically from the files that `write(path)` creates in a temporary folder.
 
-    When anything fails, a full disk first of all, nothing is left behind and nothing else was touched.
+    An existing folder of that name is replaced. After a failure, such as a full disk, the temporary folder is deleted
+    and all other folders are unchanged.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".writing-{folder.name}")
@@ -62,7 +63,7 @@ def write_checkpoint_folder(folder: Path, write: Callable[[Path], None]) -> None
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         write(temporary)
-        _seal(temporary)
+        _write_manifest(temporary)
         if folder.exists():
             replace(folder, replaced)
         replace(temporary, folder)
@@ -75,8 +76,8 @@ def write_checkpoint_folder(folder: Path, write: Callable[[Path], None]) -> None
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def _seal(folder: Path) -> None:
-    """Flush every file to the disk, then write the manifest that says what each must be."""
+def _write_manifest(folder: Path) -> None:
+    """Flush every file to the disk, then write the manifest with the size and the checksum of each file."""
     files = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         with path.open("rb+") as file:
@@ -91,7 +92,7 @@ def _seal(folder: Path) -> None:
 
 
 def verify_checkpoint(folder: Path) -> None:
-    """Compare every file with the manifest; raises CheckpointError that names the first one that differs."""
+    """Compare every file with the manifest. Raises CheckpointError, naming the first file that differs."""
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: there is no such checkpoint")
     try:
@@ -115,7 +116,7 @@ def verify_checkpoint(folder: Path) -> None:
 
 
 def newest_valid_checkpoint(checkpoints: Path) -> tuple[Path | None, list[CheckpointError]]:
-    """Return the newest checkpoint that is whole, or None, and what is wrong with each newer one."""
+    """Return the newest valid checkpoint, or None, and the errors of all newer ones."""
     damaged = []
     for folder in reversed(list_checkpoints(checkpoints)):
         try:
@@ -128,7 +129,7 @@ def newest_valid_checkpoint(checkpoints: Path) -> tuple[Path | None, list[Checkp
 
 
 def point_to(checkpoints: Path, name: Literal["latest", "best"], step: int | None) -> None:
-    """Make `latest` or `best` name the checkpoint of a step, or nothing when there is none."""
+    """Write the name of the step's checkpoint to `latest` or `best`. Without such a checkpoint, delete the file."""
     if step is not None and (checkpoints / checkpoint_name(step)).is_dir():
         write_durably(checkpoints / name, f"{checkpoint_name(step)}\n".encode())
     else:
@@ -136,22 +137,22 @@ def point_to(checkpoints: Path, name: Literal["latest", "best"], step: int | Non
 
 
 def rotate(checkpoints: Path, *, keep: int, best_step: int | None) -> None:
-    """Delete all but the newest `keep` checkpoints and the best one. Call it after a valid one was written.
+    """Delete all but the newest `keep` checkpoints and the best one. Call it after writing a valid checkpoint.
 
-    One that cannot be deleted, because another process reads it on Windows, stays until the next time.
+    A folder that cannot be deleted, as on Windows while another process reads it, stays until the next rotation.
     """
     for folder in list_checkpoints(checkpoints)[: -max(keep, 1)]:
         if checkpoint_step(folder) != best_step:
-            doomed = folder.with_name(f".deleting-{folder.name}")
+            deleting = folder.with_name(f".deleting-{folder.name}")
             with suppress(OSError):
-                replace(folder, doomed)
-                shutil.rmtree(doomed)
+                replace(folder, deleting)
+                shutil.rmtree(deleting)
 
 
 def remove_leftovers(checkpoints: Path) -> None:
     """Clean up after a process that was killed while it wrote, replaced or deleted a checkpoint.
 
-    Only for whoever holds the lock of the run.
+    The caller must hold the lock of the run.
     """
     for path in checkpoints.glob(".*-step-*"):
         original = path.with_name(path.name.removeprefix(_REPLACED))
@@ -165,7 +166,7 @@ def remove_leftovers(checkpoints: Path) -> None:
 
 
 def move_aside(folders: list[Path], aside: Path) -> None:
-    """Move checkpoints out of the way of a run that goes on from an older one; nothing is deleted."""
+    """Move checkpoints to the folder `aside`, so that a run can resume from an older one. Nothing is deleted."""
     for folder in folders:
         aside.mkdir(parents=True, exist_ok=True)
         target = aside / folder.name

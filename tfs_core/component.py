@@ -1,21 +1,21 @@
-"""What a plugin hands to the core: `Component`s, which name what it brings without importing it, and `Kind`s."""
+"""Declarations of a plugin: `Component`s, with lazy references to their implementations, and `Kind`s of components."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """A kind of component. The core has those below; a plugin declares its own with the hook `tfs_kinds`."""
+    """A kind of component. The core declares `CORE_KINDS`; a plugin declares its own with the hook `tfs_kinds`."""
 
     name: str
-    """What `Component.kind` says: lower-case letters, digits and `-`, beginning with a letter."""
+    """The value of `Component.kind`: lower-case letters, digits and `-`, beginning with a letter."""
 
     keywords: tuple[str, ...] | None
-    """The keywords that a factory of this kind is called with, after its options; None when it is not called: the
-    factory is then the thing itself, as a click command is."""
+    """Keyword arguments of a factory of this kind, after its options. None if the factory is not called but is itself
+    the object, such as a click command."""
 
     protocol: str | None = None
-    """`"package.module:Class"`: the protocol that what a factory returns must satisfy."""
+    """`"package.module:Class"`: the protocol that the factory's result must satisfy."""
 
 
 CORE_KINDS = (
@@ -32,42 +32,44 @@ CORE_KINDS = (
     ),
     Kind(name="wrapper", keywords=(), protocol="tfs_core.contracts:Wrapper"),
     Kind(name="command", keywords=None),
-    Kind(name="script", keywords=None),  # what `tfs_core.training` hands to scripts of the original tools
+    Kind(name="script", keywords=None),  # functions that `tfs_core.training` exports for scripts of the original tools
 )
-"""The kinds of the core."""
+"""The kinds that the core declares."""
 
 HOOKS = {f"tfs_{kind}s": kind for kind in ("model", "dataset", "tokenizer", "scheduler", "optimizer", "logger")}
 HOOKS["tfs_commands"] = "command"
-"""Hooks that return components of one kind, which the components then need not name."""
+"""Hook -> kind, for the hooks whose components are all of one kind. `Component.kind` is optional in them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Component:
-    """Something of one kind that a plugin offers.
+    """A model, data set, command or other component that a plugin provides.
 
-    The references are strings, `"package.module:attribute"`, imported when the component is used and never
-    before: that keeps `tfs --help` fast with fifty plugins installed.
+    References are strings, `"package.module:attribute"`, and are imported when the component is used. This keeps
+    `tfs --help` fast with many plugins installed.
     """
 
     name: str
-    """How a configuration names it: lower-case letters, digits, `-`, `_` and `.`, beginning with a letter. A command
-    that joins another plugin's group, or the core's, is named after both: `plugins check`."""
+    """Name in configurations: lower-case letters, digits, `-`, `_` and `.`, beginning with a letter. A subcommand of a
+    group of the core or of another plugin has both names: `plugins check`."""
 
     summary: str
     """One line for `tfs plugins` and `tfs --help`."""
 
     factory: str
-    """What builds it; `docs/writing-a-plugin.md` lists how each kind is called. For a command: the click command."""
+    """Function or class that builds it; `docs/writing-a-plugin.md` lists the arguments for each kind. For a command:
+    the click command."""
 
     kind: str | None = None
-    """Which kind it is of; required from `tfs_components`, known from the hook everywhere else."""
+    """Name of its kind. Required in the hook `tfs_components`; the other hooks imply it."""
 
     config: str | None = None
-    """A frozen dataclass with its options, each with a default and a string under it; None when it has none."""
+    """Frozen dataclass with its options, each with a docstring below it. None if it has no options."""
 
     loader: str | None = None
-    """Tokenizers only, and required there: `load(folder)` gives back the tokenizer that `save(folder)` wrote."""
+    """Only for tokenizers, and required for them: `load(folder)` returns the tokenizer that `save(folder)` wrote."""
 
     path_option: str | None = None
-    """The option that a path in the place of a name stands for: with `path`, `tokenizer: ./x` is short for
-    `{name: file, path: ./x}`. One component of a kind has it, the first that is installed."""
+    """The option that is set when a configuration has a path instead of a name: for a component `file` with
+    `path_option="path"`, `tokenizer: ./x` means `{name: file, path: ./x}`. If several components of a kind have one,
+    the first in the order of the registry applies."""

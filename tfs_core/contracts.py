@@ -1,11 +1,13 @@
-"""What the parts of tfs are: start reading here.
+"""The interfaces that the parts of tfs implement: start reading here.
 
-    YAML -> configuration -> DatasetSource -> Tokenizer -> token store -> Batching -> LanguageModel -> Wrappers
-    -> optimizer -> run folder -> trainer, which tells the RunLoggers
+    YAML -> configuration -> DatasetSource -> Tokenizer -> token store -> Batching -> LanguageModel -> Wrapper
+    -> optimizer -> run folder -> trainer -> RunLogger
 
-The classes below are these parts, in this order, each followed by its capabilities, and last what only checks ask for.
-The docstrings are the law; conformance suites check it. Most need not be imported: whatever has the methods will do.
-`RunLogger` and `ModelConfig` are there to be inherited from.
+The classes below follow this order. The optional capabilities of a part come directly after it; the classes at the end
+are used by checks only. The docstrings are the specification, and the conformance suites test it.
+
+Most classes are protocols: a plugin's class needs the right methods and attributes, and need not inherit from anything
+here. `RunLogger` and `ModelConfig` are base classes: inherit from them.
 """
 
 from __future__ import annotations
@@ -24,53 +26,60 @@ if TYPE_CHECKING:
     from tfs_core.records import EventRecord, SampleRecord, StepRecord, ValidationRecord
 
 IGNORED_TARGET = -100
-"""A target id that is no target: padding. It is never counted in a loss, a throughput or a token count."""
+"""Target id of a position without a target, such as padding. It counts in no loss, throughput or token count."""
 
 Schedule = Callable[[int], float]
-"""`schedule(step)` is the learning rate of optimizer step 0, 1, 2, ...: a pure function, not zero at step 0."""
+"""`schedule(step)` returns the learning rate of optimizer step 0, 1, 2, ...: a pure function, not zero at step 0."""
 
 
 class DatasetSource(Protocol):
-    """Where text comes from: documents in a fixed order."""
+    """A data set: text documents in a fixed order.
+
+    Messages call it by its attribute `description`, if it has one, and by its class name otherwise.
+    """
 
     def splits(self) -> Sequence[str]:
-        """Return the splits there are: `"train"` and perhaps `"validation"` (without one the core holds one out)."""
+        """Return the names of the splits: `"train"`, and `"validation"` if the data set has a validation split.
+
+        Without one, the core holds out a part of the training text.
+        """
 
     def documents(self, split: str) -> Iterator[str]:
-        """Iterate over the documents of a split, in the same order each time, without holding them all."""
+        """Iterate over the documents of a split, in the same order each time, without loading all into memory."""
 
     def fingerprint(self) -> str:
-        """Return a short string that changes when the content of any document, or their order, does."""
+        """Return a short string that changes whenever the content or the order of the documents changes."""
 
 
 @runtime_checkable
 class SupportsPieces(Protocol):
-    """A data set's capability: documents too long to hold in memory."""
+    """Capability of a data set: documents that are larger than memory."""
 
     def pieces(self, split: str) -> Iterator[tuple[str, bool]]:
-        """Iterate over the same text as `documents`, in parts: (text, whether its document ends with it)."""
+        """Iterate over the text of `documents` in parts: (text, True if it is the last part of its document)."""
 
 
 @runtime_checkable
 class SupportsStreaming(Protocol):
-    """A data set's capability: read from any place on, so that a run need not hold all of it.
+    """Capability of a data set: streaming, which starts at any position and does not store the whole data set.
 
-    Only its beginning is made into a token store; the rest is read while the run trains, by the batching that its
-    attribute `batching` names, "streaming" if it has none. That takes the place of the configuration's `packed`. Such a
-    source stays one version of its text, the one that its fingerprint names, for as long as it lives.
+    Only the beginning of the stream goes to a token store. The rest is read during training, by the batching that the
+    data set's attribute `batching` names, or by "streaming" without such an attribute. It replaces the configuration's
+    `packed`. An instance always reads the version of the text that its fingerprint identifies, even if a newer version
+    is published.
     """
 
     def stream(self, split: str, start: Sequence[int]) -> Iterator[tuple[Sequence[int], str]]:
-        """Iterate over (place, document) from the document at `start` on, in the order of `documents`.
+        """Iterate over (position, document), starting with the document at `start`, in the order of `documents`.
 
-        A place is a few integers, by which another process finds the same document again; an empty one is the
-        beginning.
+        A position is a short sequence of integers that identifies the same document in another process. An empty
+        sequence is the beginning of the split.
         """
 
     def pinned_options(self) -> Any:
-        """Return the component's options that choose this version again, whatever becomes of the newest one.
+        """Return the component's options with the version of the text fixed, for example to a commit.
 
-        They stand in the run's `config.yaml`, so that a resume reads the same text.
+        They are saved in the run's `config.yaml`, so that a resume reads the same text.
         """
 
     def close(self) -> None:
@@ -79,77 +88,77 @@ class SupportsStreaming(Protocol):
 
 @runtime_checkable
 class SupportsLeftOut(Protocol):
-    """A data set's capability: it leaves out what cannot be read, and says so."""
+    """Capability of a data set: skip unreadable input and report it."""
 
     def left_out(self) -> Sequence[str]:
-        """Return what the last reading left out: a line of text for each file, with how much and where it begins."""
+        """Return one line for each file with input that the last reading skipped: how much, and where it begins."""
 
 
 class Tokenizer(Protocol):
-    """Text to ids and back. Encoding and then decoding any Unicode text gives that text.
+    """Lossless conversion between text and token ids: decoding the encoded text returns the same text.
 
-    Encoding never makes a special id: a literal `<|endoftext|>` in a document is text like any other.
+    Encoding never produces a special id: a literal `<|endoftext|>` in a document is encoded as ordinary text.
     """
 
     vocab_size: int
-    """How many ids there are, special ones included: every id is below it."""
+    """Number of token ids, special ones included. Every id is smaller."""
 
     end_of_text_id: int
-    """The id that ends every document, and that a generation starts from when its prompt is empty."""
+    """The id that ends every document. Generation starts from it when the prompt is empty."""
 
     def encode_batch(self, texts: Sequence[str]) -> Sequence[Sequence[int] | np.ndarray]:
         """Return the ids of each text. Raises DataError for a text with a lone surrogate.
 
-        Several threads may call it at once: what it remembers from call to call must bear that.
+        Must be thread-safe, any internal cache included.
         """
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
-        """Return the UTF-8 bytes that the ids stand for (not always whole characters); special ids give none."""
+        """Return the UTF-8 bytes of the ids, which may end inside a character. Special ids have no bytes."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of the ids; bytes that are no UTF-8 come out as U+FFFD."""
+        """Return the text of the ids, with U+FFFD in place of bytes that are not valid UTF-8."""
 
     def byte_lengths(self) -> np.ndarray:
-        """Return, for every id, the bytes of text it stands for, 0 for special ids: int64 [vocab_size]."""
+        """Return the number of UTF-8 bytes of each id, 0 for special ids: int64 [vocab_size]."""
 
     def save(self, folder: Path) -> None:
-        """Write everything that the component's `loader` needs into an existing folder."""
+        """Write all files that the component's `loader` needs to an existing folder."""
 
     def fingerprint(self) -> str:
-        """Return a short string that changes when any text could be encoded differently."""
+        """Return a short string that changes whenever the encoding of any text could change."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one forward pass sees."""
+    """The input of one forward pass: a micro-batch, or a validation batch."""
 
     input_ids: Tensor  # int64 [batch_size, seq_len]
-    target_ids: Tensor  # int64 [batch_size, seq_len], -100 where nothing is to be predicted
-    valid_targets: int  # targets that are not -100
-    document_ids: Tensor | None = None  # int64 [batch_size, seq_len], equal within a document; None: all may be seen
+    target_ids: Tensor  # int64 [batch_size, seq_len], -100 at positions without a target
+    valid_targets: int  # number of targets that are not -100
+    document_ids: Tensor | None = None  # int64 [batch_size, seq_len], equal within a document; None: no document mask
 
 
 @dataclass(frozen=True)
 class DocumentRef:
-    """A part of a training document that a step reads."""
+    """A part of a training document that is read in one optimizer step."""
 
     document: tuple[int, ...]
-    """Which document: (its index in the token store,), or as the batching counts that has no store of them all."""
+    """The document: (its index in the token store,), or the batching's own numbering if its store is incomplete."""
 
     start: int
     stop: int
-    """Which of its tokens are targets of the step: from `start` to before `stop`, the end of text among them."""
+    """The targets of the step are the document's tokens `start` to `stop - 1`; its end of text counts as a token."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchSettings:
-    """What the configuration says of batches, for a batching to obey or to refuse with a ConfigError."""
+    """The configuration's settings for batches. A batching applies each one or rejects it with a ConfigError."""
 
-    batching: str  # `data.batching`, by name
-    dataset: str  # `data.dataset`, by name
+    batching: str  # name in `data.batching`
+    dataset: str  # name in `data.dataset`
     num_epochs: int | None
-    max_length: int
-    batch_size: int  # `batch_size * gradient_accumulation_steps` rows are the batch of a step, of all ranks together
+    max_length: int  # tokens in a row, at most
+    batch_size: int  # rows in a micro-batch, all ranks together; a step has `gradient_accumulation_steps` times as many
     gradient_accumulation_steps: int
     seed: int
     document_masks: bool
@@ -159,77 +168,80 @@ class BatchSettings:
 
 @runtime_checkable
 class Batching(Protocol):
-    """How the tokens of a run become batches: a pure function of (tokens, seed, step, rank).
+    """The batches of a run, as a pure function of (tokens, seed, step, rank).
 
-    The component's factory is the class itself; `lengths_vary` and `begins_with_end_of_text` are attributes of it. A
-    static method `check(settings, *, source)`, where it has one, is called before any text is read, and raises a
-    ConfigError for settings that it cannot obey.
+    The component's factory is the class itself, with `lengths_vary` and `begins_with_end_of_text` as class attributes.
+    The class may have a static method `check(settings, *, source)`. It is called before any text is read and raises
+    ConfigError for unsupported settings.
     """
 
     rows_per_step: int
-    """Rows in an optimizer step, all micro-batches and ranks together."""
+    """Rows in an optimizer step, over all micro-batches and ranks."""
 
     valid_targets_per_row: float
-    """Valid targets in a row, on average."""
+    """Average number of valid targets in a row."""
 
     lengths_vary: bool
-    """Whether `seq_len` differs from batch to batch."""
+    """True if `seq_len` differs between batches."""
 
     begins_with_end_of_text: bool
-    """Whether every row begins with the end-of-text id, so that a prompt must, too."""
+    """True if every row begins with the end-of-text id. Prompts then need it too."""
 
     def open(
         self, folder: Path, *, step: int, state: Mapping[str, Any] | None, report: Callable[[str], None]
     ) -> AbstractContextManager[None]:
-        """Return a context in which `ready`, `step` and `epoch` may be called, from a step on.
+        """Return a context manager. Inside it, `ready`, `step` and `epoch` may be called for `step` and later steps.
 
-        `folder` is the run's; `state` is the checkpoint's whole state.json, None at step 0; `report` is told, in a
-        sentence, what a user waits for.
+        `folder` is the run folder. `state` is the content of the checkpoint's state.json, None without a checkpoint.
+        `report(message)` shows the user a status message of one sentence, for example while the run waits for data.
         """
 
     def ready(self, step: int) -> bool:
-        """Return whether a step's data is there, after a short wait. Raises DataError when it cannot be had."""
+        """Return True if the step's data is available, after a short wait. Raises DataError if it cannot be read."""
 
     def step(self, step: int) -> Sequence[Batch]:
         """Return this rank's micro-batches of optimizer step 0, 1, 2, ..."""
 
     def validation(self) -> Iterable[Batch]:
-        """Return this rank's validation batches: every validation row once, in the order of the text."""
+        """Return this rank's validation batches, in text order. The ranks together cover every validation row once."""
 
     def trial(self) -> Batch:
-        """Return a batch of real text to try things on, before `open`."""
+        """Return a batch of real text for trial runs. It may be called before `open`."""
 
     def total_steps(self, *, epochs: int | None, tokens: int | None) -> int:
-        """Return the steps after which so many epochs, or valid targets, are complete; one of the two is given.
+        """Return the number of steps that complete the given epochs or valid targets. One of the two is not None.
 
-        Raises ConfigError where epochs cannot be counted.
+        Raises ConfigError if epochs cannot be counted.
         """
 
     def epoch(self, step: int) -> int:
-        """Return how many epochs are complete before the first row of a step."""
+        """Return the number of complete epochs before the first row of a step."""
 
     def epochs(self, steps: int) -> float | None:
-        """Return how many epochs so many steps are; None where they cannot be counted."""
+        """Return the number of epochs in this number of steps; None if epochs cannot be counted."""
 
     def state(self, step: int) -> dict[str, Any]:
-        """Return what a checkpoint must record to go on with a step: JSON values under own names; usually none."""
+        """Return the entries of a checkpoint's state.json that a resume at `step` needs. Most batchings need none.
+
+        The values are JSON; the keys must not be used elsewhere in state.json.
+        """
 
     def documents(self, step: int) -> Sequence[DocumentRef]:
-        """Return which parts of which documents this rank reads in a step, in the order of its rows."""
+        """Return the parts of documents that this rank reads in a step, in the order of its rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """What every model's options have; a model's own configuration extends it."""
+    """The options that every model has. A model's own configuration inherits from it."""
 
     max_seq_len: int = 256
-    """The longest sequence the model sees. Attention's cost per token grows with it."""
+    """Maximum sequence length in tokens. The cost of attention per token grows with it."""
 
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
-    """What the model computes in. Parameters and optimizer state stay float32 (float64 makes all of them float64)."""
+    """Number format of the computation. Parameters and optimizer state are float32, or float64 with `float64`."""
 
     dropout: float = 0.0
-    """The share of activations set to zero in training. 0 unless you pass over the same text many times."""
+    """Fraction of activations set to zero in training. Use 0 unless you train on the same text for many epochs."""
 
     def __post_init__(self) -> None:
         if self.max_seq_len < 1:
@@ -239,140 +251,146 @@ class ModelConfig:
 
 
 class LanguageModel(Protocol):
-    """A decoder: ids in, the logits of each next id out. `tfs_core.models.AutogradModel` supplies all but `forward`.
+    """A decoder-only language model. `tfs_core.models.AutogradModel` implements all of it but `forward`.
 
-    `forward` and `loss` are called inside `torch.autocast` when the configuration's dtype is bfloat16, and
-    `backward` outside it, as PyTorch asks.
+    With the dtype bfloat16, `forward` and `loss` are called inside `torch.autocast`, and `backward` outside it, as
+    PyTorch recommends.
     """
 
     config: ModelConfig
     vocab_size: int
 
     training: bool
-    """Whether training mode is on."""
+    """True in training mode, False in eval mode."""
 
     mirrors: str | None
-    """Another model's name when both have the same parameter names and the same function: checkpoints interchange."""
+    """Name of the model with the same parameter names and the same function: they can load each other's checkpoints."""
 
     context_limit: int | None
-    """The longest sequence `forward` takes; None when there is no limit."""
+    """Maximum `seq_len` of `forward`; None without a limit."""
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        """Return the logits [batch_size, seq_len, vocab_size] for ids [batch_size, seq_len]."""
+        """Return the logits [batch_size, seq_len, vocab_size] of the next token at each position.
+
+        `input_ids` is int64 [batch_size, seq_len].
+        """
 
     def loss(self, input_ids: Tensor, target_ids: Tensor) -> Tensor:
-        """Return the SUM of nats over the valid targets (float32 or wider, no dimensions; 0 when none is valid).
+        """Return the cross-entropy in nats, as the SUM over the valid targets: [], float32 or wider.
 
-        Both are int64 [batch_size, seq_len]; a target of -100 is not valid. In training mode what `backward`
-        needs is kept; in eval mode nothing is.
+        Both arguments are int64 [batch_size, seq_len]. A target of -100 is not valid; without valid targets the loss is
+        0. In training mode, the model keeps the data that `backward` needs; in eval mode it keeps nothing.
         """
 
     def backward(self, scale: float) -> None:
-        """Add `scale * dL/dp` to `.grad` of every trainable parameter p, L being the last training-mode `loss`.
+        """Add `scale * dL/dp` to `.grad` of every trainable parameter p, where L is the last training-mode `loss`.
 
-        Consumes it: a second call without a new `loss` is an error.
+        Releases the data of that loss: a second call without a new `loss` is an error.
         """
 
     def train(self, mode: bool = True) -> Any:
-        """Turn training mode (dropout, what backward needs) on or off."""
+        """Switch training mode on or off: dropout, and the data for `backward`."""
 
     def eval(self) -> Any:
-        """Turn training mode off."""
+        """Switch to eval mode."""
 
     def to(self, *, device: torch.device | str, dtype: torch.dtype) -> Any:
-        """Move and cast the parameters, in place."""
+        """Move and cast the parameters in place."""
 
     def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
-        """Iterate over (name, tensor), each tensor once, in an order that never changes."""
+        """Iterate over (name, tensor), each tensor once, always in the same order."""
 
     def state_dict(self) -> Mapping[str, Tensor]:
-        """Return every tensor that makes the model what it is, by name."""
+        """Return all tensors of the model's state by name."""
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> Any:
-        """Copy the tensors in; raises when a name or a shape differs."""
+        """Copy the tensors into the model. Raises an error if a name or a shape differs."""
 
     def embedding_parameters(self) -> Sequence[str]:
-        """Return the names of the embedding tables: what "parameters without embeddings" leaves out."""
+        """Return the names of the embedding tables, which the count of parameters without embeddings excludes."""
 
     def flops_per_token(self, seq_len: int) -> float:
-        """Return the floating-point operations of training on one position of a sequence of this length.
+        """Return the floating-point operations of training on one token in a sequence of `seq_len` tokens.
 
-        Forward and backward of every matrix product, a multiplication and an addition counted apart, attention
-        (every score computed, masked or not) and the output projection included, at the real vocabulary size.
+        The count covers forward and backward of every matrix product, the output projection included, at the real
+        vocabulary size. A multiplication and an addition are two operations. In attention, masked scores count too.
         """
 
 
 @runtime_checkable
 class SupportsKeyValueCache(Protocol):
-    """A capability: generate one token without computing all earlier ones again."""
+    """Capability of a model: generate with a key/value cache instead of recomputing all earlier tokens."""
 
     def make_cache(self, batch_size: int) -> Any:
         """Return an empty cache for sequences up to the context limit, on the model's device."""
 
     def forward_with_cache(self, input_ids: Tensor, positions: Tensor, cache: Any) -> Tensor:
-        """Return the logits [batch_size, new_len, vocab_size] of new ids, writing their keys and values to the cache.
+        """Return the logits [batch_size, new_len, vocab_size] of new tokens, and store their keys and values.
 
-        `input_ids` and `positions` are [batch_size, new_len]; a position is a row's own (prompts of different
-        lengths batch: pad on the right). The key and value of a token go to the slot of its position, and a token
-        sees the slots up to its own, so what padding left in a slot is overwritten before it is ever seen.
+        `input_ids` and `positions` are int64 [batch_size, new_len]. Each row has its own positions, so prompts of
+        different lengths can share a batch: pad them on the right. The key and the value of a token are written to the
+        cache slot of its position, and a token attends to the slots up to its own. A slot with padding is therefore
+        overwritten before any token attends to it.
 
-        To be compiled (`tfs generate --compile`), it must not ask a tensor for its values while
-        `torch.compiler.is_compiling()`: it then looks at every slot of the cache, those to come being hidden.
+        To support `tfs generate --compile`, do not read tensor values in Python while
+        `torch.compiler.is_compiling()`: attend to all slots of the cache then, and mask the later ones.
         """
 
 
 @runtime_checkable
 class SupportsDocumentMasks(Protocol):
-    """A capability: keep the documents of a packed row apart.
+    """Capability of a model: document masks, which stop attention at the boundaries of the documents in a packed row.
 
-    A position sees the earlier positions of its own document and no others. `document_ids` is int64
-    [batch_size, seq_len], equal within a document; None means that a row is one document. Positions are counted along
-    the row, whatever documents it holds.
+    A position attends to itself and to earlier positions of its own document only. `document_ids` is int64
+    [batch_size, seq_len], equal within a document; None means that a row is one document. Positions count along the
+    whole row and do not restart at a document.
     """
 
     takes_document_ids: Literal[True]
+    """Marks the capability, because `isinstance` does not compare signatures."""
 
     def forward(self, input_ids: Tensor, document_ids: Tensor | None = None) -> Tensor:
-        """Return the logits, as `LanguageModel.forward` does."""
+        """Return the logits [batch_size, seq_len, vocab_size], as `LanguageModel.forward` does."""
 
     def loss(self, input_ids: Tensor, target_ids: Tensor, document_ids: Tensor | None = None) -> Tensor:
-        """Return the sum of nats, as `LanguageModel.loss` does."""
+        """Return the sum of nats over the valid targets: [], as `LanguageModel.loss` does."""
 
 
 @runtime_checkable
 class SupportsFeatures(Protocol):
-    """A capability: make the logits in two steps, so that those of a large vocabulary need never exist at once.
+    """Capability of a model: compute features and logits separately, so that the loss needs less memory.
 
-    `forward(input_ids)` is `unembed(features(input_ids))`. `AutogradModel.loss` then unembeds a piece of the positions
-    at a time (`runtime.loss_chunk`).
+    `forward(input_ids)` equals `unembed(features(input_ids))`. `AutogradModel.loss` then computes the logits in chunks
+    of positions (`runtime.loss_chunk`), so that with a large vocabulary not all logits are in memory at once.
     """
 
     def features(self, input_ids: Tensor) -> Tensor:
-        """Return what the scores are made of [batch_size, seq_len, width]; takes all that `forward` takes."""
+        """Return the features [batch_size, seq_len, width]. Takes the same arguments as `forward`."""
 
     def unembed(self, features: Tensor) -> Tensor:
-        """Return the logits [..., vocab_size] of features [..., width], each position's from its own alone."""
+        """Return the logits [..., vocab_size] of features [..., width], each position independently."""
 
 
 class Ranks(Protocol):
-    """The processes that train one model together. `tfs_core.ranks.OneRank` is the only one of a plain run."""
+    """The group of processes (ranks) that train one model. `tfs_core.ranks.OneRank` is a group of one process."""
 
     rank: int
-    """This process: 0, 1, ..., size - 1."""
+    """Number of this process: 0, 1, ..., size - 1."""
 
     size: int
+    """Number of processes."""
 
     def sum(self, values: Tensor) -> Tensor:
-        """Return the element-wise sum over all ranks: losses, counts, flags."""
+        """Return the element-wise sum over all ranks, in the shape of `values`: losses, counts, flags."""
 
     def last_micro_batch(self, is_last: bool) -> None:
-        """Called before each forward pass of a step: gradients are exchanged in the backward of the last one."""
+        """Announce the next forward pass: gradients are exchanged in the backward pass of the last micro-batch only."""
 
     def finish_gradients(self, parameters: Sequence[Tensor]) -> Tensor:
-        """Exchange what is not exchanged yet, and return the norm of the whole gradient: []."""
+        """Finish the exchange of gradients, and return the Euclidean norm of the gradient of all parameters: []."""
 
     def save(self, folder: Path, model: LanguageModel, optimizer: torch.optim.Optimizer | None) -> dict[str, Any]:
-        """Write weights and optimizer state into a folder (collective); return JSON values for `state.json`."""
+        """Write weights and optimizer state to a folder (collective). Return JSON entries for `state.json`."""
 
     def load(
         self,
@@ -381,90 +399,97 @@ class Ranks(Protocol):
         optimizer: torch.optim.Optimizer | None,
         state: Mapping[str, Any],
     ) -> None:
-        """Put back what `save` wrote (collective). Raises CheckpointError when it does not fit."""
+        """Restore the state that `save` wrote (collective). Raises CheckpointError if it does not fit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WrapContext:
-    """What a wrapper may know, and all that it may reach."""
+    """The objects that a wrapper may use. It must not access other parts of the run."""
 
     model: LanguageModel
     model_name: str
-    """The configuration's name of the model, for messages."""
+    """The model's name in the configuration, for messages."""
 
     device: str
     ranks: Ranks
 
     trial_batch: Batch | None = None
-    """A batch of real text to try things on; None where a checkpoint is loaded to be evaluated or to generate."""
+    """A batch of real text for trial runs; None when a checkpoint is loaded for evaluation or generation."""
 
     lengths_vary: bool = False
-    """Whether `seq_len` differs from batch to batch."""
+    """True if `seq_len` differs between batches."""
 
     recorded: Mapping[str, Any] = field(default_factory=dict)
-    """The facts that the resumed checkpoint holds (`device`, `threads`, `matmul`, and what wrappers recorded)."""
+    """Facts from the checkpoint: `device`, `threads`, `matmul`, and those of wrappers. Empty for a new run."""
 
     report: Callable[[str], None] = lambda message: None  # noqa: ARG005
-    """Tells the user, in a sentence, what is going on."""
+    """Shows the user a status message of one sentence."""
 
     warn: Callable[[str], None] = lambda message: None  # noqa: ARG005
-    """Tells the user and the run's events what is not as it should be; also later, while the run trains."""
+    """Shows the user a warning and adds it to the run's events. May also be called later, during training."""
 
     record: Callable[..., None] = lambda **facts: None  # noqa: ARG005
-    """`record(why=..., **facts)`: JSON values for run.json and every checkpoint to come, and why; also later."""
+    """`record(why=..., **facts)` saves facts (JSON values) and their reason in run.json, and the facts in every later
+    checkpoint. May also be called later, during training."""
 
 
 @runtime_checkable
 class Wrapper(Protocol):
-    """Something around a model's loss: an adapter, activation checkpointing, a compiler, data parallelism.
+    """A change to the loss module: an adapter, activation checkpointing, compilation, data parallelism.
 
-    The core applies them in the order of the stages, then builds the optimizer.
+    The core applies all wrappers in the order of their stages, then builds the optimizer.
     """
 
     stage: Literal["adapt", "checkpoint", "tune", "compile", "parallel"]
 
     changes_weights: bool
-    """Whether it changes what parameters there are. It is then applied wherever the checkpoint is loaded."""
+    """True if it adds, removes or replaces parameters. It is then also applied when the checkpoint is loaded for
+    evaluation or generation."""
 
     def wrap(self, loss: nn.Module, *, context: WrapContext) -> nn.Module:
-        """Return the module that computes the loss from now on: `loss` itself, changed or not, or one around it.
+        """Return the module that replaces `loss`: `loss` itself, modified or not, or a module around it.
 
-        A module is called with (input_ids, target_ids) or (input_ids, target_ids, document_ids), and returns the sum
-        of nats with its graph. Raises ConfigError for a model that it cannot wrap.
+        The module is called with (input_ids, target_ids) or (input_ids, target_ids, document_ids), each int64
+        [batch_size, seq_len]. It returns the sum of nats with its autograd graph: []. Raises ConfigError for a model
+        that it cannot wrap.
         """
 
 
 class RunLogger:
-    """Told what happens in a run; inherit, and override what you care about.
+    """Base class of loggers, with callbacks for the records and events of a run. Override the ones that you need.
 
-    One that raises is reported and dropped, and training goes on. Calls come from the training process, in order.
+    All calls come from the training process, in chronological order. A logger that raises an exception is reported and
+    removed, and training continues.
     """
 
     def on_start(self) -> None:
-        """Training begins, or resumes at `run.start_step`: whatever an earlier sitting wrote past it is void."""
+        """Called when training starts, or resumes at `run.start_step`.
+
+        On a resume, discard all records with a later step: an earlier attempt wrote them, and the steps are repeated.
+        """
 
     def on_step(self, record: StepRecord) -> None:
-        """An optimizer step was taken."""
+        """Called for every logged step (`training.log_every`), and for a step whose loss or gradient is not finite."""
 
     def on_validation(self, record: ValidationRecord) -> None:
-        """The validation split was evaluated."""
+        """Called after an evaluation of the validation split."""
 
     def on_sample(self, record: SampleRecord) -> None:
-        """A fixed prompt was continued."""
+        """Called after the model continued one of the fixed prompts."""
 
     def on_event(self, record: EventRecord) -> None:
-        """Something else happened; `record.kind` says what."""
+        """Called for every other event, such as a saved checkpoint or a warning: see `record.kind`."""
 
     def on_checkpoint(self, step: int) -> None:
-        """A checkpoint of `step` is about to be made durable: make durable what you wrote up to there."""
+        """Called before the checkpoint of `step` is saved: flush all records up to this step to the disk."""
 
     def on_end(self, status: str) -> None:
-        """The run ended: `finished`, `stopped` (a signal, to be resumed) or `failed`."""
+        """Called at the end of the run: `finished`, `stopped` (by a signal; the run can be resumed) or `failed`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunContext:
-    """What a logger may know of its run when it is built."""
+    """The properties of a run that a logger gets when it is built."""
 
     folder: Path
     name: str
@@ -472,31 +497,31 @@ class RunContext:
     """The resolved configuration, as in `config.yaml`."""
 
     info: Mapping[str, Any]
-    """What `run.json` says (parameters, device, FLOPs per token, ...): a live view."""
+    """The content of `run.json` (parameters, device, FLOPs per token, ...): a live view."""
 
     total_steps: int
     start_step: int
-    """0, or the step of the checkpoint that the run resumes from."""
+    """Step of the checkpoint that the run resumes from; 0 for a new run."""
 
     tokens: Path | None = None
-    """The folder of the run's token store; None for a training loop of somebody's own."""
+    """Folder of the run's token store; None in a custom training loop without one."""
 
     tokenizer: Tokenizer | None = None
 
     tell: Callable[[SampleRecord | EventRecord], None] = lambda record: None  # noqa: ARG005
-    """Hands a record of this logger's own to all loggers."""
+    """Sends a record that this logger made to all loggers."""
 
     record: Callable[..., None] = lambda **facts: None  # noqa: ARG005
-    """`record(**facts)`: JSON values for run.json, where other loggers find them in `info`."""
+    """`record(**facts)` saves JSON values in run.json; other loggers see them in `info`."""
 
 
 @runtime_checkable
 class ModelView(Protocol):
-    """What a logger that observes may look at, until `observe` returns. Nothing may be changed through it."""
+    """Read-only view of the model and its step for an `Observer`, valid until `observe` returns."""
 
     @property
     def step(self) -> int:
-        """The optimizer step, 1 for the first."""
+        """The optimizer step, counted from 1."""
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -504,77 +529,81 @@ class ModelView(Protocol):
 
     @property
     def batching(self) -> Batching:
-        """What makes the run's batches."""
+        """The run's batching."""
 
     def parameters(self) -> Mapping[str, Tensor]:
-        """Return every parameter by name."""
+        """Return all parameters by name."""
 
     def gradients(self) -> Mapping[str, Tensor]:
-        """Return the gradient of each parameter, at the moment "gradients", after clipping."""
+        """Return the gradients by parameter name, after clipping. Available at the moment "gradients"."""
 
     def updates(self) -> Mapping[str, Tensor]:
-        """Return what the optimizer added to each parameter, at the moment "update"."""
+        """Return the change of each parameter in this step, by name. Available at the moment "update"."""
 
     @property
     def micro_batches(self) -> Sequence[Batch]:
-        """This rank's micro-batches of the step; none at the moment "validation"."""
+        """This rank's micro-batches of the step; empty at the moment "validation"."""
 
     def evaluating(self) -> AbstractContextManager[LanguageModel]:
-        """Return a context in which the model is in eval mode, gradients are off, and random states are restored."""
+        """Return a context manager that yields the model in eval mode, without gradients.
+
+        On exit it restores the mode and all random states.
+        """
 
     def trace(self, input_ids: Tensor, points: Sequence[str]) -> Mapping[str, Tensor]:
-        """Return the logits ("logits") and the outputs of submodules, by name, of an eval pass of its own.
+        """Run a separate forward pass in eval mode, and return the outputs at `points`, by name.
 
-        Training goes on as if nothing had been computed. Raises KeyError for a point that the model does not have.
+        `input_ids` is int64 [batch_size, seq_len]. A point is "logits" or the name of a submodule. The pass does not
+        affect training. Raises KeyError for a point that the model does not have.
         """
 
 
 Moment = Literal["gradients", "update", "validation"]
+"""A point in a step: after clipping and before the update, after the update, or after the validation of the step."""
 
 
 @runtime_checkable
 class Observer(Protocol):
-    """A logger's capability: look at the model."""
+    """Capability of a logger: read the model during training."""
 
     def moments(self, step: int) -> Set[Moment]:
-        """Return when to be shown the model in a step (1 for the first): before the update, after it, or after its
-        validation. A pure function of the step."""
+        """Return the moments of a step (counted from 1) at which `observe` is called. A pure function of the step."""
 
     def observe(self, moment: Moment, view: ModelView) -> None:
-        """Look, and write down what there is to see."""
+        """Read the model through the view, and log the results."""
 
 
 @runtime_checkable
 class SupportsFaults(Protocol):
-    """A capability: plant a known bug in oneself, so that `tfs check --break` shows where it is caught."""
+    """Capability of a model: inject a known bug (a fault), so that `tfs check --break` shows which check detects it."""
 
     def faults(self) -> Mapping[str, str]:
-        """Return the faults that can be planted: name -> what goes wrong, in a sentence."""
+        """Return the available faults: name -> description in one sentence."""
 
     def plant_fault(self, name: str) -> None:
-        """Make this instance wrong in the way `name` says."""
+        """Inject the fault `name` into this instance."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """A step of a model with its backward written by hand, and float64 inputs to try both on."""
+    """An operation of a model with a hand-written backward pass, and float64 inputs to check it."""
 
     name: str
 
     forward: Callable[..., tuple[Tensor, Any]]
-    """`forward(*inputs.values())` returns (output, what backward needs). Plain tensor mathematics: the check runs it
-    under autograd too, for the gradients it should have."""
+    """`forward(*inputs.values())` returns (output, cache). It must consist of differentiable tensor operations: the
+    check runs it under autograd to get the expected gradients."""
 
     backward: Callable[[Tensor, Any], Tensor | Sequence[Tensor]]
-    """`backward(grad_output, cache)` returns dL/dinput for each floating-point tensor among the inputs, in order."""
+    """`backward(grad_output, cache)` returns dL/dinput for each floating-point tensor in `inputs`, in their order."""
 
     inputs: Mapping[str, Any]
-    """What forward is called with, by name, in the order of its arguments; every dimension of another size."""
+    """The arguments of `forward` by name, in order. Give every dimension a different size, to detect swapped axes."""
 
 
 @runtime_checkable
 class SupportsOperationChecks(Protocol):
-    """A capability: have each hand-written operation checked by itself, which says where a wrong gradient begins."""
+    """Capability of a model: check each hand-written operation separately, to locate the source of a wrong gradient."""
 
     def operations(self) -> Sequence[Operation]:
-        """Return the operations in forward order, parts before what is made of them, planted faults included."""
+        """Return the operations in forward order, each after the operations it uses, with injected faults in effect."""

@@ -1,4 +1,4 @@
-"""A run tried out: everything up to the first update, nothing of it kept, and what the whole would come to."""
+"""Dry run: one training step without saving anything, and an estimate of the cost of the full run."""
 
 import math
 import sys
@@ -18,37 +18,38 @@ from tfs_core.run import Prepared
 
 @dataclass(frozen=True, kw_only=True)
 class DryRun:
-    """What a run would come to."""
+    """The size, length and memory of a run, estimated by `try_run`."""
 
     parameters: ParameterCounts
     vocab_size: int
     train_tokens: int
-    """In the token store; of a stream that is its beginning."""
+    """Training tokens in the token store. The store of a stream has only its beginning."""
     validation_tokens: int
     tokens_folder: Path
     machine: Mapping[str, Any]
-    """Device, threads, matmul, and what wrappers recorded."""
+    """Device, threads, matmul precision, and facts that wrappers recorded."""
     total_steps: int
     warmup_steps: int
     tokens: int
-    """Valid targets in all steps; for padded rows the average row makes the estimate."""
+    """Valid targets in all steps, estimated from the average row."""
     epochs: float | None
-    """None for a stream: how long it is nobody knows."""
+    """Epochs in all steps; None for a stream, whose length is unknown."""
     flops: float
-    """Of all steps; for padded rows as if each were `max_length` long."""
+    """Floating-point operations of all steps, with every row counted as `max_length` tokens long."""
     first_loss: float
-    """Nats per token on the first batch, before any update: near ln(vocab_size) for a well initialized model."""
+    """Nats per valid target on the first batch before any update: near ln(vocab_size) for a well initialized model."""
     state_bytes: int
-    """Weights, gradients and optimizer state."""
+    """Bytes of weights, gradients and optimizer state."""
     peak_bytes: int | None
-    """The most memory in use during one step, by the device or else by the process; None where nobody tells."""
+    """Peak memory in bytes, of the device on CUDA and MPS, else of the process; None where it cannot be measured."""
 
 
 @enough_memory("a training step")
 def try_run(prepared: Prepared) -> DryRun:
-    """Run forward, backward and an update on the first batch, throw the result away, and return the estimate.
+    """Run forward, backward and an update on the first batch, and return the estimate. Nothing is saved.
 
-    Raises TrainingError when the first loss is not finite.
+    The update changes the model and the optimizer of `prepared`; the global random states are restored. Raises
+    TrainingError when the first loss is not finite or memory runs out.
     """
     config, model, data, plan, device = prepared.config, prepared.model, prepared.data, prepared.plan, prepared.device
     batching = data.batching
@@ -94,7 +95,7 @@ def _peak_bytes(device: str) -> int | None:
         return int(torch.mps.driver_allocated_memory())
     if sys.platform == "win32":
         return None
-    import resource  # Unix has it, Windows does not
+    import resource  # exists on Unix only
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -1,4 +1,4 @@
-"""Atomic file replacement, flushed to the disk, and the question whether a lock file is locked."""
+"""Atomic and durable file replacement, and a check whether a lock file is locked."""
 
 import os
 import sys
@@ -12,7 +12,10 @@ else:
 
 
 def write_durably(path: Path, content: bytes) -> None:
-    """Replace the file at `path` in one piece: a reader, or a machine that loses power, has the old or the new one."""
+    """Atomically replace the file at `path`, and flush it to the disk.
+
+    Readers see either the old or the new content, also after a crash or a power failure.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
@@ -27,7 +30,10 @@ def write_durably(path: Path, content: bytes) -> None:
 
 
 def replace(source: Path, target: Path) -> None:
-    """Rename `source` to `target`, which may exist; on Windows wait a moment for a reader to close it."""
+    """Atomically rename `source` to `target`. An existing file is replaced.
+
+    On Windows, where an open file cannot be replaced, the rename is retried for about one second.
+    """
     for attempt in range(50):
         try:
             os.replace(source, target)
@@ -39,7 +45,7 @@ def replace(source: Path, target: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable (Windows needs no such thing, and has none)."""
+    """Flush the directory entries of a folder to the disk. A no-op on Windows, which has no such operation."""
     if sys.platform != "win32":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -49,15 +55,15 @@ def sync_folder(folder: Path) -> None:
 
 
 def is_locked(path: Path) -> bool:
-    """Return whether a process holds the `filelock.FileLock` at `path`.
+    """Return True if a process holds the `filelock.FileLock` at `path`.
 
-    Asking creates no file and needs no permission to write, unlike an attempt to acquire the lock.
+    Unlike an attempt to acquire the lock, this creates no file and needs no write permission.
     """
     try:
         file = path.open("rb")
     except OSError:
         return False
-    with file:  # closing the file releases the lock that the question takes
+    with file:  # closing the file releases the lock that the check acquires
         try:
             if sys.platform == "win32":
                 msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
@@ -65,6 +71,6 @@ def is_locked(path: Path) -> bool:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             return True
-        except OSError:  # a file system without locks
+        except OSError:  # the file system does not support locks
             return False
     return False

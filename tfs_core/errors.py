@@ -1,20 +1,21 @@
-"""What a user can cause. Each error says who, where, what was expected and what to do, in a sentence or two.
+"""Exceptions for errors that the user can fix, as opposed to bugs in tfs.
 
-The command line prints the message without a traceback and exits with `exit_code`: 2 for usage and configuration,
-1 for the rest. Our own bugs are not TfsErrors: they keep their traceback.
+A message names the component and the place, the expected value, and the remedy. The command line prints it without a
+traceback and exits with `exit_code`: 2 for usage and configuration errors, 1 for most others. Bugs in tfs raise other
+exceptions, which keep their traceback.
 """
 
 
 class TfsError(Exception):
-    """Something a user can cause and can put right."""
+    """Base class of errors that the user can cause and fix (exit code 1 unless a subclass changes it)."""
 
     exit_code = 1
 
 
 def in_short(error: Exception) -> str:
-    """Return the type of somebody else's error and the first line of what it says: a compiler may say pages.
+    """Return the type of a library's exception and the first line of its message: compilers may report many lines.
 
-    The first that says something: `BackendCompilerFailed: backend='inductor' raised:` leaves it to the next.
+    If the first line ends with a colon, as in `BackendCompilerFailed: backend='inductor' raised:`, the second is added.
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     message = " ".join(lines[:2] if lines and lines[0].endswith(":") else lines[:1])
@@ -22,13 +23,13 @@ def in_short(error: Exception) -> str:
 
 
 class UsageError(TfsError):
-    """The command line asks for something that makes no sense (exit code 2)."""
+    """Invalid arguments or an invalid combination of them (exit code 2)."""
 
     exit_code = 2
 
 
 class ConfigError(TfsError):
-    """The configuration is wrong; raised before any data is touched (exit code 2)."""
+    """Invalid configuration (exit code 2)."""
 
     exit_code = 2
 
@@ -38,19 +39,19 @@ class PluginError(TfsError):
 
 
 class DataError(TfsError):
-    """A data set or a tokenizer cannot be had, or does not hold what it should."""
+    """A data set or a tokenizer is unavailable, unreadable, or has invalid content."""
 
 
 class CheckpointError(TfsError):
-    """A checkpoint or a run folder is missing, damaged, or does not fit."""
+    """A checkpoint or a run folder is missing, damaged, or does not match the model."""
 
 
 class TrainingError(TfsError):
-    """Training cannot go on: a non-finite loss, a full disk, a run that is locked by another process."""
+    """Training cannot continue: a non-finite loss, a full disk, a run that is locked by another process."""
 
 
 class StoppedBySignalError(TrainingError):
-    """Ctrl-C or SIGTERM ended training in good order: a checkpoint is saved (exit code 128 + the signal's number)."""
+    """Training stopped after a signal (Ctrl-C, SIGTERM) and a saved checkpoint (exit code 128 + the signal number)."""
 
     def __init__(self, message: str, *, signal_number: int) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""How well a model predicts text: nats per token, perplexity, and bits per byte, which no tokenizer can flatter."""
+"""Evaluation of a model: nats per token, perplexity, and bits per byte, which is comparable across tokenizers."""
 
 import math
 from collections.abc import Iterable
@@ -19,25 +19,25 @@ from tfs_core.records import perplexity_of
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What one pass over the batches found."""
+    """The metrics of one pass over the batches."""
 
     loss: float
     """Nats per valid target."""
 
     perplexity: float
-    """exp(loss): among how many equally likely tokens the model might as well be choosing."""
+    """exp(loss): a uniform choice among this number of tokens has the same loss."""
 
     bits_per_byte: float | None
-    """Nats of all valid targets / ln 2 / bytes of text they stand for; None when the bytes are not known.
+    """Nats of all valid targets / ln 2 / UTF-8 bytes of these targets. None without byte lengths, or with 0 bytes.
 
-    End-of-text targets count with their nats and with no bytes: to end a text is part of predicting it."""
+    End-of-text targets add their nats but no bytes: predicting the end of a text is part of the task."""
 
     tokens_evaluated: int
-    """Valid targets."""
+    """Number of valid targets."""
 
 
 class Evaluator:
-    """Evaluates a model, in eval mode and without moving any random state."""
+    """Evaluates a model in eval mode; restores its mode and all random states afterwards."""
 
     def __init__(
         self,
@@ -47,7 +47,11 @@ class Evaluator:
         objective: Objective | None = None,
         ranks: Ranks | None = None,
     ) -> None:
-        """`objective` is the loss with what is wrapped around it; with several `ranks` each has its own batches."""
+        """Store the model and its device.
+
+        `objective` computes the loss with the run's wrappers; without it, `model.loss` does. With several `ranks`, each
+        evaluates its own batches and the sums are combined.
+        """
         self.model = model
         self.device = device
         self.objective = objective
@@ -60,13 +64,14 @@ class Evaluator:
         byte_lengths: np.ndarray | None = None,
         max_batches: int | None = None,
     ) -> Evaluation:
-        """Return the evaluation of the first `max_batches` batches, of all ranks together, or of all.
+        """Return the metrics of the first `max_batches` batches, counted over all ranks; None means all batches.
 
-        A batch is a `Batch` or (input_ids, target_ids), int64 [batch_size, seq_len], -100 marking what is no target;
-        `byte_lengths` [vocab_size] is the tokenizer's. Raises DataError when there is no valid target.
+        A batch is a `Batch` or a pair (input_ids, target_ids), both int64 [batch_size, seq_len], with the target -100
+        at positions without a target. `byte_lengths` [vocab_size] comes from the tokenizer. Raises DataError when there
+        is no valid target.
         """
         bytes_of = None if byte_lengths is None else torch.from_numpy(np.asarray(byte_lengths, dtype=np.int64))
-        losses = []  # fetched from the device at the end: no waiting in between
+        losses = []  # fetched from the device at the end, to avoid a synchronization per batch
         tokens = text_bytes = 0
         own = None if max_batches is None else len(range(self.ranks.rank, max_batches, self.ranks.size))
         with evaluating(self.model):
@@ -80,7 +85,7 @@ class Evaluator:
                 losses.append(batch_loss(self.model, batch, self.device, self.objective))
         tokens, text_bytes = self.ranks.sum(torch.tensor([tokens, text_bytes])).tolist()
         if not tokens:
-            raise DataError("nothing to evaluate: the batches hold no valid target")
+            raise DataError("nothing to evaluate: the batches have no valid target")
         own_nats = math.fsum(torch.stack(losses).tolist() if losses else [])
         nats = float(self.ranks.sum(torch.tensor(own_nats, dtype=torch.float64)))
         return Evaluation(

@@ -1,4 +1,4 @@
-"""Several loggers as one: each is told everything, and those that observe are shown the model."""
+"""Composite of all loggers of a run: every record goes to every logger, and the model to the observers among them."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -8,7 +8,10 @@ from tfs_core.records import EventRecord, SampleRecord, StepRecord, ValidationRe
 
 
 class Loggers(RunLogger):
-    """Several loggers as one. One that raises is reported once and dropped, and training goes on."""
+    """A logger that forwards every call to several loggers.
+
+    A logger that raises an exception is reported once and removed, and training continues.
+    """
 
     def __init__(self, loggers: Sequence[RunLogger], report: Callable[[str], None]) -> None:
         self._loggers = list(loggers)
@@ -36,25 +39,25 @@ class Loggers(RunLogger):
         self._call_each("on_end", status)
 
     def add(self, logger: RunLogger) -> None:
-        """Tell this one too from now on."""
+        """Add a logger, which receives all later records."""
         self._loggers.append(logger)
 
     def tell(self, record: SampleRecord | EventRecord) -> None:
-        """Hand on a record that one of the loggers made."""
+        """Send a record that one of the loggers made to all of them."""
         if isinstance(record, SampleRecord):
             self.on_sample(record)
         else:
             self.on_event(record)
 
     def observers(self, moment: Moment, step: int) -> list[RunLogger]:
-        """Return the loggers that want to be shown the model at a moment of a step."""
+        """Return the loggers that observe the model at this moment of the step."""
         found: list[RunLogger] = []
         for logger in [logger for logger in self._loggers if isinstance(logger, Observer)]:
             self._guarded(logger, lambda it: found.append(it) if moment in it.moments(step) else None)
         return found
 
     def observe(self, moment: Moment, observers: Iterable[RunLogger], view: ModelView) -> None:
-        """Show the model to the loggers that `observers` returned."""
+        """Call `observe` of each logger in `observers`."""
         for logger in observers:
             self._guarded(logger, lambda it: it.observe(moment, view))
 
@@ -63,13 +66,13 @@ class Loggers(RunLogger):
             self._guarded(logger, lambda it: getattr(it, method)(*arguments))
 
     def _guarded(self, logger: RunLogger, call: Callable[[Any], None]) -> None:
-        if logger not in self._loggers:  # it failed while another's record was handed on
+        if logger not in self._loggers:  # removed during this loop: it failed at a record that another logger sent
             return
         try:
             call(logger)
-        except Exception as error:  # a logger may be a stranger's: it must not end a night's training
+        except Exception as error:  # a fault in a logger, possibly of a third party, must not end a long training
             self._loggers.remove(logger)
             name = f"{type(logger).__module__}.{type(logger).__qualname__}"
             self._report(
-                f"The logger {name} failed and is told nothing more: {type(error).__name__}: {error}. Training goes on."
+                f"The logger {name} failed and was removed: {type(error).__name__}: {error}. Training continues."
             )

@@ -1,7 +1,7 @@
-"""The machine a run computes on: device, threads, and the precision that float32 matrix products are asked for.
+"""Choice of the device, the number of CPU threads, and the precision of float32 matrix products.
 
-All three decide the last bits of every result, so they are chosen once per run, written into run.json and every
-checkpoint, and obeyed by resume and evaluation. What the configuration says comes before what was recorded.
+All three affect the last bits of every result. They are therefore chosen once per run, saved in run.json and every
+checkpoint, and used again by resume and evaluation. Settings in the configuration take precedence over saved ones.
 """
 
 import math
@@ -16,28 +16,29 @@ import torch
 from tfs_core.config.schema import RuntimeConfig
 from tfs_core.errors import ConfigError, PluginError, TrainingError
 
-_TORCH_THREADS = torch.get_num_threads()  # its own choice, before any run of this process set another
+_TORCH_THREADS = torch.get_num_threads()  # PyTorch's default, before a run in this process changes it
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What a run computes on, and where each choice came from."""
+    """The device, threads and matmul precision of a run, and the origin of each choice."""
 
     device: str  # cpu, cuda or mps
     threads: int
-    matmul: str  # what torch.set_float32_matmul_precision is given
-    how: Mapping[str, Any]
+    matmul: str  # argument of torch.set_float32_matmul_precision
+    how: Mapping[str, Any]  # device, threads, matmul -> "configured", "recorded", "found", or a longer reason
 
 
 def choose_machine(runtime: RuntimeConfig, recorded: Mapping[str, Any] | None = None) -> Machine:
-    """Return what to compute on; nothing of it is in force before `apply_machine`.
+    """Return the device, threads and matmul precision of a run. `apply_machine` applies them.
 
-    `recorded` has `device`, `threads` and `matmul` of the run that goes on. Raises ConfigError when the configuration
-    asks for a device that is not there.
+    `recorded` has the values `device`, `threads` and `matmul` of the checkpoint. Raises ConfigError when the configured
+    device is not available.
     """
     recorded = recorded or {}
     device, device_from = _choose_device(runtime.device, recorded.get("device"))
-    # The word for a precision means something else on another device: there the exact one is taken.
+    # The precisions have different meanings on different devices. After a change of device, use the default, the exact
+    # one.
     old_matmul = recorded.get("matmul") if recorded.get("device", device) == device else None
     threads, threads_from = _choose(runtime.threads, recorded.get("threads"), available_threads())
     matmul, matmul_from = _choose(runtime.matmul, old_matmul, "highest")
@@ -45,7 +46,7 @@ def choose_machine(runtime: RuntimeConfig, recorded: Mapping[str, Any] | None = 
 
 
 def apply_machine(machine: Machine) -> None:
-    """Put the choice in force for this process; on CUDA also deterministic kernels, where torch has them."""
+    """Apply the settings to this process. On CUDA, also select deterministic kernels where PyTorch has them."""
     torch.set_num_threads(machine.threads)
     torch.set_float32_matmul_precision(machine.matmul)
     if machine.device == "cuda":
@@ -71,37 +72,37 @@ def _choose_device(configured: str, recorded: str | None) -> tuple[str, str]:
             f"{', '.join(present)}. Choose one of them, or 'auto'."
         )
     if configured == "auto" and recorded not in (None, *present):
-        return present[0], f"the recorded {recorded} is not here"
+        return present[0], f"the recorded {recorded} is not available"
     return _choose(configured, recorded, present[0])
 
 
 def available_threads() -> int:
-    """Return how many threads are worth having: torch's own choice, within what this process may use."""
+    """Return the default number of threads: PyTorch's default, limited to the CPUs that this process may use."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(_TORCH_THREADS, allowed, _container_limit()))
 
 
 def _container_limit(path: str = "/sys/fs/cgroup/cpu.max") -> int:
-    """Return the processors that a Linux container may use, rounded up; without a limit a number past any."""
+    """Return the CPU quota of a Linux container (cgroup v2) in CPUs, rounded up; 2**30 without a quota."""
     try:
         with open(path, encoding="ascii") as file:
             quota, period = file.read().split()
         return math.ceil(int(quota) / int(period))
-    except (OSError, ValueError):  # no such file, or "max": no limit
+    except (OSError, ValueError):  # no such file, or "max": no quota
         return 1 << 30
 
 
 @contextmanager
 def enough_memory(doing: str) -> Iterator[None]:
-    """Raise TrainingError, with what to do, when memory runs out inside; `doing` says what was being done."""
+    """Convert out-of-memory errors in the block to a TrainingError with advice. `doing` describes the block."""
     try:
         yield
     except (MemoryError, RuntimeError, PluginError) as error:
-        cause = error.__cause__ if isinstance(error, PluginError) else error  # it ran out while a plugin built a model
-        is_ours = isinstance(cause, MemoryError | torch.OutOfMemoryError)
-        if not is_ours and "allocate memory" not in str(cause):  # what PyTorch's CPU allocator says
+        cause = error.__cause__ if isinstance(error, PluginError) else error  # a PluginError hides the original error
+        is_memory_error = isinstance(cause, MemoryError | torch.OutOfMemoryError)
+        if not is_memory_error and "allocate memory" not in str(cause):  # message of PyTorch's CPU allocator
             raise
         raise TrainingError(
-            f"{doing} takes more memory than there is. Halve training.batch_size and double "
-            "training.gradient_accumulation_steps, the updates stay the same; or make the model smaller."
+            f"{doing} needs more memory than is available. Halve training.batch_size and double "
+            "training.gradient_accumulation_steps, which leaves the updates the same, or make the model smaller."
         ) from error

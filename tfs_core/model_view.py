@@ -1,4 +1,4 @@
-"""What a logger that observes is shown of the model (`contracts.ModelView`)."""
+"""Read-only view of the model for loggers that observe it (implements `contracts.ModelView`)."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,32 +22,33 @@ class StepView:
     batching: Batching
     device: str
     micro_batches: Sequence[Batch]
-    before: Mapping[str, Tensor] | None = None  # the parameters before the update, where somebody asked for it
+    before: Mapping[str, Tensor] | None = None  # copies of the parameters before the update, at the moment "update"
 
     def parameters(self) -> Mapping[str, Tensor]:
-        """Return every parameter by name."""
+        """Return all parameters by name, without their graph."""
         return {name: parameter.detach() for name, parameter in self.model.named_parameters()}
 
     def gradients(self) -> Mapping[str, Tensor]:
-        """Return the gradient of each parameter that has one, after clipping."""
+        """Return the gradients by parameter name, after clipping. Parameters without a gradient are left out."""
         return {name: it.grad.detach() for name, it in self.model.named_parameters() if it.grad is not None}
 
     def updates(self) -> Mapping[str, Tensor]:
-        """Return what the optimizer added to each parameter. Raises RuntimeError at another moment than "update"."""
+        """Return the change of each parameter in this step. Raises RuntimeError at any moment but "update"."""
         if self.before is None:
-            raise RuntimeError('updates are known at the moment "update" only')
+            raise RuntimeError('updates are available only at the moment "update"')
         return {name: now - self.before[name] for name, now in self.parameters().items()}
 
     @contextmanager
     def evaluating(self) -> Iterator[LanguageModel]:
-        """Within it the model is in eval mode and gradients are off; random states are restored afterwards."""
+        """Yield the model in eval mode, without gradients. On exit, restore the mode and all random states."""
         with evaluating(self.model):
             yield self.model
 
     def trace(self, input_ids: Tensor, points: Sequence[str]) -> Mapping[str, Tensor]:
-        """Return the logits ("logits") and the outputs of submodules, by name, of an eval pass of its own.
+        """Run a separate forward pass in eval mode, and return the outputs at `points`, by name.
 
-        Raises KeyError for a point that the model does not have.
+        `input_ids` is int64 [batch_size, seq_len]. A point is "logits" or the name of a submodule; outputs that are not
+        tensors are left out. Raises KeyError for a point that the model does not have.
         """
         modules = dict(self.model.named_modules()) if isinstance(self.model, nn.Module) else {}
         traced: dict[str, Tensor] = {}
@@ -74,7 +75,7 @@ class StepView:
 
 @contextmanager
 def evaluating(model: LanguageModel) -> Iterator[None]:
-    """Within it a model is in eval mode and gradients are off; mode and random states are restored afterwards."""
+    """Switch a model to eval mode and gradients off. On exit, restore the mode and all random states."""
     was_training = model.training
     model.eval()
     try:

@@ -1,6 +1,6 @@
-"""What a model need not write itself: `AutogradModel` supplies all of `LanguageModel` but `forward`.
+"""Base class for models, `AutogradModel`, and functions that build a model and compute its loss.
 
-The smallest model plugin is one class:
+`AutogradModel` implements all of `LanguageModel` but `forward`. The smallest model plugin is one class:
 
     class Bigram(AutogradModel):
         def __init__(self, config: ModelConfig, *, vocab_size: int, generator: torch.Generator) -> None:
@@ -39,18 +39,18 @@ from tfs_core.plugins import blaming
 from tfs_core.registry import get_registry
 
 LossChunk = int | Literal["auto"] | None
-"""`runtime.loss_chunk`: how many positions' logits exist at a time; None for all."""
+"""`runtime.loss_chunk`: number of positions whose logits are in memory at the same time; None for all positions."""
 
 LOGITS_AT_ONCE = 2**25
-"""How many logits a loss holds at a time with `loss_chunk: auto`: 128 MiB of them in float32."""
+"""Maximum number of logits in memory at the same time with `loss_chunk: auto`: 128 MiB in float32."""
 
 _PARAMETER_DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
 
 
 def parameter_dtype(config: ModelConfig) -> torch.dtype:
-    """Return what parameters and optimizer state are kept in: float64 for float64, else float32.
+    """Return the dtype of parameters and optimizer state: float64 if the model computes in float64, else float32.
 
-    Raises ValueError for a dtype that tfs does not compute in.
+    Raises ValueError for an unsupported dtype.
     """
     if config.dtype not in _PARAMETER_DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(_PARAMETER_DTYPES)}, not '{config.dtype}'")
@@ -58,23 +58,24 @@ def parameter_dtype(config: ModelConfig) -> torch.dtype:
 
 
 def compute_context(config: ModelConfig, device: torch.device | str) -> AbstractContextManager[object]:
-    """Return what `forward` and `loss` run inside: autocast when the dtype is bfloat16, else nothing.
+    """Return the context manager for `forward` and `loss`: autocast for bfloat16, else one that does nothing.
 
-    `backward` runs outside it: it computes in the types that the forward pass chose.
+    `backward` runs outside it, in the dtypes of the forward pass. Raises ValueError for an unsupported dtype.
     """
     parameter_dtype(config)
     if config.dtype == "bfloat16":
-        # A weight that is used twice is cast twice: the sum of its gradients is then one of float32, not of bfloat16.
+        # Without the cache, a weight that is used twice is cast twice. Its two gradients are then converted to float32
+        # before they are added; with the cache they would be added in bfloat16.
         return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, cache_enabled=False)
     return nullcontext()
 
 
 def check_input_ids(input_ids: Tensor, *, vocab_size: int, context_limit: int | None) -> None:
-    """Raise ValueError for ids outside the vocabulary, or for rows longer than the context limit.
+    """Raise ValueError unless `input_ids` is [batch_size, seq_len], within the context limit and the vocabulary.
 
-    The ids themselves are looked at on the CPU only (microseconds): elsewhere that would make the processor wait for
-    the device at every step, and ids come from a token store, or from a prompt, which is looked at first. In what
-    `torch.compile` makes of a loss there is no check: whoever compiles makes it before.
+    The values of the ids are checked on the CPU only, where this takes microseconds. On other devices it would force a
+    synchronization at every step, and the ids come from a token store, or from a prompt that was checked before. Code
+    compiled by `torch.compile` skips all checks: callers of a compiled loss check its inputs first.
     """
     if torch.compiler.is_compiling():
         return
@@ -91,19 +92,22 @@ def check_input_ids(input_ids: Tensor, *, vocab_size: int, context_limit: int | 
 
 
 def _sum_of_nats(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the cross-entropy of logits [positions, vocab_size] and targets [positions], in float32 or wider."""
+    """Return the cross-entropy in nats, summed over the valid targets: [], float32 or wider.
+
+    `logits` are [positions, vocab_size], `targets` are int64 [positions].
+    """
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))  # [positions, vocab_size]
     return F.cross_entropy(wide, targets, ignore_index=IGNORED_TARGET, reduction="sum")
 
 
 class _Graph:
-    """A loss whose graph is kept for one `backward`."""
+    """The autograd graph of the last loss, stored for one `backward`."""
 
     def __init__(self) -> None:
         self._loss: Tensor | None = None
 
     def loss(self, compute: Callable[..., Tensor], *inputs: Tensor | None, training: bool) -> Tensor:
-        """Return `compute(*inputs)` without its graph, which is kept in training mode and never built in eval mode."""
+        """Return `compute(*inputs)`, detached: []. The graph is stored in training mode and not built in eval mode."""
         if training:
             self._loss = None  # releases an unused graph before a new one takes memory
         with torch.set_grad_enabled(training):
@@ -113,7 +117,10 @@ class _Graph:
         return loss.detach()
 
     def backward(self, scale: float) -> None:
-        """Add `scale * dL/dp` to every parameter's `.grad`, and release the graph."""
+        """Add `scale * dL/dp` to every parameter's `.grad`, and release the graph.
+
+        Raises RuntimeError without a stored graph.
+        """
         if self._loss is None:
             raise RuntimeError("backward needs a loss: call loss(...) in training mode first, once for each backward")
         loss, self._loss = self._loss, None
@@ -121,29 +128,33 @@ class _Graph:
 
 
 class AutogradModel(nn.Module):
-    """A `LanguageModel` whose gradients PyTorch works out: inherit, and write `forward(input_ids) -> logits`."""
+    """Base class of a `LanguageModel` with gradients from autograd. Subclasses define `forward(input_ids) -> logits`.
+
+    Shapes: `input_ids` [batch_size, seq_len], logits [batch_size, seq_len, vocab_size].
+    """
 
     mirrors: str | None = None
 
     def __init__(self, config: ModelConfig, *, vocab_size: int) -> None:
         super().__init__()
-        parameter_dtype(config)  # refuses a dtype that nothing computes in
+        parameter_dtype(config)  # raises ValueError for an unsupported dtype
         self.config = config
         self.vocab_size = vocab_size
         self.context_limit: int | None = config.max_seq_len  # set it to None in a model that has no limit
         self._graph = _Graph()
 
     def loss(self, input_ids: Tensor, target_ids: Tensor, document_ids: Tensor | None = None) -> Tensor:
-        """Return the sum of nats over the valid targets, without dimensions, in float32 or wider.
+        """Return the sum of nats over the valid targets, detached: [], float32 or wider.
 
-        In training mode the graph is kept for one `backward`; in eval mode no graph is ever built.
+        All arguments are int64 [batch_size, seq_len]. In training mode the graph is stored for one `backward`; in eval
+        mode none is built.
         """
         return self._graph.loss(self.sum_of_nats, input_ids, target_ids, document_ids, training=self.training)
 
     def backward(self, scale: float) -> None:
         """Add `scale * dL/dp` to every parameter's `.grad`, and release the graph.
 
-        Raises RuntimeError when no training-mode `loss` came since the last call.
+        Raises RuntimeError without a training-mode `loss` since the last call.
         """
         self._graph.backward(scale)
 
@@ -155,38 +166,40 @@ class AutogradModel(nn.Module):
         *,
         loss_chunk: LossChunk = "auto",
     ) -> Tensor:
-        """Return the loss, with its graph.
+        """Return the sum of nats over the valid targets, with its graph: [].
 
-        Where not all logits are to exist at once, the positions are taken a piece at a time. Of a piece the graph keeps
-        the features only: its logits are computed, used and let go, and computed again when `backward` comes to it.
+        With `features` and `unembed`, and more positions than `loss_chunk`, the loss is computed in chunks of positions
+        to save memory. The graph then stores only the features of a chunk. Its logits are released after the forward
+        pass and recomputed in `backward` (activation checkpointing).
         """
         inputs = (input_ids,) if document_ids is None else (input_ids, document_ids)
         targets = target_ids.flatten()  # [batch_size*seq_len]
         if loss_chunk == "auto":  # a function of shapes only, the same on every machine
-            at_once = max(1, LOGITS_AT_ONCE // self.vocab_size)
+            chunk_size = max(1, LOGITS_AT_ONCE // self.vocab_size)
         else:
-            at_once = len(targets) if loss_chunk is None else loss_chunk
-        if not isinstance(self, SupportsFeatures) or at_once >= len(targets):
+            chunk_size = len(targets) if loss_chunk is None else loss_chunk
+        if not isinstance(self, SupportsFeatures) or chunk_size >= len(targets):
             return _sum_of_nats(self(*inputs).flatten(0, 1), targets)
 
-        def loss_of_piece(features: Tensor, targets: Tensor) -> Tensor:
+        def chunk_loss(features: Tensor, targets: Tensor) -> Tensor:
             return _sum_of_nats(self.unembed(features), targets)
 
         features = self.features(*inputs).flatten(0, 1)  # [batch_size*seq_len, width]
-        pieces = zip(torch.split(features, at_once), torch.split(targets, at_once), strict=True)
-        losses = [checkpoint(loss_of_piece, *piece, use_reentrant=False) for piece in pieces]
+        chunks = zip(torch.split(features, chunk_size), torch.split(targets, chunk_size), strict=True)
+        losses = [checkpoint(chunk_loss, *chunk, use_reentrant=False) for chunk in chunks]
         return torch.stack(losses).sum()
 
     def embedding_parameters(self) -> list[str]:
-        """Return the names of the weights of every `nn.Embedding`."""
+        """Return the parameter names of the weights of all `nn.Embedding` modules."""
         tables = {id(module.weight) for module in self.modules() if isinstance(module, nn.Embedding)}
         return [name for name, parameter in self.named_parameters() if id(parameter) in tables]
 
     def flops_per_token(self, seq_len: int) -> float:
-        """Return three times what one forward pass over `seq_len` ids takes, a token: forward once, backward twice.
+        """Return the floating-point operations of training on one token: three times those of the forward pass.
 
-        Counted by PyTorch while the pass runs, so it holds for any layer made of matrix products and convolutions;
-        fused attention is counted as the two products that it fuses. No random state is moved.
+        The backward pass needs about twice the operations of the forward pass. PyTorch counts them during a forward
+        pass over `seq_len` tokens, so the count is valid for all layers of matrix products and convolutions. Fused
+        attention is counted as its two matrix products. Random states do not change.
         """
         device = next(self.parameters()).device
         input_ids = torch.zeros(1, seq_len, dtype=torch.int64, device=device)  # [1, seq_len]
@@ -201,7 +214,7 @@ class AutogradModel(nn.Module):
 
 
 def has_autograd_loss(model: LanguageModel) -> TypeGuard[AutogradModel]:
-    """Return whether loss and gradients are `AutogradModel`'s: neither `loss` nor `backward` is the model's own."""
+    """Return True if the model overrides neither `loss` nor `backward` of `AutogradModel`."""
     return (
         isinstance(model, AutogradModel)
         and getattr(model.loss, "__func__", None) is AutogradModel.loss
@@ -210,18 +223,22 @@ def has_autograd_loss(model: LanguageModel) -> TypeGuard[AutogradModel]:
 
 
 class LossModule(nn.Module):
-    """A model's loss as a module of its own, around which wrappers stand."""
+    """The loss of a model as a module, so that wrappers can modify or wrap it."""
 
     def __init__(self, model: LanguageModel, *, loss_chunk: LossChunk = "auto") -> None:
         super().__init__()
         self.model = model
         self.loss_chunk = loss_chunk
-        # Asked here, not in `forward`: torch.compile (2.13) finds no `__func__` of a bound method, and would answer no.
+        # Checked here and not in `forward`, where torch.compile (2.13) finds no `__func__` of a bound method, so that
+        # `has_autograd_loss` would return False.
         self._sum_of_nats = model.sum_of_nats if has_autograd_loss(model) else None
         self.has_chunks = self._sum_of_nats is not None and isinstance(model, SupportsFeatures)
 
     def forward(self, input_ids: Tensor, target_ids: Tensor, document_ids: Tensor | None = None) -> Tensor:
-        """Return the sum of nats over the valid targets: with its graph where autograd makes the gradients."""
+        """Return the sum of nats over the valid targets: []. With autograd's gradients, the loss has its graph.
+
+        All arguments are int64 [batch_size, seq_len].
+        """
         if self._sum_of_nats is not None:
             return self._sum_of_nats(input_ids, target_ids, document_ids, loss_chunk=self.loss_chunk)
         inputs = (input_ids, target_ids) if document_ids is None else (input_ids, target_ids, document_ids)
@@ -229,7 +246,7 @@ class LossModule(nn.Module):
 
 
 class Objective:
-    """Loss and gradients of a model, through whatever is wrapped around its loss. This is what the trainer calls."""
+    """Loss and gradients of a model, computed through the wrappers of its loss. The trainer calls it."""
 
     def __init__(self, model: LanguageModel, module: nn.Module) -> None:
         self.model = model
@@ -237,20 +254,20 @@ class Objective:
         self._graph = _Graph() if has_autograd_loss(model) else None
 
     def loss(self, *inputs: Tensor) -> Tensor:
-        """Return the sum of nats of (input_ids, target_ids[, document_ids]), without its graph: []."""
+        """Return the sum of nats of (input_ids, target_ids[, document_ids]), detached: []."""
         if self._graph is None:
             return self.module(*inputs)  # type: ignore[no-any-return]
         return self._graph.loss(self.module, *inputs, training=self.model.training)
 
     def backward(self, scale: float) -> None:
-        """Add `scale * dL/dp` to every parameter's `.grad`, L being the last training-mode loss, and consume it."""
+        """Add `scale * dL/dp` to every parameter's `.grad`, where L is the last training-mode loss, and release it."""
         (self._graph or self.model).backward(scale)
 
 
 def batch_loss(
     model: LanguageModel, batch: Batch, device: torch.device | str, objective: Objective | None = None
 ) -> Tensor:
-    """Return the sum of nats over a batch's valid targets, on the device: []; through `objective` if there is one."""
+    """Return the sum of nats over the valid targets of a batch: [], on the device. Uses `objective` if given."""
     tensors = [batch.input_ids, batch.target_ids]
     if batch.document_ids is not None:
         tensors.append(batch.document_ids)
@@ -259,9 +276,10 @@ def batch_loss(
 
 
 def build_model(choice: Choice, *, vocab_size: int, seed: int, device: str = "cpu") -> LanguageModel:
-    """Return the model with its initial weights, on the device, in training mode.
+    """Build a model with its initial weights, on the device, in training mode.
 
-    The weights are drawn on the CPU from a generator of their own.
+    The weights are drawn on the CPU from a separate generator with this seed. Raises PluginError when the model is not
+    found or cannot be built.
     """
     generator = torch.Generator().manual_seed(seed)
     model: LanguageModel
@@ -278,24 +296,24 @@ def build_model(choice: Choice, *, vocab_size: int, seed: int, device: str = "cp
 
 
 def check_document_masks(model: LanguageModel, name: str) -> None:
-    """Raise ConfigError for a model, called `name`, that cannot keep the documents of a packed row apart."""
+    """Raise ConfigError if the model, called `name` in the message, does not support document masks."""
     if not isinstance(model, SupportsDocumentMasks):
         raise ConfigError(
-            f"data.document_masks: the model '{name}' has no document masks: its attention crosses from "
-            "document to document. Take a model that has them, or keep documents apart with data.batching=padded."
+            f"data.document_masks: the model '{name}' has no document masks: its attention crosses document "
+            "boundaries. Use a model that has them, or separate the documents with data.batching=padded."
         )
 
 
 @dataclass(frozen=True)
 class ParameterCounts:
-    """How many numbers are learned."""
+    """The number of parameters of a model."""
 
     total: int
     without_embeddings: int
 
 
 def parameter_counts(model: LanguageModel) -> ParameterCounts:
-    """Count the parameters, a tied tensor once; embeddings are what `model.embedding_parameters()` names."""
+    """Count the parameters, each tied tensor once. `model.embedding_parameters()` names the embeddings."""
     embeddings = set(model.embedding_parameters())
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     return ParameterCounts(sum(sizes.values()), sum(size for name, size in sizes.items() if name not in embeddings))

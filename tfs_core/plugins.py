@@ -1,12 +1,12 @@
-"""Find the plugins that are installed, and keep one that is broken from breaking anything else.
+"""Discovery of installed plugins, with isolation of broken ones.
 
-A plugin is a module that an installed distribution announces as an entry point of the group `tfs.plugins`. It states
-`TFS_PLUGIN_API = 1` and implements hooks of `tfs_core.hookspecs`. Each is imported and asked by itself, so that every
-component and every failure has an owner; what goes wrong is written down in its `Plugin`, for `tfs plugins` to show.
+A plugin is a module that an installed distribution declares as an entry point of the group `tfs.plugins`. It states
+`TFS_PLUGIN_API = 1` and implements hooks of `tfs_core.hookspecs`. Each plugin is imported and called separately, so
+every component and every error is assigned to its plugin. `tfs plugins` shows the errors that a `Plugin` recorded.
 
-    TFS_PLUGINS=a,b           only these, by distribution or entry-point name; empty for none but the core's own
+    TFS_PLUGINS=a,b           only these, by distribution or entry-point name; if empty, only the core's own
     TFS_DISABLE_PLUGINS=a,b   all but these
-    TFS_STRICT_PLUGINS=1      raise what is wrong instead of writing it down (for a plugin author's CI)
+    TFS_STRICT_PLUGINS=1      raise errors instead of recording them (for a plugin author's CI)
 """
 
 from __future__ import annotations
@@ -28,49 +28,50 @@ from tfs_core.component import CORE_KINDS, HOOKS, Component, Kind
 from tfs_core.errors import PluginError, TfsError
 
 CORE = "tfs-core"
-"""The distribution of what the core brings itself: by the same hooks as everyone's, but without an entry point."""
+"""The distribution of the core's own components. They use the same hooks as other plugins, but no entry point."""
 
 ALL_HOOKS = (*HOOKS, "tfs_components", "tfs_kinds")
 
 
 @dataclass
 class Plugin:
-    """One entry point, what it offers, and what is wrong with it."""
+    """An entry point with its components and its errors."""
 
     distribution: str
     version: str
     name: str
-    """The entry point's name: what stands left of the `=` in pyproject.toml."""
+    """Name of the entry point: the left side of its `=` in pyproject.toml."""
 
     reference: str
-    """What stands right of it: the module that has the hooks."""
+    """Module with the hooks: the right side of the `=`."""
 
     kinds: list[Kind] = field(default_factory=list)
     """The kinds of components that it declares."""
 
     components: list[tuple[str, Component]] = field(default_factory=list)
-    """(kind, component), in the order of the hooks and then the plugin's own."""
+    """(kind, component), in the order of `ALL_HOOKS`, then in the plugin's own order."""
 
     unused: list[str] = field(default_factory=list)
-    """Components that nothing installed can use, each with the reason: no problem of the plugin."""
+    """Messages about components that no installed plugin can use. They do not count as problems."""
 
     problems: list[str] = field(default_factory=list)
-    """What failed: each is a part of the plugin, or all of it, that cannot be used."""
+    """Error messages. The affected part of the plugin, or the whole plugin, cannot be used."""
 
     clashes: list[str] = field(default_factory=list)
-    """Names that another distribution has too: they cannot be used bare."""
+    """Messages about names that another distribution also has. They need the prefix `distribution/`."""
 
     cause: BaseException | None = None
-    """What the first of the problems comes from, if it is an error of the plugin's code."""
+    """Exception behind the first problem, if the plugin's code raised one."""
 
     disabled_by: str | None = None
-    """The environment variable that keeps it out, if one does."""
+    """Name of the environment variable that disables it, if any."""
 
     loaded: bool = False
+    """True after the import and the registration of its hooks."""
 
     @property
     def state(self) -> str:
-        """Return `ok`, `disabled`, `failed` (nothing of it can be used) or `incomplete` (a part of it cannot)."""
+        """Return `ok`, `disabled`, `failed` (not usable at all) or `incomplete` (a part is not usable)."""
         if self.disabled_by:
             return "disabled"
         if not self.loaded:
@@ -79,10 +80,10 @@ class Plugin:
 
 
 def discover() -> list[Plugin]:
-    """Return all plugins, the core's own first, then in the order of (distribution, entry point).
+    """Return all plugins, the core's own first, the others sorted by (distribution, entry point).
 
-    Raises PluginError for a name in TFS_PLUGINS or TFS_DISABLE_PLUGINS that no plugin has, and, when
-    TFS_STRICT_PLUGINS is 1, for whatever else is wrong.
+    Raises PluginError for an unknown name in TFS_PLUGINS or TFS_DISABLE_PLUGINS, and for the first problem or clash if
+    TFS_STRICT_PLUGINS is 1.
     """
     own = Plugin(CORE, tfs_core.__version__, "builtin", "tfs_core.builtin.plugin", kinds=list(CORE_KINDS))
     plugins = [own, *sorted(installed_plugins(), key=lambda plugin: (plugin.distribution, plugin.name))]
@@ -90,20 +91,20 @@ def discover() -> list[Plugin]:
     for plugin in plugins:
         if not plugin.disabled_by:
             _load(plugin)
-    _settle(plugins)
+    _resolve_conflicts(plugins)
     if os.environ.get("TFS_STRICT_PLUGINS", "") not in ("", "0"):
         for plugin in plugins:
-            for complaint in [*plugin.problems, *plugin.clashes]:
-                raise PluginError(f"{plugin.distribution}: {complaint}") from plugin.cause
+            for message in [*plugin.problems, *plugin.clashes]:
+                raise PluginError(f"{plugin.distribution}: {message}") from plugin.cause
     return plugins
 
 
 def installed_plugins() -> Iterator[Plugin]:
-    """Iterate over the entry points of the group, none of them imported yet.
+    """Iterate over the entry points of the group, without importing them.
 
-    Not by `importlib.metadata.entry_points`, which fails whenever the file of any distribution is damaged.
+    `importlib.metadata.entry_points` is not used: it fails if the metadata of any distribution is damaged.
     """
-    from importlib.metadata import distributions  # takes long to import: not for `tfs --version`
+    from importlib.metadata import distributions  # slow to import, and not needed for `tfs --version`
 
     seen = set()
     for distribution in distributions():
@@ -112,22 +113,22 @@ def installed_plugins() -> Iterator[Plugin]:
                 continue
             points = distribution.entry_points.select(group=hookspecs.ENTRY_POINT_GROUP)
             name, version = canonical(distribution.name or "unknown"), distribution.version or "unknown"
-        except Exception:  # damaged, and nobody's plugin
+        except Exception:  # damaged metadata
             continue
-        if name not in seen:  # the first on sys.path is the one that imports find
+        if name not in seen:  # of several versions on sys.path, imports use the first
             seen.add(name)
             yield from (Plugin(name, version, point.name, point.value.partition("[")[0].strip()) for point in points)
 
 
 def canonical(distribution: str) -> str:
-    """Return a distribution's name as packaging compares it: `Tfs_Torch` is `tfs-torch`."""
+    """Return the normalized name of a distribution (PEP 503): `Tfs_Torch` becomes `tfs-torch`."""
     return re.sub(r"[-_.\s]+", "-", distribution.strip()).lower()
 
 
 def _disable(plugins: list[Plugin]) -> None:
-    """Mark the plugins that the environment keeps out."""
+    """Mark the plugins that environment variables disable. Raises PluginError for unknown names."""
     known = {name for plugin in plugins for name in (plugin.distribution, plugin.name)}
-    for variable, keeps_out in (("TFS_PLUGINS", False), ("TFS_DISABLE_PLUGINS", True)):
+    for variable, disables_named in (("TFS_PLUGINS", False), ("TFS_DISABLE_PLUGINS", True)):
         if variable not in os.environ:
             continue
         names = {name.strip() for name in os.environ[variable].split(",") if name.strip()}
@@ -138,24 +139,24 @@ def _disable(plugins: list[Plugin]) -> None:
                 f"{did_you_mean(unknown, known)} Installed: {', '.join(sorted(known)) or 'none'}."
             )
         for plugin in plugins:
-            if bool(names & {plugin.distribution, plugin.name}) == keeps_out:
+            if bool(names & {plugin.distribution, plugin.name}) == disables_named:
                 plugin.disabled_by = variable
 
 
 def _load(plugin: Plugin) -> None:
-    """Import the plugin and collect what its hooks return, whatever its code does meanwhile.
+    """Import a plugin and collect the results of its hooks. All exceptions but KeyboardInterrupt are recorded.
 
-    It is the only plugin that the manager knows, so what a hook returns or raises is its own.
+    Each plugin has its own plugin manager, so every result and every exception can be assigned to it.
     """
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
-    with _noting(plugin, f"{plugin.reference} cannot be imported"):
+    with _recording_problems(plugin, f"{plugin.reference} cannot be imported"):
         module = load_reference(plugin.reference)
     if not plugin.problems:
-        with _noting(plugin, "it cannot be looked at"):
+        with _recording_problems(plugin, "its TFS_PLUGIN_API cannot be read"):
             plugin.problems += _api_problems(module, plugin.distribution)
     if not plugin.problems:
-        with _noting(plugin, "a hook has the wrong form"):
+        with _recording_problems(plugin, "its hooks cannot be registered"):
             manager.register(module)
             plugin.loaded = True
     if not plugin.loaded:
@@ -167,7 +168,7 @@ def _load(plugin: Plugin) -> None:
     for hook in ALL_HOOKS:
         if hook not in implemented:
             continue
-        with _noting(plugin, f"{hook} failed"):
+        with _recording_problems(plugin, f"{hook} failed"):
             for offered in _as_list(getattr(manager.hook, hook)(), "Kinds" if hook == "tfs_kinds" else "Components"):
                 if problem := _problem(hook, offered):
                     plugin.problems.append(f"{hook}: {problem}")
@@ -178,8 +179,11 @@ def _load(plugin: Plugin) -> None:
 
 
 @contextmanager
-def _noting(plugin: Plugin, what: str) -> Iterator[None]:
-    """Write down what a plugin raises. (It need be no Exception: SystemExit is none, nor is a panic of Rust code.)"""
+def _recording_problems(plugin: Plugin, prefix: str) -> Iterator[None]:
+    """Record an exception in the block as a problem of the plugin.
+
+    BaseException is caught because SystemExit, and a panic of Rust code, are not subclasses of Exception.
+    """
     try:
         yield
     except KeyboardInterrupt:
@@ -187,11 +191,14 @@ def _noting(plugin: Plugin, what: str) -> Iterator[None]:
     except BaseException as error:
         if not plugin.problems:
             plugin.cause = error
-        plugin.problems.append(f"{what}: {describe(error)}")
+        plugin.problems.append(f"{prefix}: {describe(error)}")
 
 
-def load_reference(reference: str) -> Any:  # Any: it may name anything
-    """Import and return what `package.module:attribute` (or `package.module`) names."""
+def load_reference(reference: str) -> Any:  # Any: a reference may name any object
+    """Import and return the object that `package.module:attribute` (or `package.module`) names.
+
+    Raises ImportError, AttributeError, or any exception of the module's own code.
+    """
     module, _, attributes = reference.partition(":")
     value: Any = importlib.import_module(module)
     for attribute in filter(None, attributes.split(".")):
@@ -200,8 +207,11 @@ def load_reference(reference: str) -> Any:  # Any: it may name anything
 
 
 def _as_list(answers: list[Any], expected: str) -> list[Any]:  # Any: a plugin may return anything
-    """Return what a hook returned as a list, which runs a generator to its end."""
-    if not answers:  # pluggy leaves None out
+    """Return a hook's results as one list; generators are run to their end. Raises TypeError for other results.
+
+    `answers` comes from pluggy: one result per implementation of the hook.
+    """
+    if not answers:  # pluggy drops results that are None
         raise TypeError(f"it returned None instead of a list of {expected}")
     for answer in answers:
         if isinstance(answer, str) or not isinstance(answer, Iterable):
@@ -210,28 +220,28 @@ def _as_list(answers: list[Any], expected: str) -> list[Any]:  # Any: a plugin m
 
 
 def _api_problems(module: object, distribution: str) -> Iterator[str]:
-    """Iterate over why a plugin cannot be used by this version of tfs."""
+    """Iterate over the reasons why a plugin is incompatible with this version of tfs."""
     ours, theirs = hookspecs.PLUGIN_API, getattr(module, "TFS_PLUGIN_API", None)
     if theirs is None:
-        yield f"it does not say TFS_PLUGIN_API = {ours}, the version of the plugin interface it is written for"
+        yield f"it does not set TFS_PLUGIN_API = {ours}, the version of the plugin interface it was written for"
     elif type(theirs) is not int:
         yield f"its TFS_PLUGIN_API is {theirs!r:.80}, not a whole number"
     elif theirs != ours:
-        who = CORE if theirs > ours else distribution
-        yield f"it is written for plugin interface {theirs}, this tfs has {ours}: upgrade {who}"
+        outdated = CORE if theirs > ours else distribution
+        yield f"it was written for plugin interface {theirs}, but this tfs has {ours}: upgrade {outdated}"
 
 
 def _problem(hook: str, offered: object) -> str | None:
-    """Return why what a hook returned cannot be used, None when it can. Imports nothing."""
+    """Return the error message for an invalid item that a hook returned; None if it is valid. Imports nothing."""
     if hook == "tfs_kinds":
         return _kind_problem(offered)
     if not isinstance(offered, Component):
         return f"{offered!r:.80} is not a Component"
     name, kind = offered.name, HOOKS.get(hook, offered.kind)
     if not isinstance(kind, str):
-        return f"component {name!r:.80} does not say of which kind it is: its kind is {kind!r:.80}"
+        return f"component {name!r:.80} has no valid kind: its kind is {kind!r:.80}, not a string"
     if offered.kind not in (None, kind):
-        return f"{kind} {name!r:.80} says that its kind is {offered.kind!r:.80}: return it from tfs_components"
+        return f"{kind} {name!r:.80} declares the kind {offered.kind!r:.80}: return it from tfs_components"
     pattern = "[a-z][a-z0-9_.-]*" + ("( [a-z][a-z0-9_.-]*)?" if kind == "command" else "")
     if not isinstance(name, str) or not re.fullmatch(pattern, name):
         return f"{name!r:.80} is not a name: lower-case letters, digits, '-', '_' and '.', beginning with a letter"
@@ -242,13 +252,13 @@ def _problem(hook: str, offered: object) -> str | None:
         if (reference is not None or role == "factory") and not _is_reference(reference):
             return f"the {role} of {kind} '{name}' is {reference!r:.80}, not a string like 'package.module:attribute'"
     if kind == "tokenizer" and offered.loader is None:
-        return f"tokenizer '{name}' has no loader, without which no checkpoint can bring it back"
+        return f"tokenizer '{name}' has no loader, which is needed to load the tokenizer from a checkpoint"
     if kind != "tokenizer" and offered.loader is not None:
         return f"{kind} '{name}' has a loader, which only tokenizers have"
     if offered.path_option is not None and offered.config is None:
-        return f"{kind} '{name}' has a path_option and no config, in which that option would be"
+        return f"{kind} '{name}' has a path_option but no config, which must define that option"
     if kind == "command" and offered.config is not None:
-        return f"command '{name}' has a config; the options of a command are click's"
+        return f"command '{name}' has a config, but the options of a command are defined with click"
     return None
 
 
@@ -257,9 +267,9 @@ def _kind_problem(kind: object) -> str | None:
         return f"{kind!r:.80} is not a Kind"
     if not isinstance(kind.name, str) or not re.fullmatch("[a-z][a-z0-9-]*", kind.name):
         return f"{kind.name!r:.80} is not the name of a kind: lower-case letters, digits and '-', a letter first"
-    words = () if kind.keywords is None else kind.keywords
-    if not isinstance(words, tuple) or not all(isinstance(word, str) and word.isidentifier() for word in words):
-        return f"the keywords of kind '{kind.name}' are {words!r:.80}, not a tuple of names"
+    keywords = () if kind.keywords is None else kind.keywords
+    if not isinstance(keywords, tuple) or not all(isinstance(it, str) and it.isidentifier() for it in keywords):
+        return f"the keywords of kind '{kind.name}' are {keywords!r:.80}, not a tuple of names"
     if kind.protocol is not None and not _is_reference(kind.protocol):
         return f"the protocol of kind '{kind.name}' is {kind.protocol!r:.80}, not a string like 'package.module:Class'"
     return None
@@ -269,8 +279,8 @@ def _is_reference(value: object) -> bool:
     return isinstance(value, str) and value.count(":") == 1 and all(map(str.isidentifier, re.split("[:.]", value)))
 
 
-def _settle(plugins: list[Plugin]) -> None:
-    """Drop what is given twice and what nothing can use; note the names that two distributions give."""
+def _resolve_conflicts(plugins: list[Plugin]) -> None:
+    """Remove duplicate and unusable kinds and components, and record names that several distributions use."""
     kinds: dict[str, tuple[str, Kind]] = {}
     for plugin in plugins:
         for kind in plugin.kinds:
@@ -288,9 +298,9 @@ def _settle(plugins: list[Plugin]) -> None:
             if of not in kinds:
                 plugin.unused.append(f"{of} '{name}' is not used: no installed plugin declares the kind '{of}'")
             elif " " in name and name.partition(" ")[0] not in commands:
-                plugin.unused.append(f"command '{name}' is not used: no installed plugin has the group it joins")
+                plugin.unused.append(f"command '{name}' is not used: no installed plugin has its command group")
             elif any(plugin.distribution == other.distribution for other in same):
-                plugin.problems.append(f"{of} '{name}' is given twice by {plugin.distribution}")
+                plugin.problems.append(f"{of} '{name}' is declared twice by {plugin.distribution}")
             else:
                 same.append(plugin)
                 plugin.components.append((of, component))
@@ -298,26 +308,29 @@ def _settle(plugins: list[Plugin]) -> None:
     for (of, name), same in owners.items():
         for plugin in same if len(same) > 1 else []:
             others = " and ".join(other.distribution for other in same if other is not plugin)
-            group, joins, joined = name.rpartition(" ")
-            full_name = f"{group}{joins}{plugin.distribution}/{joined}"
+            group, space, bare_name = name.rpartition(" ")
+            full_name = f"{group}{space}{plugin.distribution}/{bare_name}"
             if of != "command" or same[0].distribution != CORE:
                 plugin.clashes.append(f"{of} '{name}' is also in {others}: write {full_name}")
             elif plugin.distribution != CORE:
-                plugin.clashes.append(f"`tfs {name}` is {CORE}'s own: call this one `tfs {full_name}`")
+                plugin.clashes.append(f"`tfs {name}` is a command of {CORE}: call this one `tfs {full_name}`")
 
 
 def describe(error: BaseException) -> str:
-    """Return the type and the message of an error on one line."""
+    """Return the type and the message of an exception on one line."""
     try:
         message = " ".join(str(error).split())
-    except BaseException:  # a plugin's error may fail even at saying what it is
+    except BaseException:  # `__str__` of a plugin's exception may raise, too
         message = "its message cannot be read"
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 @contextmanager
 def blaming(what: str) -> Iterator[None]:
-    """Turn whatever a plugin's own code raises inside into a PluginError that begins with `what`; TfsErrors pass."""
+    """Convert exceptions from a plugin's code in the block to a PluginError whose message begins with `what`.
+
+    TfsErrors pass unchanged.
+    """
     try:
         yield
     except TfsError:
@@ -327,8 +340,8 @@ def blaming(what: str) -> Iterator[None]:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ` Did you mean 'x'?` for the known name nearest to `name`; nothing when none is near."""
-    from difflib import get_close_matches  # needed only when something is wrong
+    """Return ` Did you mean 'x'?` with the known name most similar to `name`; an empty string if none is similar."""
+    from difflib import get_close_matches  # needed only in error messages
 
-    near = get_close_matches(name, sorted(known), n=1)
-    return f" Did you mean '{near[0]}'?" if near else ""
+    matches = get_close_matches(name, sorted(known), n=1)
+    return f" Did you mean '{matches[0]}'?" if matches else ""

@@ -144,7 +144,7 @@ def test_run_of_a_plugin_s_batching_resumes_as_if_never_stopped(in_order: Any, t
 def test_another_batching_is_refused_on_resume(in_order: Any, train: Train) -> None:
     begun = train({"name": "in-order", "first": 5}, max_steps=3)
     for change in ("data.batching=packed", "data.batching.first=6"):
-        with pytest.raises(ConfigError, match=r"cannot be resumed with other settings than its own: data\.batching"):
+        with pytest.raises(ConfigError, match=r"cannot be resumed with changed settings: data\.batching"):
             tfs_core.run(resume=begun.folder, assets=begun.folder.parent.parent, overrides=[change])
 
 

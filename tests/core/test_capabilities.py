@@ -87,7 +87,7 @@ def train(tmp_path: Path, install_plugin: Callable[..., None]) -> Callable[..., 
 def test_loss_chunk_of_a_model_without_features_is_an_error_but_auto_and_null_are_not(
     train: Callable[..., Run], tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match=r"runtime\.loss_chunk: the model 'mine' makes its logits in one step"):
+    with pytest.raises(ConfigError, match=r"runtime\.loss_chunk: the model 'mine' computes all logits at once"):
         train(runtime={"loss_chunk": 8})
     assert not (tmp_path / "assets" / "runs").exists(), "refused before a run begins"
     for loss_chunk in ("auto", None):
@@ -109,7 +109,7 @@ def test_setting_whose_wrapper_is_not_installed_says_which(
     setting: str, wrapper: str, train: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TFS_DISABLE_PLUGINS", "tfs-speed")
-    told = rf"runtime\.{setting} needs the wrapper '{wrapper}', and no plugin that is installed has it"
+    told = rf"runtime\.{setting} needs the wrapper '{wrapper}', and no installed plugin has it"
     with pytest.raises(ConfigError, match=told):
         train(runtime={setting: True})
     assert not (tmp_path / "assets").exists(), "refused before any text is read"

@@ -209,7 +209,7 @@ def test_command_of_two_plugins_is_an_error_only_when_used_bare(install_plugin: 
 def test_core_command_wins_over_a_plugin(install_plugin: InstallPlugin) -> None:
     install_plugin("tfs-thief", HELLO.format(name="plugins", package="tfs_thief"), hello=HELLO_PY)
     output = call("plugins").output
-    assert "! `tfs plugins` is tfs-core's own: call this one `tfs tfs-thief/plugins`" in output
+    assert "! `tfs plugins` is a command of tfs-core: call this one `tfs tfs-thief/plugins`" in output
     assert call("--help").output.count("  plugins ") == 1
 
 
@@ -319,7 +319,7 @@ def test_plugins_lists_state_reason_and_how_to_install(install_plugin: InstallPl
     assert output == call("plugins", "list").output
     assert "tfs-broken 1.2: failed\n  ! tfs_broken.plugin cannot be imported: ModuleNotFoundError" in output
     assert "tfs-hello 1.2: ok\n  commands    hello\n" in output
-    assert f"To install another one: {install_command('NAME')}" in output
+    assert f"To install another plugin: {install_command('NAME')}" in output
 
 
 def test_plugins_lists_what_nothing_can_use(install_plugin: InstallPlugin) -> None:
@@ -346,7 +346,7 @@ def test_plugins_as_json_has_every_plugin(install_plugin: InstallPlugin) -> None
 def test_show_has_options_with_types_defaults_and_docs() -> None:
     output = call("plugins", "show", "warmup-stable-decay").output
     assert "decay_ratio: a number; default 0.2" in output
-    assert "The share of all steps in which the rate falls" in output
+    assert "The fraction of all steps in which the learning rate decays" in output
     (values,) = json.loads(call("plugins", "show", "tfs-core/warmup-stable-decay", "--json").stdout)
     assert [option["name"] for option in values["options"]] == ["decay_ratio", "shape"]
     assert values["options"][0]["default"] == 0.2

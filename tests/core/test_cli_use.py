@@ -117,7 +117,7 @@ def test_evaluate_without_kept_tokens_reads_the_data_only_when_told_to(invoke: I
     shutil.rmtree(copied / "tokens")
     refused = invoke("evaluate", "tiny", "--assets", str(copied))
     assert refused.exit_code == 1
-    assert "--data makes them again from its data set, 'text'" in refused.stderr
+    assert "--data recreates them from its data set, 'text'" in refused.stderr
     allowed = invoke("evaluate", "tiny", "--json", "--data", "--assets", str(copied))
     assert json.loads(allowed.stdout) == json.loads(before.stdout)
 

@@ -143,12 +143,12 @@ def test_learning_rate_that_is_none_is_blamed_on_its_schedule(name: str, rate: s
 def test_schedule_that_raises_in_the_middle_is_named_with_the_step() -> None:
     schedule = build("scheduler", "late")
     assert schedule(1) == 1e-3
-    with pytest.raises(PluginError, match=r"^scheduler 'late' of tfs-bad cannot tell the learning rate of step 2: "):
+    with pytest.raises(PluginError, match=r"^scheduler 'late' of tfs-bad cannot compute the learning rate of step 2: "):
         schedule(2)
 
 
 def test_running_out_of_memory_while_a_plugin_builds_is_told_as_such() -> None:
-    with pytest.raises(TrainingError, match="takes more memory than there is"), enough_memory("preparing the run"):
+    with pytest.raises(TrainingError, match="needs more memory than is available"), enough_memory("preparing the run"):
         build("model", "greedy")
 
 

@@ -229,7 +229,7 @@ def test_output_that_nobody_reads_any_more_does_not_end_the_run() -> None:
         run.stdin.write(b"go on\n")
         run.stdin.close()
         reported, end = run.stderr.read().decode().splitlines()
-    assert "ConsoleLogger failed and is told nothing more: BrokenPipeError" in reported
+    assert "ConsoleLogger failed and was removed: BrokenPipeError" in reported
     assert end == "trained to the end"
     assert run.returncode == 0
 

@@ -191,7 +191,7 @@ def test_no_text_is_an_error(texts: list[str]) -> None:
 
 
 def test_single_character_is_an_error() -> None:
-    with pytest.raises(DataError, match="nothing to hold out"):
+    with pytest.raises(DataError, match="its text is a single character"):
         divided(Documents(["a"]))
 
 

@@ -258,7 +258,7 @@ def test_id_that_no_text_may_give_is_an_error(tmp_path: Path, bad: int) -> None:
         def encode_batch(self, texts: Sequence[str]) -> list[Any]:
             return [[1, bad] for _ in texts]
 
-    with pytest.raises(DataError, match="mistake in the tokenizer"):
+    with pytest.raises(DataError, match="bug in the tokenizer"):
         prepare_tokens(Documents(TEXTS), Wrong(), assets=tmp_path)
 
 
@@ -306,7 +306,7 @@ def test_error_of_the_source_is_not_blamed_on_the_disk(tmp_path: Path) -> None:
 def test_progress_tells_documents_bytes_and_speed(tmp_path: Path) -> None:
     lines: list[str] = []
     prepare_tokens(Documents(TEXTS), Bytes(), assets=tmp_path, progress=lines.append)
-    assert lines[-1].startswith("40 documents, 0.0 MB of text into tokens, ")
+    assert lines[-1].startswith("40 documents, 0.0 MB of text tokenized, ")
     assert lines[-1].endswith(" MB/s")
 
 

@@ -95,7 +95,7 @@ def test_logger_that_fails_to_look_is_dropped_too(broken: str) -> None:
     assert watches.told == ["update this", "update this", "finished"]
     assert blind.told == []
     (report,) = reports
-    assert "Blind failed and is told nothing more: RuntimeError: blind" in report
+    assert "Blind failed and was removed: RuntimeError: blind" in report
 
 
 def test_record_of_one_logger_reaches_all_of_them_also_one_that_was_added() -> None:

@@ -46,7 +46,7 @@ def test_configuration_comes_before_what_was_recorded() -> None:
 def test_recorded_device_that_is_not_here_is_replaced_and_named() -> None:
     chosen = choose_machine(RuntimeConfig(matmul="highest"), {"device": "cuda"})
     assert chosen.device == "cpu"
-    assert chosen.how["device"] == "the recorded cuda is not here"
+    assert chosen.how["device"] == "the recorded cuda is not available"
 
 
 @pytest.mark.usefixtures("cpu_only")

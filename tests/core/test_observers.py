@@ -226,6 +226,6 @@ def test_observer_that_raises_is_dropped_and_named_and_training_goes_on(
     install_plugin("their-watcher", PLUGIN, watcher=FAILING)
     observed, plain = trained(documents, "watched", "watcher"), trained(documents, "plain")
     (warning,) = [row["details"]["message"] for row in observed.read("events").rows if row["kind"] == "warning"]
-    assert "their_watcher.watcher.Failing failed and is told nothing more: KeyError" in warning
+    assert "their_watcher.watcher.Failing failed and was removed: KeyError" in warning
     assert "the model has no attic" in warning
     assert without_times(observed.metrics()) == without_times(plain.metrics())

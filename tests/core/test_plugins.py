@@ -89,7 +89,7 @@ BROKEN = {
     ),
     "names an option for a path and has none": (
         offers("[Component(name='m', summary='M', factory='a:b', path_option='path')]"),
-        "model 'm' has a path_option and no config, in which that option would be",
+        "model 'm' has a path_option but no config, which must define that option",
     ),
     "gives a tokenizer no loader": (
         "@hookimpl\ndef tfs_tokenizers():\n    return [Component(name='t', summary='T', factory='a:b')]",
@@ -101,11 +101,11 @@ BROKEN = {
     ),
     "gives a component of a kind that its hook has not": (
         offers("[Component(name='m', summary='M', factory='a:b', kind='dataset')]"),
-        "model 'm' says that its kind is 'dataset': return it from tfs_components",
+        "model 'm' declares the kind 'dataset': return it from tfs_components",
     ),
     "gives a component without a kind": (
         "@hookimpl\ndef tfs_components():\n    return [Component(name='m', summary='M', factory='a:b')]",
-        "component 'm' does not say of which kind it is: its kind is None",
+        "component 'm' has no valid kind: its kind is None",
     ),
     "gives a model a name with a space": (offers("[Component(name='a b', summary='M', factory='a:b')]"), "not a name"),
     "gives a command a name of three words": (
@@ -125,7 +125,7 @@ BROKEN = {
     ),
     "gives a name twice": (
         offers("[Component(name='m', summary='M', factory='a:b')] * 2"),
-        "model 'm' is given twice by tfs-broken",
+        "model 'm' is declared twice by tfs-broken",
     ),
 }
 
@@ -168,7 +168,7 @@ def test_control_c_while_plugins_load_is_not_taken_for_their_fault(install_plugi
 @pytest.mark.parametrize(
     ("statement", "reason"),
     [
-        ("", "does not say TFS_PLUGIN_API = 1"),
+        ("", "does not set TFS_PLUGIN_API = 1"),
         ("TFS_PLUGIN_API = 2", "upgrade tfs-core"),
         ("TFS_PLUGIN_API = 0", "upgrade tfs-old"),
         ("TFS_PLUGIN_API = '1'", "not a whole number"),
@@ -209,7 +209,7 @@ def test_command_of_the_core_wins_and_the_loser_says_so(install_plugin: InstallP
         "tfs-thief",
         "@hookimpl\ndef tfs_commands():\n    return [Component(name='run', summary='R', factory='a:b')]\n",
     )
-    assert "`tfs run` is tfs-core's own" in plugin_of("tfs-thief").clashes[0]
+    assert "`tfs run` is a command of tfs-core" in plugin_of("tfs-thief").clashes[0]
     assert plugin_of("tfs-core").clashes == []
 
 
@@ -217,7 +217,7 @@ def test_one_module_announced_twice_is_one_plugin_and_a_complaint(install_plugin
     install_plugin("tfs-double", GOOD, entry="one = tfs_double.plugin\ntwo")
     first, second = (plugin for plugin in discover() if plugin.distribution == "tfs-double")
     assert first.problems == []
-    assert second.problems == ["model 'good' is given twice by tfs-double"]
+    assert second.problems == ["model 'good' is declared twice by tfs-double"]
 
 
 @pytest.mark.parametrize(
@@ -352,7 +352,7 @@ def test_command_that_joins_no_group_is_unused_and_no_problem(install_plugin: In
     )
     lonely = plugin_of("tfs-lonely")
     assert (lonely.state, lonely.components) == ("ok", [])
-    assert lonely.unused == ["command 'nosuch do' is not used: no installed plugin has the group it joins"]
+    assert lonely.unused == ["command 'nosuch do' is not used: no installed plugin has its command group"]
 
 
 def test_joined_command_of_two_distributions_says_how_to_call_each(install_plugin: InstallPlugin) -> None:

@@ -232,7 +232,7 @@ def test_missing_checkpoint_names_those_there_are(tmp_path: Path) -> None:
 
 def test_unfinished_checkpoint_is_refused(tmp_path: Path) -> None:
     torn = make_checkpoint(make_run(tmp_path), 5, complete=False)
-    with pytest.raises(CheckpointError, match=r"is no whole checkpoint: it has no manifest\.json"):
+    with pytest.raises(CheckpointError, match=r"is not a complete checkpoint: it has no manifest\.json"):
         find_checkpoint(str(torn), tmp_path)
 
 

@@ -119,12 +119,12 @@ def test_wrapper_that_does_the_wrong_thing_is_told_in_a_sentence(
 
 
 def test_batching_that_lacks_its_methods_is_told_by_name(train: Callable[..., Run]) -> None:
-    with pytest.raises(PluginError, match="batching 'half' of their-seams: it made"):
+    with pytest.raises(PluginError, match="batching 'half' of their-seams: it returned"):
         train("half", data={"batching": "half"})
 
 
 def test_wrapper_chosen_twice_is_refused(train: Callable[..., Run]) -> None:
-    with pytest.raises(ConfigError, match=r"wrappers\.1: 'nothing' is there already"):
+    with pytest.raises(ConfigError, match=r"wrappers\.1: 'nothing' is given twice"):
         train("twice", wrappers=["nothing", "nothing"])
 
 

@@ -409,7 +409,7 @@ class Breaking(Bigram):
             self.bias.grad[2] = math.inf
 
 
-@pytest.mark.parametrize(("what", "named"), [("loss", "what is computed"), ("gradient", "the gradient of bias")])
+@pytest.mark.parametrize(("what", "named"), [("loss", "but computed from them"), ("gradient", "the gradient of bias")])
 def test_nonfinite_step_is_not_taken_and_named(what: str, named: str, make_trainer: MakeTrainer) -> None:
     trainer = make_trainer(Breaking(what, at=3), checkpoint_every=2)
     two_steps = make_trainer(max_steps=2, folder="other")

@@ -1,4 +1,4 @@
-"""The configurations are what their headers and the README say of them."""
+"""The configurations agree with their headers and with the README."""
 
 import os
 import random
@@ -38,7 +38,7 @@ def test_model_has_nanogpts_parameters_at_most_and_three_per_cent(path: Path) ->
     model = build_model(load_config(path).model, vocab_size=CHARACTERS, seed=1)
     n_parameters = sum(parameter.numel() for _, parameter in model.named_parameters())
     assert n_parameters <= 1.03 * NANOGPT_PARAMETERS
-    if path.stem in ("four_blocks", "baseline"):  # these are of nanoGPT's shape
+    if path.stem in ("four_blocks", "baseline"):  # the ones with nanoGPT's shape
         assert n_parameters >= 0.97 * NANOGPT_PARAMETERS
 
 

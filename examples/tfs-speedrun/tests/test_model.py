@@ -18,7 +18,7 @@ NGRAMS = {"ngram_contexts": (1, 3), "ngram_rows": (VOCAB_SIZE + 1, 41)}
 
 
 def build(*, shake: float = 0.3, **options: Any) -> Speedrun:
-    """Return a small model whose every parameter matters: what begins at zero is moved off it."""
+    """Return a small model with noise on all parameters, so that none is zero."""
     sizes = {"d_model": D_MODEL, "n_heads": N_HEADS, "n_blocks": N_BLOCKS, "d_ffn": D_FFN, "max_seq_len": MAX_SEQ_LEN}
     config = SpeedrunConfig(**(sizes | {"dtype": "float64"} | options))
     generator = torch.Generator().manual_seed(0)
@@ -35,7 +35,7 @@ def random_ids(*shape: int) -> Tensor:
 
 
 def logits_by_formula(weights: dict[str, Tensor], ids: list[int]) -> Tensor:
-    """Return the logits [seq_len, vocab_size] of one row by the formulas, one position and one head at a time."""
+    """Return the logits [seq_len, vocab_size] of one row by the formulas, per position and head."""
 
     def norm(x: Tensor) -> Tensor:
         centered = x - x.mean()

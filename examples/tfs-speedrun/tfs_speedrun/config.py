@@ -1,4 +1,4 @@
-"""The options of the model and of the optimizer, beside those that every model and every optimizer has."""
+"""Options of the model and of the optimizer `speedrun`, in addition to those of every model and optimizer."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from tfs_core.contracts import ModelConfig
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedrunConfig(ModelConfig):
-    """A transformer of which every part was kept for what it is worth in seconds."""
+    """Options of the model `speedrun`, a transformer designed for a low loss after seconds of training."""
 
     d_model: int = 128
     """The width of the residual stream."""
@@ -22,15 +22,16 @@ class SpeedrunConfig(ModelConfig):
     """The hidden width of the feed-forward part; null for 4 * d_model."""
 
     n_taps: int = 4
-    """How many tokens, this one and those right before it, each embedded by a table of its own, make the first x."""
+    """The number of tokens (the current one and those right before it) whose embeddings, each from its own table, are
+    summed to the first x."""
 
     ngram_contexts: tuple[int, ...] = ()
-    """For each n-gram table, of how many tokens its context is made: `[2, 3]` are a trigram and a 4-gram table. None
-    unless the text is small and time is short."""
+    """The context length of each n-gram table, in tokens: `[2, 3]` for a trigram and a 4-gram table. Use tables only
+    for small texts and short runs."""
 
     ngram_rows: tuple[int, ...] = ()
-    """For each n-gram table, how many rows of vocab_size numbers it has. Contexts that are more than that share rows
-    by a hash."""
+    """The number of rows of each n-gram table, each of vocab_size numbers. When there are more contexts than rows,
+    contexts share rows by a hash."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,26 +55,26 @@ class SpeedrunConfig(ModelConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedrunOptimizerConfig:
-    """How each kind of parameter is updated; `training.learning_rate` is that of the hidden matrices."""
+    """Options of the optimizer `speedrun`; `training.learning_rate` is the rate of the hidden matrices."""
 
     momentum: float = 0.95
-    """What of the running mean of a hidden matrix's gradient is kept each step."""
+    """Decay rate of the exponential moving average of a hidden matrix's gradient."""
 
     betas: tuple[float, float] = (0.9, 0.95)
-    """AdamW's: what of the running means of the gradient and of its square is kept each step."""
+    """AdamW's decay rates (beta1, beta2) of the exponential moving averages of the gradient and of its square."""
 
     adamw_parameters: tuple[str, ...] = ("*taps*", "*head*", "*bias*")
-    """Patterns of the names of matrices that AdamW updates. It updates vectors too."""
+    """Name patterns of the matrices that AdamW updates, in addition to all vectors."""
 
     adamw_rate_ratio: float = 1.0
     """AdamW's learning rate, as a multiple of training.learning_rate."""
 
     sgd_parameters: tuple[str, ...] = ("*ngram*",)
-    """Patterns of the names of what plain gradient descent updates: tables of which a step sees a few rows."""
+    """Name patterns of the parameters that plain gradient descent updates: tables of which a step uses a few rows."""
 
     sgd_rate_ratio: float = 10_000.0
-    """The learning rate of plain gradient descent, as a multiple of training.learning_rate. It is a large number: the
-    gradient is the mean over all tokens of a batch, and a row is seen by a few of them."""
+    """The learning rate of plain gradient descent, as a multiple of training.learning_rate. It is large because the
+    gradient is the mean over all tokens of a batch, of which only a few use a row."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.momentum < 1.0:

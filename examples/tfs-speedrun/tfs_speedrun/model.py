@@ -1,11 +1,12 @@
-"""The transformer of the speed run. Read it from top to bottom: small parts come before the whole.
+"""The transformer of the speed run. Small parts come before the whole.
 
-    x = norm(sum_k tap_k[token k places back])
+    x = norm(sum_k tap_k[token k positions back])
     n_blocks times:  x = x + attention(norm(x));  x = x + feed_forward(norm(x))
     logits = norm(x) @ head + sum_n table_n[the last n tokens]
 
-What differs from GPT-2 is there because it learns more a second; the README says how much more each. Norms have no
-gains, nothing has a bias, and what adds to x starts at zero, so that at first x passes through unchanged.
+The differences from GPT-2 reduce the loss in a given time; the README has the effect of each. Norms have no gains,
+linear layers have no biases, and the output matrices of both parts start at zero, so that blocks initially leave x
+unchanged.
 
 Shapes in this file
     batch_size  sequences in the batch
@@ -30,31 +31,31 @@ from torch.nn import Parameter
 from tfs_core.models import AutogradModel, check_input_ids
 from tfs_speedrun.config import SpeedrunConfig
 
-HASH_MULTIPLIER = 0x9E3779B1  # 2^32 divided by the golden ratio: what is near comes to lie far apart (Knuth)
+HASH_MULTIPLIER = 0x9E3779B1  # 2^32 / golden ratio: spreads neighboring values (Knuth)
 HASH_MODULUS = 2**31 - 1  # a prime
 
 
 def norm(x: Tensor) -> Tensor:
-    """Return each position's features at mean 0 and variance 1, in the shape of x.
+    """Return x with each position's features normalized to mean 0 and variance 1, in the shape of x.
 
-    Without gains, which the matrices that follow can hold. One kernel forward and one backward: faster on a CPU than
-    the root-mean-square norm, which PyTorch puts together from several.
+    No gains: the matrices that follow can absorb them. One kernel forward and one backward, so it is faster on a CPU
+    than the root-mean-square norm, for which PyTorch uses several.
     Ba, Kiros & Hinton (2016), "Layer Normalization", https://arxiv.org/abs/1607.06450
     """
     return F.layer_norm(x, x.shape[-1:])
 
 
 def tokens_back(input_ids: Tensor, places: int, *, absent: int) -> Tensor:
-    """Return the id so many places before each position [batch_size, seq_len]; `absent` where there is none."""
+    """Return the ids `places` positions earlier [batch_size, seq_len]; `absent` before the start of the sequence."""
     return F.pad(input_ids, (places, 0), value=absent)[:, : input_ids.shape[1]]
 
 
 def hashed_contexts(input_ids: Tensor, n_context: int, *, n_rows: int, vocab_size: int) -> Tensor:
     """Return the row of an n-gram table [batch_size, seq_len] for the last `n_context` ids at every position.
 
-    Where the table has a row for every context (those at the start of a sequence, which are short, included), each gets
-    its own. Otherwise contexts share rows by chance, which costs little: most contexts are rare. (The products may
-    pass the end of int64 and wrap around: a hash can bear that.)
+    When the table has enough rows, every context has its own row, the shorter ones at the start of a sequence included.
+    Otherwise contexts share rows by a hash, which costs little because most contexts are rare. (The products may
+    overflow int64 and wrap around, which does not matter for a hash.)
     Mikolov et al. (2011), "Strategies for Training Large Scale Neural Network Language Models",
     https://doi.org/10.1109/ASRU.2011.6163930 (tables of hashed n-grams beside a network, trained together)
     """
@@ -68,9 +69,10 @@ def hashed_contexts(input_ids: Tensor, n_context: int, *, n_rows: int, vocab_siz
 
 
 def drop_features(x: Tensor, share: float, *, seq_len: int) -> Tensor:
-    """Return x [n_tokens, n_features] with a share of each sequence's features at zero, the others grown.
+    """Return x [n_tokens, n_features] with dropout of whole features per sequence: a fraction `share` is set to zero.
 
-    The same features at all positions of a sequence: drawing a number for each position takes longer than the products.
+    The others are scaled up, as in dropout. All positions of a sequence share one mask, because drawing random numbers
+    for each position takes longer than the matrix products.
     Gal & Ghahramani (2016), "A Theoretically Grounded Application of Dropout in Recurrent Neural Networks",
     https://arxiv.org/abs/1512.05287
     """
@@ -80,10 +82,10 @@ def drop_features(x: Tensor, share: float, *, seq_len: int) -> Tensor:
 
 
 class TokenTaps(nn.Module):
-    """The first x: this token and those right before it, each looked up in a table of its own, and added.
+    """The first x: the summed embeddings of the current token and of those right before it, each from its own table.
 
-    A convolution over the last n_taps tokens. Attention would have to learn to look one place back before it could
-    learn anything from there; this knows where to look.
+    It is a convolution over the last n_taps tokens. Attention would first have to learn to attend to the previous
+    position; the taps need not.
     So et al. (2021), "Primer", https://arxiv.org/abs/2109.08668 (short convolutions in a transformer)
     """
 
@@ -93,7 +95,7 @@ class TokenTaps(nn.Module):
         self.weight = Parameter(torch.zeros(config.n_taps, vocab_size + 1, config.d_model))
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        """Return the sum of the looked up rows, at unit scale [batch_size, seq_len, d_model]."""
+        """Return the normalized sum of the embeddings [batch_size, seq_len, d_model]."""
         x = F.embedding(input_ids, self.weight[0])  # [batch_size, seq_len, d_model]
         for places in range(1, len(self.weight)):
             earlier = tokens_back(input_ids, places, absent=self.absent)  # [batch_size, seq_len]
@@ -102,7 +104,7 @@ class TokenTaps(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention moves information between positions, the feed-forward part works on it; both only add to x."""
+    """A transformer block: attention between positions, then a feed-forward part per position; both add to x."""
 
     def __init__(self, config: SpeedrunConfig) -> None:
         super().__init__()
@@ -117,27 +119,27 @@ class Block(nn.Module):
         self.expand = Parameter(torch.zeros(d_ffn, d_model))
         self.contract = Parameter(torch.zeros(d_model, d_ffn))
 
-    def forward(self, x: Tensor, distance: Tensor, hidden_from: Tensor) -> Tensor:
-        """Return x [n_tokens, d_model] with both parts' contributions added; x itself is left alone.
+    def forward(self, x: Tensor, distance: Tensor, causal_mask: Tensor) -> Tensor:
+        """Return x [n_tokens, d_model] plus the contributions of both parts; x itself is not modified.
 
-        `distance` [seq_len, seq_len] says how far back a key (last axis) is from a position (the axis before);
-        `hidden_from` is -inf where it is later, and 0 elsewhere.
+        `distance` [seq_len, seq_len] is the number of positions from a query (first axis) back to a key (last axis).
+        `causal_mask` [seq_len, seq_len] is -inf where the key is later than the query, and 0 elsewhere.
         """
         seq_len, d_model = distance.shape[0], x.shape[-1]
         d_head = d_model // self.n_heads
 
-        # 1. What each position asks for, how it answers to others' questions, and what it offers: in one product.
+        # 1. Queries, keys and values of all heads, in one product
         weight = torch.cat((self.query, self.key, self.value))  # [3*d_model, d_model]
         projected = F.linear(norm(x), weight)  # [n_tokens, 3*d_model]
         parts = projected.view(-1, seq_len, 3, self.n_heads, d_head)  # [batch_size, seq_len, 3, n_heads, d_head]
         parts = parts.permute(2, 0, 3, 1, 4).flatten(1, 2)  # [3, n_maps, seq_len, d_head]
         queries, keys, values = parts  # [n_maps, seq_len, d_head]
 
-        # 2. Scores, to which each head adds what it thinks of the distance. No position is told where it stands.
+        # 2. Scores, plus a learned bias of each head by distance. There are no absolute positions.
         #    Raffel et al. (2020), "T5", https://arxiv.org/abs/1910.10683; Press et al. (2022), "ALiBi",
         #    https://arxiv.org/abs/2108.12409 (the initial slopes)
         bias = F.embedding(distance, self.distance_bias).permute(2, 0, 1)  # [n_heads, seq_len, seq_len]
-        bias = bias + hidden_from  # [n_heads, seq_len, seq_len]
+        bias = bias + causal_mask  # [n_heads, seq_len, seq_len]
         bias = bias.repeat(parts.shape[1] // self.n_heads, 1, 1)  # [n_maps, seq_len, seq_len]
         scale = 1.0 / math.sqrt(d_head)
         scores = torch.baddbmm(bias, queries, keys.mT, alpha=scale)  # [n_maps, seq_len, seq_len]
@@ -146,8 +148,8 @@ class Block(nn.Module):
         gathered = gathered.unflatten(0, (-1, self.n_heads)).transpose(1, 2).reshape_as(x)  # [n_tokens, d_model]
         x = torch.addmm(x, gathered, self.output.mT)  # [n_tokens, d_model]
 
-        # 3. Each position by itself, with the square of relu, written as a product: the gradient of torch's `square`
-        #    takes a third longer.  So et al. (2021), "Primer", https://arxiv.org/abs/2109.08668
+        # 3. Each position by itself: ReLU squared, written as a product, because the gradient of torch's `square` takes
+        #    a third longer.  So et al. (2021), "Primer", https://arxiv.org/abs/2109.08668
         hidden = F.relu(F.linear(norm(x), self.expand))  # [n_tokens, d_ffn]
         hidden = hidden * hidden  # [n_tokens, d_ffn]
         if self.training and self.dropout > 0:
@@ -156,7 +158,7 @@ class Block(nn.Module):
 
 
 class Speedrun(AutogradModel):
-    """The whole: token taps, blocks, and scores for the next token from x and from the n-gram tables."""
+    """The whole model: token taps, blocks, and logits from x and from the n-gram tables."""
 
     def __init__(self, config: SpeedrunConfig, *, vocab_size: int, generator: torch.Generator) -> None:
         super().__init__(config, vocab_size=vocab_size)
@@ -169,15 +171,15 @@ class Speedrun(AutogradModel):
 
     @torch.no_grad()
     def initialize(self, config: SpeedrunConfig, generator: torch.Generator) -> None:
-        """Set every parameter that does not begin at zero, drawn in the order of `named_parameters`.
+        """Initialize the parameters that do not start at zero, in the order of `named_parameters`.
 
-        `output`, `contract`, `head` and the n-gram tables do begin at zero: at first every token is as likely as any
-        other. Of two heads, the one that follows begins four times as far-sighted.
+        `output`, `contract`, `head` and the n-gram tables start at zero, so that the initial predictions are uniform.
+        `distance_bias` starts at -slope * distance, with the slopes 0.5, 0.5 / 4, 0.5 / 16, ... of the heads.
         """
         for name, parameter in self.named_parameters():
             if name == "taps.weight":
                 parameter.normal_(0.0, 0.5, generator=generator)
-                parameter[0].mul_(2.0)  # the token itself says more than the ones before it
+                parameter[0].mul_(2.0)  # the current token carries more information than earlier ones
             elif name.endswith(("query", "key", "value", "expand")):
                 parameter.normal_(0.0, 0.7 / math.sqrt(config.d_model), generator=generator)
             elif name.endswith("distance_bias"):
@@ -187,24 +189,24 @@ class Speedrun(AutogradModel):
     def forward(self, input_ids: Tensor) -> Tensor:
         """Return the logits [batch_size, seq_len, vocab_size] of the token after each of `input_ids`.
 
-        Raises ValueError for ids outside the vocabulary and for more than max_seq_len of them.
+        Raises ValueError for ids outside the vocabulary and for sequences longer than max_seq_len.
         """
         check_input_ids(input_ids, vocab_size=self.vocab_size, context_limit=self.context_limit)
         positions = torch.arange(input_ids.shape[1], device=input_ids.device)  # [seq_len]
         ahead = positions[:, None] - positions  # [seq_len, seq_len]
-        hidden_from = torch.zeros_like(ahead, dtype=self.head.dtype)  # [seq_len, seq_len]
-        hidden_from = hidden_from.masked_fill(ahead < 0, -math.inf)  # [seq_len, seq_len]
+        causal_mask = torch.zeros_like(ahead, dtype=self.head.dtype)  # [seq_len, seq_len]
+        causal_mask = causal_mask.masked_fill(ahead < 0, -math.inf)  # [seq_len, seq_len]
 
-        # 1. The last few tokens, added. From here on a position is a row of a matrix, whatever sequence it is of.
+        # 1. The sum of the last few tokens. From here on, the positions of all sequences are the rows of one matrix.
         x = self.taps(input_ids).flatten(0, 1)  # [n_tokens, d_model]
         if self.training and self.config.dropout > 0:
             x = drop_features(x, self.config.dropout, seq_len=len(positions))  # [n_tokens, d_model]
 
-        # 2. Every block reads x and adds to it.
+        # 2. Every block reads x and adds to it
         for block in self.blocks:
-            x = block(x, ahead.clamp(min=0), hidden_from)  # [n_tokens, d_model]
+            x = block(x, ahead.clamp(min=0), causal_mask)  # [n_tokens, d_model]
 
-        # 3. What the network expects next, and what the tables remember to have followed the last tokens.
+        # 3. The logits of the network, plus those of the n-gram tables
         logits = F.linear(norm(x), self.head)  # [n_tokens, vocab_size]
         for n_context, table in zip(self.ngram_contexts, self.ngram_tables, strict=True):
             rows = hashed_contexts(
@@ -214,5 +216,5 @@ class Speedrun(AutogradModel):
         return logits.view(*input_ids.shape, self.vocab_size)
 
     def embedding_parameters(self) -> list[str]:
-        """Return the names of the tables that are only looked up: taps and n-grams."""
+        """Return the names of the lookup tables: taps and n-grams."""
         return [name for name, _ in self.named_parameters() if name.startswith(("taps.", "ngram_tables."))]

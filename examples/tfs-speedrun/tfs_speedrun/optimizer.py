@@ -1,14 +1,14 @@
-"""The optimizer of the speed run: three rules, each for the parameters that it suits.
+"""The optimizer of the speed run: three update rules for three kinds of parameters.
 
-    hidden matrices   Muon: the running mean of the gradient, every direction of it made equally long
-    n-gram tables     plain gradient descent: a row moves as far as it was seen to be wrong, when it is seen
-    all the rest      AdamW
+    hidden matrices   Muon: the orthogonalized moving average of the gradient, all singular values about 1
+    n-gram tables     plain gradient descent: a row changes only when it is used, in proportion to its gradient
+    all others        AdamW
 
 Jordan et al. (2024), "Muon: An optimizer for hidden layers in neural networks", https://kellerjordan.github.io/posts/muon/
 
 Shapes in this file
     n_matrices     matrices of one shape, updated together
-    rows, columns  of each of them; n_short is the lesser of the two, n_long the other
+    rows, columns  of each of them; n_short is the smaller of the two, n_long the larger
 """
 
 from collections import defaultdict
@@ -30,8 +30,8 @@ COEFFICIENTS = (
     (2.8769, -3.1427, 1.2046),
     (2.8366, -3.0525, 1.2012),
 )
-"""Of the polynomial a s + b s^3 + c s^5 that each step applies to every singular value s. Each step has its own: first
-steep at 0, so that small values grow, then flat at 1. From the record runs of modded-nanogpt,
+"""Coefficients (a, b, c) of the polynomial a s + b s^3 + c s^5 that each step applies to every singular value s. They
+differ by step: first steep at 0, so that small values grow, then flat at 1. From the record runs of modded-nanogpt,
 https://github.com/KellerJordan/modded-nanogpt"""
 
 ADAMW_EPS = 1e-10
@@ -39,10 +39,10 @@ FUSED_ON = {"cpu", "cuda"}
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
-    """Return U Y^T, nearly, for each matrix U S Y^T [n_matrices, rows, columns]: all its singular values made about 1.
+    """Return approximately U Y^T for each matrix U S Y^T [n_matrices, rows, columns]: all singular values about 1.
 
-    By Newton-Schulz iteration, in bfloat16, which is exact enough for a direction and twice as fast where the processor
-    multiplies it.
+    Newton-Schulz iteration in bfloat16, which is exact enough for a direction, and twice as fast on processors that
+    multiply it.
     """
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices  # [n_matrices, n_short, n_long]
@@ -57,10 +57,10 @@ def orthogonalize(matrices: Tensor) -> Tensor:
 
 
 class SpeedrunOptimizer(Optimizer):
-    """Each group of parameters by its `rule`: `muon`, `sgd` or `adamw`."""
+    """An optimizer that updates each parameter group by its `rule`: `muon`, `sgd` or `adamw`."""
 
     @torch.no_grad()
-    def step(self) -> None:  # type: ignore[override]  # torch's own may also take a closure, which nobody here has
+    def step(self) -> None:  # type: ignore[override]  # torch's own also takes a closure, unused here
         """Update every parameter that has a gradient."""
         update = {"muon": self.update_by_muon, "sgd": self.update_by_sgd, "adamw": self.update_by_adamw}
         for group in self.param_groups:
@@ -68,23 +68,23 @@ class SpeedrunOptimizer(Optimizer):
             update[group["rule"]](trained, group)
 
     def update_by_muon(self, trained: list[tuple[Tensor, Tensor]], group: dict[str, Any]) -> None:
-        """Move each matrix along the orthogonalized mean of its gradients; matrices of one shape together."""
+        """Move each matrix along its orthogonalized average gradient; matrices of one shape are batched."""
         by_shape: defaultdict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = defaultdict(list)
         for parameter, gradient in trained:
             by_shape[tuple(parameter.shape)].append((parameter, gradient))
-        for (rows, columns), alike in by_shape.items():
+        for (rows, columns), same_shape in by_shape.items():
             directions = []
-            for parameter, gradient in alike:
+            for parameter, gradient in same_shape:
                 state = self.state[parameter]
                 if not state:
                     state["mean"] = torch.zeros_like(parameter)
                 mean = state["mean"].lerp_(gradient, 1.0 - group["momentum"])  # [rows, columns]
-                directions.append(gradient.lerp(mean, group["momentum"]))  # Nesterov: the newest counts once more
+                directions.append(gradient.lerp(mean, group["momentum"]))  # Nesterov: mixed in again
             updates = orthogonalize(torch.stack(directions))  # [n_matrices, rows, columns]
-            length = group["lr"] * max(1.0, rows / columns) ** 0.5
-            for (parameter, _), update in zip(alike, updates, strict=True):
+            step_size = group["lr"] * max(1.0, rows / columns) ** 0.5
+            for (parameter, _), update in zip(same_shape, updates, strict=True):
                 parameter.mul_(1.0 - group["lr"] * group["weight_decay"])
-                parameter.add_(update, alpha=-length)
+                parameter.add_(update, alpha=-step_size)
 
     def update_by_sgd(self, trained: list[tuple[Tensor, Tensor]], group: dict[str, Any]) -> None:
         """Move each parameter against its gradient."""
@@ -92,7 +92,7 @@ class SpeedrunOptimizer(Optimizer):
             parameter.add_(gradient, alpha=-group["lr"])
 
     def update_by_adamw(self, trained: list[tuple[Tensor, Tensor]], group: dict[str, Any]) -> None:
-        """Do what `torch.optim.AdamW` does, by its fused kernel where there is one.
+        """Update parameters as `torch.optim.AdamW` does, with the fused kernel where there is one.
 
         Loshchilov & Hutter (2019), "Decoupled Weight Decay Regularization", https://arxiv.org/abs/1711.05101
         """
@@ -129,7 +129,7 @@ def build(
     learning_rate: float,
     weight_decay: float,
 ) -> SpeedrunOptimizer:
-    """Return the optimizer of these parameters in up to three groups, one a rule. Only hidden matrices decay."""
+    """Return the optimizer of these parameters in up to three groups, one per rule. Only hidden matrices have decay."""
     by_rule: dict[str, list[Tensor]] = {"muon": [], "sgd": [], "adamw": []}
     for name, parameter in named_parameters:
         if any(fnmatchcase(name, pattern) for pattern in config.sgd_parameters):

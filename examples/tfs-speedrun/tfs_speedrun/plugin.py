@@ -1,4 +1,4 @@
-"""What this plugin offers. Imports nothing heavy."""
+"""Components of the plugin. No heavy imports."""
 
 from tfs_core import Component, hookimpl
 
@@ -7,7 +7,7 @@ TFS_PLUGIN_API = 1
 
 @hookimpl
 def tfs_models() -> list[Component]:
-    """Return the one model of this plugin."""
+    """Return the model of this plugin."""
     return [
         Component(
             name="speedrun",
@@ -20,7 +20,7 @@ def tfs_models() -> list[Component]:
 
 @hookimpl
 def tfs_optimizers() -> list[Component]:
-    """Return the one optimizer of this plugin, made for that model."""
+    """Return the optimizer of this plugin, designed for that model."""
     return [
         Component(
             name="speedrun",

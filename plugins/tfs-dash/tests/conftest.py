@@ -1,4 +1,4 @@
-"""Runs made for a test, in the format of docs/formats.md, and a browser that looks at them."""
+"""Fixtures: run folders in the format of docs/formats.md, installed pages, the served dashboard, and a browser."""
 
 import json
 import shutil
@@ -95,7 +95,7 @@ def make_run(assets: Path) -> MakeRun:
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
-    """Return `install(distribution, source, class_name)`: a distribution with a page, for the length of the test."""
+    """Return `install(distribution, source, name, page)`, which installs a distribution with a page for this test."""
     folder = tmp_path / "site-packages"
     folder.mkdir()
     before = set(sys.modules)
@@ -126,7 +126,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    """Return Chromium, or skip: `make browser` installs it."""
+    """Return a Chromium browser; skip the test without one (`make browser` installs it)."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("Chromium is missing: make browser")
@@ -139,7 +139,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the folder of the user's cache, which is the test's own."""
+    """Set the user's cache folder to a temporary one, and return it."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME", str(folder))
     return folder
@@ -147,7 +147,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture
 def serve(assets: Path) -> Iterator[Callable[[], "Server"]]:
-    """Return `serve()`, which starts the dashboard of the test's runs as `tfs dash` does: behind the gate."""
+    """Return `serve()`, which starts the dashboard of the test's runs behind the access gate, like `tfs dash`."""
     from tfs_dash import create_app
     from tfs_dash.serve import Server, listen
 
@@ -162,7 +162,7 @@ def serve(assets: Path) -> Iterator[Callable[[], "Server"]]:
 
 
 class Watched:
-    """A page whose console errors, what the content policy refused among them, and requests elsewhere are kept."""
+    """A browser page that records console errors (content policy violations included) and requests to other hosts."""
 
     def __init__(self, page: Any, base: str) -> None:
         self.page, self.base = page, base
@@ -185,14 +185,14 @@ class Watched:
 
 @pytest.fixture
 def watch(browser: Any, serve: Callable[[], "Server"]) -> Iterator[Callable[..., Watched]]:
-    """Return `watch(**options)`: a page of the dashboard of the test's runs, options being the browser context's."""
+    """Return `watch(**options)`, which opens a Watched page of the dashboard; options are the browser context's."""
     contexts = []
 
     def start(**options: Any) -> Watched:
         server = serve()
         context = browser.new_context(viewport={"width": 1300, "height": 900}, **options)
         contexts.append(context)
-        assert context.request.get(server.url).ok  # the token leaves a cookie
+        assert context.request.get(server.url).ok  # sets the token's cookie
         return Watched(context.new_page(), server.url.partition("/?")[0])
 
     yield start

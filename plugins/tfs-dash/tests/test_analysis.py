@@ -1,4 +1,4 @@
-"""Smoothing, thinning and averaging: what must hold for every curve."""
+"""Properties of smoothing, thinning and averaging."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ values = st.lists(st.floats(-100, 100), min_size=1, max_size=200).map(np.array)
 weights = st.floats(0.01, 0.999)
 
 
-def smoothed_one_by_one(y: np.ndarray, weight: float, steps: np.ndarray) -> np.ndarray:
+def smoothed_by_recurrence(y: np.ndarray, weight: float, steps: np.ndarray) -> np.ndarray:
     total = norm = 0.0
     result = []
     for position, value in enumerate(y):
@@ -26,25 +26,25 @@ def smoothed_one_by_one(y: np.ndarray, weight: float, steps: np.ndarray) -> np.n
 
 @settings(max_examples=60)
 @given(values, weights, st.integers(1, 50))
-def test_smoothing_in_blocks_is_the_recurrence(y: np.ndarray, weight: float, every: int) -> None:
+def test_smoothing_matches_the_recurrence(y: np.ndarray, weight: float, every: int) -> None:
     steps = np.cumsum(np.ones(len(y)) * every)
-    assert_allclose(smooth(y, weight, steps), smoothed_one_by_one(y, weight, steps), rtol=1e-9, atol=1e-9)
+    assert_allclose(smooth(y, weight, steps), smoothed_by_recurrence(y, weight, steps), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("weight", [0.5, 0.99, 0.999])
-def test_smoothing_goes_on_from_piece_to_piece(weight: float) -> None:
+def test_smoothing_continues_across_blocks(weight: float) -> None:
     y = np.random.default_rng(0).standard_normal(2 * PIECE + 7)
-    assert_allclose(smooth(y, weight), smoothed_one_by_one(y, weight, np.arange(len(y))), rtol=1e-9, atol=1e-9)
+    assert_allclose(smooth(y, weight), smoothed_by_recurrence(y, weight, np.arange(len(y))), rtol=1e-9, atol=1e-9)
 
 
 @given(values, weights)
-def test_smoothing_of_uneven_steps_is_the_recurrence(y: np.ndarray, weight: float) -> None:
+def test_smoothing_of_uneven_steps_matches_the_recurrence(y: np.ndarray, weight: float) -> None:
     steps = np.cumsum(1 + np.arange(len(y)) % 3)
-    assert_allclose(smooth(y, weight, steps), smoothed_one_by_one(y, weight, steps), rtol=1e-9, atol=1e-9)
+    assert_allclose(smooth(y, weight, steps), smoothed_by_recurrence(y, weight, steps), rtol=1e-9, atol=1e-9)
 
 
 @given(values, weights)
-def test_smoothing_stays_within_what_was_seen_so_far(y: np.ndarray, weight: float) -> None:
+def test_smoothing_stays_within_the_range_so_far(y: np.ndarray, weight: float) -> None:
     result = smooth(y, weight)
     assert (result <= np.maximum.accumulate(y) + 1e-9).all()
     assert (result >= np.minimum.accumulate(y) - 1e-9).all()
@@ -74,7 +74,7 @@ def test_every_one_step_spike_of_a_million_is_kept() -> None:
     loss[spikes] += 5
     kept = thin(np.arange(1_000_000.0), loss)
     seen = kept[loss[kept] > 5]
-    # Two within a pixel of each other are one on any screen.
+    # Two spikes within a pixel of each other look like one.
     assert all(np.abs(seen - spike).min() < 1_000_000 / 1000 for spike in spikes)
     assert len(kept) <= 2002
 
@@ -97,7 +97,7 @@ def test_thinning_for_a_log_axis_keeps_the_early_steps() -> None:
     assert (kept <= 1000).sum() > 300
 
 
-def test_thinning_leaves_out_what_is_not_finite() -> None:
+def test_thinning_drops_nonfinite_values() -> None:
     y = np.array([1.0, np.nan, 3.0, np.inf])
     assert thin(np.arange(4.0), y).tolist() == [0, 2]
 

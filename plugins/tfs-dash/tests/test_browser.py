@@ -1,4 +1,4 @@
-"""The dashboard in a browser: what can only be seen there. Skipped, with a word on how to get it, without Chromium."""
+"""End-to-end tests of the dashboard in Chromium; skipped without it."""
 
 import json
 import re
@@ -46,7 +46,7 @@ def points_inside(page: Any, low: float, high: float) -> int:
 
 
 def drag_zoom(page: Any, start: float = 0.4, end: float = 0.42) -> list[float]:
-    """Zoom with a real mouse, from one share of the plot's width to another; return the range it led to."""
+    """Zoom by dragging the mouse between two fractions of the plot's width; return the resulting range."""
     box = page.locator(".js-plotly-plot .nsewdrag").first.bounding_box()
     y = box["y"] + box["height"] / 2
     page.mouse.move(box["x"] + box["width"] * start, y)
@@ -106,7 +106,7 @@ def test_zoom_by_mouse_refines_to_every_step(long_run: None, watch: Watch) -> No
 
 
 def test_zoom_right_after_loading_and_after_a_resize_refines_too(long_run: None, watch: Watch) -> None:
-    """Plotly tells of each resize as of a zoom; asking the server then once lost the refinement of a real one."""
+    """Regression test: Plotly reports a resize like a zoom, which once discarded the refinement of a real zoom."""
     page = watch().open("/compare")
     page.wait_for_function(DRAWN)
     low, high = drag_zoom(page)
@@ -154,8 +154,8 @@ def test_run_that_trains_appears_and_grows_and_the_zoom_stays(make_run: MakeRun,
     assert page.evaluate(RANGE) == pytest.approx([low, high])
 
 
-def slow_pages(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Have every page take so long to be filled."""
+def delay_pages(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Delay the filling of every page."""
     from tfs_dash import app
 
     fill = app.fill
@@ -168,12 +168,12 @@ def slow_pages(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     monkeypatch.setattr(app, "fill", slowly)
 
 
-def test_what_is_chosen_while_a_page_is_made_is_on_it(
+def test_runs_chosen_while_a_page_is_made_are_on_it(
     three_runs: None, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = watch().open("/config")
     page.get_by_text("settings differ").wait_for()
-    slow_pages(monkeypatch, 2.0)
+    delay_pages(monkeypatch, 2.0)
     page.get_by_role("link", name="Compare").click()
     page.wait_for_timeout(500)
     page.evaluate("dash_clientside.set_props({type: 'control', name: 'runs'}, {value: ['wider']})")
@@ -192,7 +192,7 @@ def test_lines_that_come_while_a_page_is_made_are_on_it(
     folder = make_run("live", [3.0] * 100, info={"status": "running"})
     page = watch().open("/config")
     page.get_by_role("heading", name="Config").wait_for()
-    slow_pages(monkeypatch, 2.0)
+    delay_pages(monkeypatch, 2.0)
     page.get_by_role("link", name="Compare").click()
     page.wait_for_timeout(600)
     with (folder / "metrics.jsonl").open("a") as file:
@@ -203,7 +203,7 @@ def test_lines_that_come_while_a_page_is_made_are_on_it(
     page.wait_for_function("() => Math.max(...document.querySelector('.js-plotly-plot')._fullData[0].x) === 150")
 
 
-def test_damage_in_a_log_is_told(make_run: MakeRun, watch: Watch) -> None:
+def test_damage_in_a_log_is_reported(make_run: MakeRun, watch: Watch) -> None:
     folder = make_run("torn")
     with (folder / "metrics.jsonl").open("a") as file:
         file.write("no json\n")
@@ -229,7 +229,7 @@ def test_first_run_appears_in_the_table_of_runs(make_run: MakeRun, watch: Watch)
     page.get_by_role("gridcell", name="first").wait_for()
 
 
-def test_finished_page_is_sent_nothing(three_runs: None, watch: Watch) -> None:
+def test_page_of_finished_runs_gets_empty_responses(three_runs: None, watch: Watch) -> None:
     watched = watch()
     page = watched.open("/compare")
     page.wait_for_function(DRAWN)
@@ -243,7 +243,7 @@ def test_finished_page_is_sent_nothing(three_runs: None, watch: Watch) -> None:
     assert all(sum(len(f"{name}: {value}\r\n") for name, value in headers) < 270 for headers in names_and_values)
 
 
-def test_page_that_is_opened_before_dash_is_there_waits_for_it(three_runs: None, assets: Path, browser: Any) -> None:
+def test_page_opened_before_dash_is_imported_waits_for_it(three_runs: None, assets: Path, browser: Any) -> None:
     from tfs_dash import create_app
     from tfs_dash.serve import Server, listen
 
@@ -252,7 +252,7 @@ def test_page_that_is_opened_before_dash_is_there_waits_for_it(three_runs: None,
         errors: list[str] = []
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         page.goto(server.url + "compare")
-        page.wait_for_function("() => window.Plotly && window.Plotly.newPlot")  # it runs already
+        page.wait_for_function("() => window.Plotly && window.Plotly.newPlot")  # plotly.js has run already
         assert page.locator("h1").count() == 0
         server.show(create_app(assets))
         page.wait_for_function(DRAWN)
@@ -289,7 +289,7 @@ def test_theme_button_makes_charts_dark_and_is_remembered(three_runs: None, watc
     assert page.evaluate("document.documentElement.dataset.mantineColorScheme") == "dark"
 
 
-def test_what_is_set_is_in_the_address_and_the_address_sets_it(three_runs: None, watch: Watch) -> None:
+def test_controls_and_address_follow_each_other(three_runs: None, watch: Watch) -> None:
     watched = watch()
     page = watched.open("/compare?runs=wide,wider")
     page.wait_for_function(DRAWN)
@@ -319,7 +319,7 @@ def test_back_button_brings_the_controls_back(three_runs: None, watch: Watch) ->
     assert page.locator("input[type=radio][value=linear]").is_checked()
 
 
-def test_back_pressed_quickly_ends_where_it_leads(three_runs: None, watch: Watch) -> None:
+def test_back_pressed_quickly_ends_at_the_right_view(three_runs: None, watch: Watch) -> None:
     page = watch().open("/compare")
     page.wait_for_function(DRAWN)
     page.get_by_text("FLOPs", exact=True).click()

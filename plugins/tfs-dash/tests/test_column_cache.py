@@ -1,4 +1,4 @@
-"""The cache of columns: what was decoded once is not decoded again, and nothing stale is ever shown."""
+"""The on-disk column cache: no column is decoded twice, and no stale column is used."""
 
 import json
 import os
@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from filelock import FileLock
 from tfs_dash import column_cache, log_columns, read_ahead
-from tfs_dash.column_cache import ColumnCache, users_cache
+from tfs_dash.column_cache import ColumnCache, user_cache
 from tfs_dash.log_columns import LogColumns
 
 MakeRun = Callable[..., Path]
 
 
 @pytest.fixture(autouse=True)
-def every_log_is_worth_keeping(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_columns, "WORTH_KEEPING_BYTES", 1)
+def every_log_is_cached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_columns, "MIN_CACHED_LOG_BYTES", 1)
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def log(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """Return a list that fills with the blocks that are decoded."""
+    """Return a list to which every decoded block is appended."""
     blocks: list[bytes] = []
     decode = log_columns._decode
 
@@ -53,7 +53,7 @@ def write(path: Path, *losses: float, start: int = 1, mode: str = "w") -> None:
 
 
 def read(log: Path, kept: ColumnCache, *names: str) -> dict[str, list[float]]:
-    """Return the columns as a dashboard that was just started has them."""
+    """Return the columns as read by a newly started dashboard."""
     return {name: column.tolist() for name, column in LogColumns(log, kept).read(names).items()}
 
 
@@ -65,7 +65,7 @@ def test_second_start_decodes_nothing(log: Path, kept: ColumnCache, decoded: lis
     assert decoded == []
 
 
-def test_second_start_decodes_what_was_appended_alone(log: Path, kept: ColumnCache, decoded: list[bytes]) -> None:
+def test_second_start_decodes_only_appended_lines(log: Path, kept: ColumnCache, decoded: list[bytes]) -> None:
     write(log, 3.0, 2.0)
     read(log, kept, "step", "loss")
     write(log, 1.0, start=3, mode="a")
@@ -105,11 +105,9 @@ def test_log_that_grows_while_it_is_watched_is_kept_again(log: Path, kept: Colum
     assert decoded == []
 
 
-def test_kept_column_goes_on_with_whatever_is_appended(
-    log: Path, kept: ColumnCache, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is mapped from the cache must not be written to, not even nothing."""
-    monkeypatch.setattr(column_cache, "_is_to_be_mapped", lambda state: True)
+def test_mapped_column_grows_with_the_log(log: Path, kept: ColumnCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A memory-mapped column is read-only: even a write of zero elements raises."""
+    monkeypatch.setattr(column_cache, "_should_map", lambda state: True)
     write(log, 3.0, 2.0)
     read(log, kept, "step", "loss")
     columns = LogColumns(log, kept)
@@ -123,8 +121,8 @@ def test_kept_column_goes_on_with_whatever_is_appended(
     assert read(log, kept, "step", "loss", "tokens") == {"step": [1, 2, 3], "loss": [3, 2, 1], "tokens": [8, 16, 24]}
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is mapped")
-def test_what_is_long_and_on_a_disk_of_this_machine_is_mapped_and_nothing_else(
+@pytest.mark.skipif(sys.platform != "linux", reason="files are memory-mapped on Linux only")
+def test_only_long_columns_on_a_local_disk_are_mapped(
     log: Path, kept: ColumnCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def is_mapped() -> bool:
@@ -136,7 +134,7 @@ def test_what_is_long_and_on_a_disk_of_this_machine_is_mapped_and_nothing_else(
     read(log, kept, "loss")
     monkeypatch.setattr(os, "major", lambda device: 8)
     assert not is_mapped()
-    monkeypatch.setattr(column_cache, "WORTH_MAPPING_BYTES", 1)
+    monkeypatch.setattr(column_cache, "MIN_MAPPED_BYTES", 1)
     assert is_mapped()
     monkeypatch.setattr(os, "major", lambda device: 0)
     assert not is_mapped()
@@ -145,15 +143,15 @@ def test_what_is_long_and_on_a_disk_of_this_machine_is_mapped_and_nothing_else(
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
 def test_cache_that_others_can_write_to_is_not_used(cache: Path) -> None:
     folder = cache / "tfs" / "columns"
-    assert users_cache() is not None
+    assert user_cache() is not None
     folder.mkdir(parents=True)
     folder.chmod(0o700)
-    assert users_cache() is not None
+    assert user_cache() is not None
     folder.chmod(0o777)
-    assert users_cache() is None
+    assert user_cache() is None
 
 
-def test_numbers_of_a_kept_column_lie_as_in_an_array(log: Path, kept: ColumnCache) -> None:
+def test_values_of_a_cached_column_are_aligned(log: Path, kept: ColumnCache) -> None:
     write(log, 3.0, 2.0)
     read(log, kept, "loss")
     assert LogColumns(log, kept).read(["loss"])["loss"].flags.aligned
@@ -214,7 +212,7 @@ def test_torn_last_line_is_read_when_it_is_whole(log: Path, kept: ColumnCache) -
         b"a torn colu",
     ],
 )
-def test_damaged_cache_is_as_none(log: Path, kept: ColumnCache, content: bytes) -> None:
+def test_damaged_cache_is_ignored(log: Path, kept: ColumnCache, content: bytes) -> None:
     write(log, 3.0, 2.0)
     read(log, kept, "loss")
     for path in kept.folder.iterdir():
@@ -222,7 +220,7 @@ def test_damaged_cache_is_as_none(log: Path, kept: ColumnCache, content: bytes) 
     assert read(log, kept, "loss")["loss"] == [3, 2]
 
 
-def test_cache_that_lacks_numbers_is_as_none(log: Path, kept: ColumnCache) -> None:
+def test_truncated_cache_is_ignored(log: Path, kept: ColumnCache) -> None:
     write(log, 3.0, 2.0)
     read(log, kept, "loss")
     for path in kept.folder.iterdir():
@@ -242,9 +240,9 @@ def test_cache_that_cannot_be_shrunk_changes_nothing(log: Path, kept: ColumnCach
     assert read(log, ColumnCache(kept.folder, max_bytes=0), "loss")["loss"] == [3, 2]
 
 
-def test_cache_folder_that_is_no_whole_path_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_cache_folder_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME", "here")
-    kept = users_cache()
+    kept = user_cache()
     assert kept is not None
     assert kept.folder.is_absolute()
 
@@ -254,7 +252,7 @@ def test_log_that_cannot_be_read_has_no_rows(log: Path, kept: ColumnCache) -> No
     assert read(log, kept, "loss")["loss"] == []
 
 
-def test_cache_is_bounded_and_forgets_what_was_not_used_for_longest(tmp_path: Path) -> None:
+def test_cache_is_bounded_and_evicts_the_least_recently_used(tmp_path: Path) -> None:
     kept = ColumnCache(tmp_path / "columns", max_bytes=5000)
     logs = [tmp_path / name for name in ("a", "b", "c")]
     for position, log in enumerate(logs):
@@ -265,17 +263,17 @@ def test_cache_is_bounded_and_forgets_what_was_not_used_for_longest(tmp_path: Pa
     assert 0 < sum(path.stat().st_size for path in kept.folder.iterdir()) <= 5000
 
 
-def test_cache_lies_outside_of_the_runs_and_is_the_users_alone(log: Path, kept: ColumnCache) -> None:
+def test_cache_is_outside_of_the_runs_and_private_to_the_user(log: Path, kept: ColumnCache) -> None:
     write(log, 3.0)
     read(log, kept, "loss")
     assert list(log.parent.glob("**/*metrics*")) == [log]
     assert os.name == "nt" or kept.folder.stat().st_mode & 0o077 == 0
 
 
-def test_log_that_another_process_decodes_is_waited_for(
+def test_reader_waits_for_a_process_that_decodes_the_same_log(
     log: Path, kept: ColumnCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tfs_dash.column_cache.WAIT_SECONDS", 0.01)
+    monkeypatch.setattr("tfs_dash.column_cache.LOCK_TIMEOUT_SECONDS", 0.01)
     write(log, 3.0)
     waited: list[float] = []
     acquire = FileLock.acquire
@@ -286,14 +284,14 @@ def test_log_that_another_process_decodes_is_waited_for(
 
     with kept.decoding(log):
         monkeypatch.setattr(FileLock, "acquire", watch)
-        assert read(log, kept, "loss")["loss"] == [3]  # it was not to be had: read without
+        assert read(log, kept, "loss")["loss"] == [3]  # read without the lock after the timeout
     assert waited == [0.01]
 
 
 def test_reading_ahead_leaves_the_newest_curves_in_the_cache(assets: Path, make_run: MakeRun, cache: Path) -> None:
     make_run("long", np.linspace(5, 1, 60_000))
     subprocess.run([sys.executable, "-m", "tfs_dash.read_ahead", str(assets)], check=True, timeout=60)
-    kept = users_cache()
+    kept = user_cache()
     assert kept is not None
     assert kept.folder.is_relative_to(cache)
     log = assets / "runs" / "long" / "metrics.jsonl"
@@ -304,19 +302,19 @@ def test_reading_ahead_leaves_the_newest_curves_in_the_cache(assets: Path, make_
     assert found["loss"][1][-1] == 1
 
 
-def test_nothing_is_read_ahead_where_all_is_kept(
+def test_nothing_is_read_ahead_if_all_is_cached(
     assets: Path, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(read_ahead, "WORTH_KEEPING_BYTES", 1)
+    monkeypatch.setattr(read_ahead, "MIN_CACHED_LOG_BYTES", 1)
     folder = make_run("long", np.linspace(5, 1, 100))
     started: list[list[str]] = []
     monkeypatch.setattr(subprocess, "Popen", lambda command, **_: started.append(command))
     read_ahead.start(assets)
     assert len(started) == 1
-    read(folder / "metrics.jsonl", users_cache() or pytest.fail("no cache"), "step", "loss")
+    read(folder / "metrics.jsonl", user_cache() or pytest.fail("no cache"), "step", "loss")
     read_ahead.start(assets)
     assert len(started) == 1
-    os.utime(folder / "metrics.jsonl", (2**33, 2**33))  # it grows
+    os.utime(folder / "metrics.jsonl", (2**33, 2**33))  # as if lines were appended
     read_ahead.start(assets)
     assert len(started) == 2
 

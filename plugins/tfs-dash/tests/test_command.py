@@ -1,4 +1,4 @@
-"""`tfs dash` and `tfs dash export`, as they are typed."""
+"""The commands `tfs dash` and `tfs dash export`, run from the command line."""
 
 import json
 import os
@@ -34,7 +34,7 @@ sys.modules["tfs_dash.app"].app_of = app_of
 from tfs_core.cli.main import main
 main()
 """
-"""The command `tfs`, with a small page in place of the dashboard, which has tests of its own."""
+"""The command `tfs` with a small app instead of the whole dashboard."""
 
 Typed = Callable[..., Result]
 Started = Callable[..., "subprocess.Popen[str]"]
@@ -172,14 +172,14 @@ def test_help_imports_neither_dash_nor_flask(words: list[str]) -> None:
 # Sharing
 
 
-def test_share_refuses_where_nobody_can_be_asked(typed: Typed, tmp_path: Path) -> None:
+def test_share_without_a_terminal_is_refused(typed: Typed, tmp_path: Path) -> None:
     make_run(tmp_path / "assets", "one")
     result = typed("--share")
 
     assert result.exit_code == 2
-    assert "here is nobody to ask" in result.stderr
+    assert "stdin is not a terminal" in result.stderr
     assert "--share-via nokey@localhost.run" in result.stderr
-    assert "operates https://localhost.run can read everything" in result.stdout
+    assert "The operator of https://localhost.run can read all traffic" in result.stdout
     assert "(1 now)" in result.stdout
     assert "configurations, curves and samples" in result.stdout
 
@@ -209,7 +209,7 @@ def test_share_that_is_declined_shares_and_serves_nothing(started: Started, tmp_
 
 
 @posix_only
-def test_share_via_says_what_is_seen_and_gives_the_address(started: Started, tmp_path: Path) -> None:
+def test_share_via_lists_shared_data_and_prints_the_address(started: Started, tmp_path: Path) -> None:
     tools = tmp_path / "tools"
     tools.mkdir()
     (tools / "ssh").write_text(
@@ -241,7 +241,7 @@ def test_share_via_says_what_is_seen_and_gives_the_address(started: Started, tmp
 
 @pytest.fixture
 def exported(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], Path]]:
-    """What was asked to be written, in place of writing it."""
+    """Replace the export by a recorder of the requested runs and paths."""
     asked: list[tuple[list[str], Path]] = []
 
     def export_report(runs: list[Run], path: Path) -> None:
@@ -283,7 +283,7 @@ def test_export_writes_the_runs_that_are_named(typed: Typed, exported: Exported,
         (["--assets", "empty", "report.html"], 1, "There are no runs yet in empty/runs. Make one: make demo"),
     ],
 )
-def test_export_that_cannot_be_says_why(
+def test_failing_export_explains_the_reason(
     typed: Typed, exported: Exported, tmp_path: Path, words: list[str], code: int, message: str
 ) -> None:
     make_run(tmp_path / "assets", "two")

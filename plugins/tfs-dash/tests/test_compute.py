@@ -1,4 +1,4 @@
-"""What loss costs: against curves whose answers are known, and against any curve at all."""
+"""Comparisons of loss against cost: curves with known answers, and properties of any curve."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ falling = st.lists(st.floats(0, 1), min_size=2, max_size=50).map(
 
 
 def test_cost_to_reach_a_loss_is_where_the_curve_reaches_it() -> None:
-    """The original interpolated with the loss, which falls, as np.interp's x, and reported 1736 for a true 274."""
+    """The original tools passed the decreasing loss to np.interp as x, and reported 1736 instead of 274."""
     assert cost_to_reach(Curve(FLOPS, 5.0 - FLOPS / 100), 2.26) == pytest.approx(274)
 
 
@@ -48,7 +48,7 @@ def test_loss_at_the_cost_to_reach_it_is_that_loss(loss: np.ndarray, share: floa
 
 
 def test_crossovers_are_found_where_curves_cross() -> None:
-    """The original found none here, for the same reason."""
+    """The original tools found none here, for the same reason."""
     small, large = Curve(FLOPS, 3 + 1 / FLOPS), Curve(FLOPS, 2 + 101 / FLOPS)
     assert crossovers(small, large) == pytest.approx([100.0], rel=1e-2)
 
@@ -100,19 +100,19 @@ def test_gain_is_unknown_for_a_run_that_never_doubled_its_compute() -> None:
     assert last_gain(Curve(np.empty(0), np.empty(0))) is None
 
 
-def test_meeting_point_is_a_straight_line_drawn_on() -> None:
+def test_meeting_point_is_extrapolated_linearly_in_log_cost() -> None:
     cost = np.geomspace(1, 64, 200)
     leader, chaser = Curve(cost, 5 - 0.5 * np.log2(cost)), Curve(cost, 9 - np.log2(cost))
-    # At 64 they stand at 2 and 3; the chaser gains half a nat a doubling: two doublings.
+    # At 64 the losses are 2 and 3. The chaser gains half a nat more per doubling, so it needs two doublings.
     assert meets_at(leader, chaser) == pytest.approx(256, rel=0.02)
     assert meets_at(chaser, leader) is None
 
 
-def test_each_goes_on_from_its_own_end() -> None:
-    """A chaser that has spent more starts from where it is, not from where it was when the leader ended."""
+def test_extrapolation_starts_at_each_curves_own_end() -> None:
+    """Each curve is extrapolated from its own last point, also if the chaser has spent more than the leader."""
     leader = Curve(np.array([25.0, 50.0, 100.0]), np.array([2.44, 2.41, 2.38]))
     chaser = Curve(np.array([50.0, 100.0, 200.0, 400.0]), np.array([3.3, 2.9, 2.6, 2.4]))
-    # At 400 the leader would have 2.32; the chaser, 0.08 behind, gains 0.17 more at each doubling.
+    # At 400 the leader would be at 2.32. The chaser, 0.08 behind, gains 0.17 more per doubling.
     assert meets_at(leader, chaser) == pytest.approx(400 * 2 ** (0.08 / 0.17))
 
 

@@ -1,4 +1,4 @@
-"""The short list of Mantine components is the one that the pages need, and the pages do not notice."""
+"""The short list of Mantine components matches the pages' use, and the pages are the same with it."""
 
 import ast
 import subprocess
@@ -35,7 +35,7 @@ print(sorted(dist["relative_package_path"] for dist in dmc.Select._js_dist))
 
 
 def pages(assets: Path, components: str) -> subprocess.CompletedProcess[str]:
-    """Return what a process prints of its pages, and whether it has few components."""
+    """Run a process that prints the layouts of all pages, and True on stderr if it has few components."""
     command = [sys.executable, "-c", PAGES, str(assets), components]
     return subprocess.run(command, capture_output=True, text=True, check=True, encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""Pages that come with what they show: at once when it is made in time, and without when not."""
+"""Filling of pages: sent with charts and parts if they are ready in time, otherwise empty."""
 
 import json
 import threading
@@ -30,14 +30,14 @@ def test_page_comes_with_its_parts_and_charts() -> None:
     assert getattr(page.children[3], "data", None) is None
 
 
-def test_what_stands_above_is_made_last() -> None:
+def test_parts_at_the_top_are_made_last() -> None:
     made = []
     fill(a_page(), lambda kind, name: made.append(name))
 
     assert made == ["curve", "top"]
 
 
-def test_late_page_comes_without_anything_and_the_work_goes_on() -> None:
+def test_late_page_is_sent_empty_and_the_work_continues() -> None:
     page, go_on, ended = a_page(), threading.Event(), threading.Event()
 
     def make(kind: str, name: str) -> str:
@@ -54,7 +54,7 @@ def test_late_page_comes_without_anything_and_the_work_goes_on() -> None:
     assert ended.wait(10)
 
 
-def test_what_fails_is_left_to_who_asks() -> None:
+def test_failure_leaves_the_page_empty() -> None:
     def make(kind: str, name: str) -> str:
         raise ValueError("no such run")
 
@@ -79,7 +79,7 @@ def test_late_work_does_not_pile_up() -> None:
 
 
 def layout_for(assets: Path, address: str | None) -> dict[str, Any]:
-    """Return by their ids the components of the layout that a browser gets which is at that address."""
+    """Return the properties of the app's layout by component id, as requested by a browser at an address."""
     headers = {"Referer": address} if address else {}
     answer = create_app(assets).server.test_client().get("/_dash-layout", headers=headers)
     found: dict[str, Any] = {}
@@ -115,7 +115,7 @@ def test_layout_has_the_page_that_asks_for_it_and_its_chart(assets: Path, make_r
     assert found["base"]["data"]["x"] == "steps"
 
 
-def test_page_whose_controls_follow_its_runs_is_a_place_of_its_own(assets: Path, make_run: MakeRun) -> None:
+def test_runs_are_part_of_the_place_of_a_page_that_follows_them(assets: Path, make_run: MakeRun) -> None:
     make_run("wide")
     found = layout_for(assets, "http://127.0.0.1:7860/compute?axes=xy&runs=wide,a%20b")
 
@@ -127,9 +127,7 @@ def test_page_whose_controls_follow_its_runs_is_a_place_of_its_own(assets: Path,
     "address",
     [None, "http://127.0.0.1:7860/", "http://127.0.0.1:7860/none", "http://[", "/config", "http://x/samples?step=x"],
 )
-def test_layout_without_a_page_with_charts_leaves_the_page_to_be_asked_for(
-    assets: Path, make_run: MakeRun, address: str | None
-) -> None:
+def test_layout_at_an_address_without_charts_has_no_page(assets: Path, make_run: MakeRun, address: str | None) -> None:
     make_run("run")
     found = layout_for(assets, address)
 
@@ -137,7 +135,7 @@ def test_layout_without_a_page_with_charts_leaves_the_page_to_be_asked_for(
     assert found["page"].get("children") is None
 
 
-def test_layout_whose_chart_is_late_has_the_page_and_lets_the_chart_be_asked_for(
+def test_layout_with_a_late_chart_has_the_page_without_it(
     assets: Path, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_run("run")
@@ -172,10 +170,10 @@ def test_layout_of_a_page_that_cannot_be_made_has_its_error(
     assert "theme-button" in found
 
 
-# Made once
+# The cache of computed values
 
 
-def test_what_two_want_at_a_time_is_made_once() -> None:
+def test_concurrent_callers_share_one_computation() -> None:
     once: Once[str] = Once(4)
     made, go_on = [], threading.Event()
 
@@ -194,7 +192,7 @@ def test_what_two_want_at_a_time_is_made_once() -> None:
     assert (results, made) == (["a chart"] * 5, [1])
 
 
-def test_what_failed_is_tried_again_and_the_oldest_goes_first() -> None:
+def test_failure_is_not_cached_and_the_least_recently_used_is_evicted() -> None:
     once: Once[int] = Once(2)
 
     def fail() -> int:
@@ -206,8 +204,8 @@ def test_what_failed_is_tried_again_and_the_oldest_goes_first() -> None:
     assert [once.get(key, lambda: next(numbers)) for key in "abacb"] == [0, 1, 0, 2, 3]
 
 
-def test_chart_of_a_run_that_went_on_is_drawn_anew(assets: Path, make_run: MakeRun) -> None:
-    from tfs_dash.figures.kept import kept_figure
+def test_chart_of_a_run_that_grew_is_drawn_again(assets: Path, make_run: MakeRun) -> None:
+    from tfs_dash.figures.kept import cached_figure
     from tfs_dash.figures.loss import loss_figure
     from tfs_dash.store import RunStore
     from tfs_dash.view import DEFAULT, chosen_runs
@@ -216,17 +214,15 @@ def test_chart_of_a_run_that_went_on_is_drawn_anew(assets: Path, make_run: MakeR
     store = RunStore(assets)
     store.index.refresh()
     runs, _ = chosen_runs(DEFAULT, store)
-    first = kept_figure(loss_figure, runs, DEFAULT, store)
+    first = cached_figure(loss_figure, runs, DEFAULT, store)
 
-    assert kept_figure(loss_figure, runs, DEFAULT, store) is first
+    assert cached_figure(loss_figure, runs, DEFAULT, store) is first
     log = folder / "metrics.jsonl"
     log.write_text(log.read_text(encoding="utf-8").replace('"step":100,', '"step":100,"x":1,'), encoding="utf-8")
-    assert kept_figure(loss_figure, runs, DEFAULT, store) is not first
+    assert cached_figure(loss_figure, runs, DEFAULT, store) is not first
 
 
-def test_chart_is_kept_while_other_runs_go_on_and_drawn_anew_with_another_configuration(
-    assets: Path, make_run: MakeRun
-) -> None:
+def test_state_depends_on_the_runs_own_files_only(assets: Path, make_run: MakeRun) -> None:
     from tfs_dash.store import RunStore
 
     folder, other = make_run("run"), make_run("other")

@@ -1,4 +1,4 @@
-"""What is answered before Dash is there, and that it is what Dash would have answered."""
+"""Responses before Dash is imported, and their equality with Dash's own."""
 
 import http.client
 import json
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from dash.development.base_component import Component
 from tfs_dash import create_app, front
-from tfs_dash.front import AHEAD, CONFIG, FIRST, MADE_FOR, OURS, TABLE, THEN, Front, find_files, page
+from tfs_dash.front import CONFIG, FIRST, MADE_FOR, OURS, PRELOADED, TABLE, THEN, Front, find_files, page
 from tfs_dash.page import installed_pages
 from tfs_dash.serve import Server, listen
 from tfs_dash.store import RunStore
@@ -25,7 +25,7 @@ LIBRARY = "/_dash-component-suites/dash/html/dash_html_components.min.js"
 
 @pytest.fixture
 def early() -> Iterator[Server]:
-    """Return a server while Dash is still imported."""
+    """Return a server whose Dash app is not imported yet."""
     with Server(listen("127.0.0.1", 0), token=TOKEN) as server:
         yield server
 
@@ -48,7 +48,7 @@ def ask(server: Server, path: str, *, method: str = "GET", **headers: str) -> tu
 
 
 def answers_in_time(server: Server, path: str, **headers: str) -> bool:
-    """Say whether that is answered although Dash is not there."""
+    """Return True if the server answers within 0.3 s, without Dash."""
     thread = threading.Thread(target=ask, args=(server, path), kwargs=headers, daemon=True)
     thread.start()
     thread.join(timeout=0.3)
@@ -80,14 +80,14 @@ def test_scripts_are_dashs_own_in_its_order(assets: Path) -> None:
     assert own == [*FIRST, TABLE, OURS, *THEN]
 
 
-def test_all_that_the_page_lacks_of_the_polyfill_is_one_generator() -> None:
-    """assets/tfs.js has a few lines in place of `regeneratorRuntime`, which run a generator of this form alone."""
+def test_scripts_need_only_one_form_of_generator_from_the_polyfill() -> None:
+    """The minimal `regeneratorRuntime` in assets/tfs.js supports generators of this form only."""
     known = (
         "regeneratorRuntime.mark(function A(){return regeneratorRuntime.wrap(function(A){for(;;)switch(A.prev=A.next){"
         'case 0:return A.next=2,A(!0);case 2:A.isReady=!0;case 3:case"end":return A.stop()}},A)})'
     )
     uses = 0
-    for address in {*FIRST, TABLE, *THEN, *(one for ahead in AHEAD.values() for one in ahead)}:
+    for address in {*FIRST, TABLE, *THEN, *(one for ahead in PRELOADED.values() for one in ahead)}:
         code = find_files()[address].path.read_text(encoding="utf-8")
         for found in re.finditer(r"regeneratorRuntime\.mark\(", code):
             generator = code[found.start() : found.start() + 220]
@@ -109,7 +109,7 @@ def test_configuration_is_dashs_own(assets: Path) -> None:
 
 
 def test_no_property_but_children_holds_components(assets: Path, make_run: Any) -> None:
-    """The page tells Dash's code of none (`children_props`)."""
+    """The page's configuration lists none (`children_props`)."""
     make_run("a", info={"group": "one"})
     store = RunStore(assets)
     store.index.refresh()
@@ -127,10 +127,10 @@ def test_pages_with_charts_load_plotly_ahead() -> None:
     assert {one.path for one in PAGES if one.charts} == {
         one.path for one in PAGES if "data-plotly" in page(one.path, files)
     }
-    assert set(AHEAD) <= {one.path for one in PAGES}
+    assert set(PRELOADED) <= {one.path for one in PAGES}
 
 
-def test_beside_other_versions_dash_makes_its_page_itself(assets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_other_versions_dash_generates_the_page(assets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(MADE_FOR, "dash", "0.0.0")
     door = Front()
     door.hand_over(create_app(assets).server.wsgi_app)
@@ -149,7 +149,7 @@ def test_page_and_its_code_do_not_wait_for_dash(early: Server, path: str) -> Non
     assert ask(early, path)[0] == 200
 
 
-def test_what_needs_dash_waits_for_it(early: Server, assets: Path) -> None:
+def test_request_that_needs_dash_waits_for_it(early: Server, assets: Path) -> None:
     answers: list[tuple[int, str]] = []
     thread = threading.Thread(target=lambda: answers.append(ask(early, "/_dash-layout")))
     thread.start()
@@ -162,7 +162,7 @@ def test_what_needs_dash_waits_for_it(early: Server, assets: Path) -> None:
     assert "MantineProvider" in answers[0][1]
 
 
-def test_server_that_ends_before_dash_is_there_lets_nobody_wait(early: Server) -> None:
+def test_server_stopped_before_dash_is_imported_releases_requests(early: Server) -> None:
     answers: list[tuple[int, str]] = []
     thread = threading.Thread(target=lambda: answers.append(ask(early, "/_dash-layout")))
     thread.start()
@@ -174,7 +174,7 @@ def test_server_that_ends_before_dash_is_there_lets_nobody_wait(early: Server) -
 
 
 @pytest.mark.parametrize("path", ["/", "/_dash-layout", OURS, LIBRARY, "/_favicon.ico", "/?token=wrong"])
-def test_nothing_is_told_without_the_token(early: Server, path: str) -> None:
+def test_nothing_is_served_early_without_the_token(early: Server, path: str) -> None:
     status, text = ask(early, path, Cookie="")
 
     assert status == 401
@@ -194,7 +194,7 @@ def test_nothing_is_told_without_the_token(early: Server, path: str) -> None:
         ("PUT", "/", {}, 405),
     ],
 )
-def test_gate_stands_before_the_early_answers_too(
+def test_gate_applies_to_early_responses_too(
     early: Server, method: str, path: str, headers: dict[str, str], status: int
 ) -> None:
     assert ask(early, path, method=method, **headers)[0] == status
@@ -221,7 +221,7 @@ def test_path_to_another_file_is_not_answered_early(early: Server, path: str) ->
         assert status in (200, 400, 404)
         assert "root:" not in text
         assert "import" not in text
-        assert status != 200 or "react-entry-point" in text  # the page, as at any address
+        assert status != 200 or "react-entry-point" in text  # the HTML page, as at any path
 
 
 def test_link_among_the_assets_is_not_followed(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,11 +238,11 @@ def test_link_among_the_assets_is_not_followed(client: Client, tmp_path: Path, m
     assert Client(door).get("/assets/link.js").status_code == 503
 
 
-def test_page_says_nothing_of_its_address(client: Client) -> None:
+def test_page_does_not_contain_its_address(client: Client) -> None:
     assert "onerror" not in client.get("/<img src=x onerror=alert(1)>?x=<script>alert(1)</script>").text
 
 
-# What a browser keeps
+# Caching by the browser
 
 
 def first_script(client: Client) -> str:
@@ -255,7 +255,7 @@ def cache_of(answer: TestResponse) -> str:
     return answer.headers.get("Cache-Control", "")
 
 
-def test_file_is_kept_for_good_under_its_mark_alone(client: Client) -> None:
+def test_file_is_cached_for_a_year_only_under_its_mark(client: Client) -> None:
     marked = first_script(client)
 
     assert "max-age=31536000" in cache_of(client.get(marked))
@@ -263,7 +263,7 @@ def test_file_is_kept_for_good_under_its_mark_alone(client: Client) -> None:
     assert "max-age" not in cache_of(client.get(marked.partition("?")[0]))
 
 
-def test_file_without_its_mark_is_sent_again_only_when_it_is_another(client: Client) -> None:
+def test_file_without_its_mark_is_revalidated_by_etag(client: Client) -> None:
     address = first_script(client).partition("?")[0]
     known = client.get(address).headers["ETag"]
 

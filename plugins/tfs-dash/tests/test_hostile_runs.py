@@ -1,4 +1,4 @@
-"""Run folders from anywhere: what is odd in one is left out or counted, and the pages go on showing the others."""
+"""Untrusted run folders: malformed data is skipped or counted, and the pages still show the other runs."""
 
 import json
 import os
@@ -32,7 +32,7 @@ DEEP = "[" * 100_000 + "]" * 100_000
 
 @pytest.fixture
 def victim(make_run: MakeRun) -> Path:
-    """Return a run beside one that is well."""
+    """Return a run next to an intact one."""
     make_run("well", info={"tags": ["a"]})
     samples = [{"step": step, "prompt": "def ", "text": "x", "settings": {}} for step in (10, 50)]
     events = [{"at": "2026-01-01", "step": step, "kind": "spike", "details": {"loss": 9.1}} for step in (1, 2)]
@@ -40,13 +40,13 @@ def victim(make_run: MakeRun) -> Path:
 
 
 def write_object(values: dict[str, Any], replaced: str, value: str) -> str:
-    """Return the JSON with one value replaced by a literal, whatever it is."""
+    """Return the values as a JSON object, with one of them replaced by a literal, valid or not."""
     literals = {name: json.dumps(given) for name, given in values.items()} | {replaced: value}
     return "{" + ",".join(f"{json.dumps(name)}:{literal}" for name, literal in literals.items()) + "}"
 
 
 def show_everything(assets: Path) -> None:
-    """Make every page, as for the browser."""
+    """Make every page with several views."""
     for query in QUERIES:
         show(assets, query)
 
@@ -105,7 +105,7 @@ def test_log_of_any_values_is_shown(assets: Path, victim: Path, log: str, value:
     [b"", b"\0" * 5000 + b"\n", b'{"step":' + DEEP.encode() + b"}\n", b"\xff\xfe\n", b'{"step":1}\n', b"[1]\nnull\n"],
     ids=["empty", "zeros", "deep", "no UTF-8", "bare", "no objects"],
 )
-def test_log_that_is_damaged_is_shown_as_far_as_it_goes(assets: Path, victim: Path, log: str, content: bytes) -> None:
+def test_damaged_log_is_shown_as_far_as_it_is_valid(assets: Path, victim: Path, log: str, content: bytes) -> None:
     (victim / f"{log}.jsonl").write_bytes(content)
     show_everything(assets)
 
@@ -156,7 +156,7 @@ def test_tags_and_seeds_of_odd_digits_are_shown(assets: Path, victim: Path) -> N
     show_everything(assets)
 
 
-# Files that are none, or too large
+# Special files, and files that are too large
 
 
 def test_link_out_of_the_run_is_not_followed(assets: Path, victim: Path, tmp_path: Path) -> None:
@@ -175,9 +175,9 @@ def test_link_out_of_the_run_is_not_followed(assets: Path, victim: Path, tmp_pat
     assert list(shown) == ["well"]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX named pipes")
 @pytest.mark.parametrize("name", ["run.json", "run.lock", "config.yaml", *(f"{log}.jsonl" for log in LOGS)])
-def test_pipe_in_a_run_is_not_waited_for(assets: Path, victim: Path, name: str) -> None:
+def test_named_pipe_in_a_run_does_not_block(assets: Path, victim: Path, name: str) -> None:
     info = json.loads((victim / "run.json").read_text())
     (victim / "run.json").write_text(json.dumps({**info, "status": "running"}))
     (victim / name).unlink(missing_ok=True)
@@ -193,7 +193,7 @@ def test_files_of_gigabytes_do_not_fill_the_memory(assets: Path, victim: Path, m
     monkeypatch.setattr(store_module, "MAX_LINES_BYTES", 1 << 20)
     for name in ("metrics.jsonl", "validation.jsonl", "samples.jsonl", "events.jsonl", "config.yaml"):
         with (victim / name).open("r+b") as file:
-            file.truncate(100 << 20)  # a file with a hole: it takes no room on the disk
+            file.truncate(100 << 20)  # a sparse file, which takes no disk space
     with (victim / "metrics.jsonl").open("ab") as file:
         file.write(b'\n{"step":1000,"loss":0.5}\n')
     tracemalloc.start()
@@ -213,7 +213,7 @@ def test_files_of_gigabytes_do_not_fill_the_memory(assets: Path, victim: Path, m
     show_everything(assets)
 
 
-def test_report_of_text_that_has_no_encoding_is_written(assets: Path, victim: Path) -> None:
+def test_report_with_a_lone_surrogate_is_written(assets: Path, victim: Path) -> None:
     lines = [write_object({"step": 10, "prompt": "def ", "text": "", "settings": {}}, "text", r'"\ud800"')]
     (victim / "samples.jsonl").write_text("\n".join(lines) + "\n")
     assert export_report([victim], assets / "report.html").exists()

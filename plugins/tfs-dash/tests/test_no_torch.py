@@ -1,4 +1,4 @@
-"""Reading needs no PyTorch: the command line and the dashboard do not import it, nor is it installed with them."""
+"""The command line and the dashboard work without PyTorch, and do not install it."""
 
 import os
 import subprocess
@@ -104,7 +104,7 @@ def test_parameters_of_a_run_are_read_and_those_of_a_configuration_say_what_to_i
 
 @pytest.mark.long
 def test_environment_without_torch_reads(assets: Path, make_run: MakeRun, tmp_path: Path) -> None:
-    """In a virtual environment of its own, made of what the distributions declare."""
+    """Install the distributions with their declared dependencies into a new virtual environment."""
     make_run("wide")
     folder = tmp_path / "environment"
     binaries = folder / ("Scripts" if sys.platform == "win32" else "bin")
@@ -124,7 +124,7 @@ def test_environment_without_torch_reads(assets: Path, make_run: MakeRun, tmp_pa
     plugins = REPOSITORY / "plugins"
     reads = run("python", *pip, "--no-build-isolation", REPOSITORY, plugins / "tfs-dash")
     assert reads.returncode == 0, reads.stderr
-    # Their settings can be checked without what they compute with.
+    # `--no-deps`: their settings can be validated without their dependencies.
     named = [plugins / name for name in ("tfs-baseline", "tfs-datasets", "tfs-tokenizers", "tfs-generate")]
     assert run("python", *pip, "--no-build-isolation", "--no-deps", *named).returncode == 0
     assert run("python", "-c", "import torch").returncode != 0

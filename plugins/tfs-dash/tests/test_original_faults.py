@@ -1,4 +1,4 @@
-"""The faults of the dashboard that this one replaces, one test each: none of them comes back."""
+"""Regression tests, one per fault of the original dashboard."""
 
 import json
 import re
@@ -28,7 +28,7 @@ def test_1_cost_of_a_loss_is_interpolated_along_cost() -> None:
     assert compute.cost_to_reach(compute.Curve(flops, 5 - flops / 100), 2.26) == pytest.approx(274)
 
 
-def test_2_marks_on_a_log_axis_stand_at_the_data_and_do_not_stretch_it(make_run: MakeRun) -> None:
+def test_2_marks_on_a_log_axis_are_at_the_data_and_do_not_stretch_it(make_run: MakeRun) -> None:
     runs = [run_data(make_run("a")), run_data(make_run("b"))]
     figure = flops_figure(runs, View(axes="xy"))
     assert not figure["layout"].get("annotations")
@@ -82,7 +82,7 @@ def test_7_names_from_logs_are_escaped_in_figures(make_run: MakeRun) -> None:
         assert "<img" not in json.dumps(figure, default=lambda array: array.tolist())
 
 
-def test_8_every_name_the_package_promises_is_there() -> None:
+def test_8_every_public_name_exists() -> None:
     for name in tfs_dash.__all__:
         assert callable(getattr(tfs_dash, name))
 

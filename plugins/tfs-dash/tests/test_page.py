@@ -1,4 +1,4 @@
-"""Pages of other distributions: shown after our own, and where one fails the rest goes on."""
+"""Pages of other distributions: shown after our own, and isolated when they fail."""
 
 import json
 import re
@@ -19,7 +19,7 @@ OWN = ["/", "/compare", "/compute", "/health", "/config", "/samples"]
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 STEPS = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "class Steps(Page)" in block)
-"""The example of the README."""
+"""The example page in the README."""
 
 CLOCK = """
 import time
@@ -62,7 +62,7 @@ BROKEN = {
 
 
 def show(app: Any, path: str) -> str:
-    """Return, as JSON, the page that the browser is sent when it comes to a path."""
+    """Return the page at a path as JSON, as sent to the browser."""
     body = {
         "output": "..page.children...base.data...shown.data..",
         "outputs": [{"id": name, "property": what} for name, what in
@@ -121,7 +121,7 @@ def test_page_may_use_names_that_another_page_uses(assets: Path, make_run: MakeR
 
 
 @pytest.mark.parametrize("source", BROKEN.values(), ids=BROKEN)
-def test_page_that_fails_shows_its_error_and_the_others_go_on(
+def test_page_that_fails_shows_its_error_and_the_others_still_work(
     assets: Path, make_run: MakeRun, install: Install, source: str
 ) -> None:
     make_run("wide")
@@ -130,7 +130,7 @@ def test_page_that_fails_shows_its_error_and_the_others_go_on(
     app = create_app(assets)
     page = show(app, "/steps")
     assert "cannot be shown" in page
-    assert "<b>it</b> is broken" in page or "'charts'" in page, "as a text, which the browser shows as it is"
+    assert "<b>it</b> is broken" in page or "'charts'" in page, "escaped by the browser"
     assert str(assets) not in page
     assert "lowest validation loss" in show(app, "/compare")
     assert "theirs" in show(app, "/theirs")
@@ -140,10 +140,10 @@ def test_chart_that_fails_says_why_in_its_place(assets: Path, make_run: MakeRun,
     make_run("wide")
     install("a-loss", LOSS.replace("    return {", "    raise ValueError('<b>no</b>')\n    return {"), "broken", "Loss")
     page = show(create_app(assets), "/broken")
-    assert "ValueError: &lt;b&gt;no&lt;/b&gt;" in page, "Plotly reads some HTML"
+    assert "ValueError: &lt;b&gt;no&lt;/b&gt;" in page, "Plotly interprets some HTML"
 
 
-def test_beside_pages_of_others_dash_makes_its_page_itself(assets: Path, install: Install) -> None:
+def test_with_pages_of_others_dash_generates_the_page(assets: Path, install: Install) -> None:
     install("a-steps", STEPS)
     door = Front()
     door.hand_over(create_app(assets).server.wsgi_app)

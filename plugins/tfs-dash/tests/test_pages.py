@@ -1,4 +1,4 @@
-"""What the pages say, without a browser: notices, tables, sentences, configurations, samples, exports."""
+"""Content of the pages, without a browser: notices, tables, conclusions, configurations, samples, exports."""
 
 import csv
 import io
@@ -19,10 +19,10 @@ from tfs_dash.notebook import run_data
 from tfs_dash.page import installed_pages
 from tfs_dash.pages import runs
 from tfs_dash.redact import HIDDEN, is_secret, public_text, without_secrets
-from tfs_dash.sounds import at_step, prompts, samples_of, what_losses_sound_like
+from tfs_dash.sounds import at_step, prompts, samples_by_loss, samples_of
 from tfs_dash.store import RunData, RunStore, last_lines
 from tfs_dash.summaries import grid_rows
-from tfs_dash.view import DEFAULT, View, parse_view, to_query, told_apart
+from tfs_dash.view import DEFAULT, View, parse_view, to_query, with_distinct_colors
 
 MakeRun = Callable[..., Path]
 
@@ -57,40 +57,40 @@ def test_the_default_view_needs_no_address() -> None:
 
 def test_up_to_ten_runs_have_ten_colors(make_run: MakeRun) -> None:
     runs = [run_data(make_run(f"run-{number}"), position=number * 10 % 33) for number in range(10)]
-    assert sorted(run.position for run in told_apart(runs)) == list(range(10))
+    assert sorted(run.position for run in with_distinct_colors(runs)) == list(range(10))
 
 
 def test_a_run_keeps_its_color_when_another_is_added(make_run: MakeRun) -> None:
     first, second = run_data(make_run("a"), position=3), run_data(make_run("b"), position=13)
-    assert told_apart([first])[0].position == told_apart([first, second])[0].position == 3
+    assert with_distinct_colors([first])[0].position == with_distinct_colors([first, second])[0].position == 3
 
 
-# Sentences
+# Conclusions
 
 
-def test_sentences_name_the_leader_the_overtaking_and_the_cost(make_run: MakeRun) -> None:
+def test_conclusions_name_the_leader_and_the_crossover(make_run: MakeRun) -> None:
     small = make_run("small", [3 + 2 / step for step in range(1, 101)], flops_per_step=1e9)
     large = make_run("large", [2.5 + 8 / step for step in range(1, 101)], flops_per_step=1e9)
     said = " ".join(conclusions(data_of(small, large), View()))
     assert "large reached the lowest loss of all, 2.5800" in said
     assert "large overtakes small at" in said
     assert "After the same 100 GFLOPs, large has the lowest loss" in said
-    assert "large has the most to gain from training on" in said
+    assert "large has the most to gain from longer training" in said
 
 
-def test_conclusions_name_all_who_gain_about_as_much(make_run: MakeRun) -> None:
+def test_conclusions_name_all_runs_that_gain_about_as_much(make_run: MakeRun) -> None:
     small = make_run("small", [4 - 0.1 * np.log2(step) for step in range(1, 65)])
     wide = make_run("wide", [4 - 0.098 * np.log2(step) for step in range(1, 65)])
     said = " ".join(conclusions(data_of(small, wide), View()))
-    assert "small and wide have the most to gain from training on" in said
+    assert "small and wide have the most to gain from longer training" in said
 
 
-def test_sentences_are_silent_without_runs_and_short_for_one(make_run: MakeRun) -> None:
+def test_conclusions_are_empty_without_runs_and_short_for_one(make_run: MakeRun) -> None:
     assert conclusions([], View()) == []
     assert len(conclusions(data_of(make_run("only")), View())) == 2
 
 
-# Configurations and what is hidden
+# Configurations and redaction
 
 
 def test_settings_that_differ_come_first(make_run: MakeRun) -> None:
@@ -149,7 +149,7 @@ def sample(step: int, text: str, prompt: str = "def ") -> dict[str, object]:
     return {"step": step, "prompt": prompt, "text": text, "settings": {}}
 
 
-def test_samples_carry_the_loss_of_their_time(make_run: MakeRun) -> None:
+def test_samples_have_the_loss_at_their_step(make_run: MakeRun) -> None:
     run = run_data(make_run("run", samples=[sample(10, "early"), sample(100, "late"), {"step": "x"}]))
     found = samples_of(run)
     assert [one.text for one in found] == ["early", "late"]
@@ -165,9 +165,9 @@ def test_sample_at_a_step_is_the_last_one_up_to_it(make_run: MakeRun) -> None:
     assert at_step(found, "def ", 5) is None
 
 
-def test_what_losses_sound_like_goes_from_high_to_low_evenly(make_run: MakeRun) -> None:
+def test_samples_by_loss_go_from_high_to_low_evenly(make_run: MakeRun) -> None:
     run = run_data(make_run("run", samples=[sample(step, str(step)) for step in range(10, 101, 10)]))
-    found = what_losses_sound_like(samples_of(run), rows=4)
+    found = samples_by_loss(samples_of(run), rows=4)
     losses = [one.loss or 0 for one in found]
     assert losses == sorted(losses, reverse=True)
     assert (found[0].text, found[-1].text) == ("10", "100")
@@ -177,7 +177,7 @@ def test_what_losses_sound_like_goes_from_high_to_low_evenly(make_run: MakeRun) 
 # The table of all runs
 
 
-def test_last_line_is_found_behind_a_torn_one(tmp_path: Path) -> None:
+def test_last_complete_line_is_found_before_a_torn_one(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     path.write_text('{"loss":1}\nbad\n{"loss":2}\n{"lo')
     assert last_lines(path) == [{"loss": 1}, {"loss": 2}]
@@ -213,7 +213,7 @@ def test_every_page_has_a_layout_with_and_without_runs(assets: Path, make_run: M
         assert "make demo" not in text_of(parts)
 
 
-def test_no_runs_say_what_to_do(assets: Path) -> None:
+def test_pages_without_runs_give_advice(assets: Path) -> None:
     store = RunStore(assets)
     for page in installed_pages():
         assert any("make demo" in text_of(make([], View(), store)) for make in page.parts.values())
@@ -250,7 +250,7 @@ def test_an_idle_poll_is_answered_in_at_most_300_bytes(assets: Path, make_run: M
     assert len(idle.data) + len(headers) <= 300  # type: ignore[attr-defined]
 
 
-def test_a_line_that_is_appended_wakes_the_poll(assets: Path, make_run: MakeRun) -> None:
+def test_poll_reports_an_appended_line(assets: Path, make_run: MakeRun) -> None:
     folder = make_run("run")
     app = create_app(assets)
     first = ask(app, "").get_json()["response"]  # type: ignore[attr-defined]
@@ -292,7 +292,7 @@ def test_csv_cells_are_no_formulas(make_run: MakeRun) -> None:
     assert "\n=cmd" not in text
 
 
-def test_report_is_one_file_that_asks_nobody_and_tells_no_secret(make_run: MakeRun, tmp_path: Path) -> None:
+def test_report_is_self_contained_and_holds_no_secret(make_run: MakeRun, tmp_path: Path) -> None:
     hostile = "</script><img src=x onerror=alert(1)>"
     config = {"data": {"dataset": {"name": "text", "path": "/home/me/secret-place/corpus.txt"}}, "hub_token": "hf_abc"}
     runs = [
@@ -307,7 +307,7 @@ def test_report_is_one_file_that_asks_nobody_and_tells_no_secret(make_run: MakeR
     assert "default-src 'none'" in page
     assert 'src="http' not in ours
     assert ours.count("Plotly.newPlot") == 6
-    assert GRAPH_CONFIG["plotlyServerURL"] == ""  # Plotly takes it out of what it is given
+    assert GRAPH_CONFIG["plotlyServerURL"] == ""  # Plotly removes options from the dictionary that it is given
     assert ours.count('"showSendToCloud": false') == 6
 
 

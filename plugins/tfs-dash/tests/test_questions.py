@@ -1,4 +1,4 @@
-"""Questions to the callbacks, forged by somebody who has the token: an answer or a refusal, never a fault of ours."""
+"""Forged callback requests of a client that has the token: answered or rejected, never a server error."""
 
 import copy
 import json
@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tfs_dash import create_app
-from tfs_dash.questions import flaw
+from tfs_dash.questions import find_flaw
 
 UPDATE = "/_dash-update-component"
 NOW = {"query": "?runs=run", "stamp": []}
@@ -71,7 +71,7 @@ QUESTIONS = [
         [place("url", "search", "?runs=run")],
     ),
 ]
-"""One to each callback, as pages send them."""
+"""A valid request for each server callback, as sent by the pages."""
 
 ANYTHING = st.recursive(
     st.none()
@@ -86,7 +86,7 @@ ANYTHING = st.recursive(
 
 
 def paths(value: Any, so_far: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Iterate over the ways to all that is in a value."""
+    """Yield the path (keys and indices) of every value inside a JSON value."""
     yield so_far
     inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in inside:
@@ -95,7 +95,7 @@ def paths(value: Any, so_far: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
 
 @st.composite
 def forged(draw: st.DrawFn) -> Any:
-    """Return a question in which one to three things were replaced or left out."""
+    """Return a request with one to three values replaced or removed."""
     body: Any = {"all": copy.deepcopy(draw(st.sampled_from(QUESTIONS)))}
     for _ in range(draw(st.integers(1, 3))):
         *way, last = draw(st.sampled_from([path for path in paths(body) if path]))
@@ -105,7 +105,7 @@ def forged(draw: st.DrawFn) -> Any:
         if len(way) > 0 and draw(st.booleans()):
             del holder[last]
         else:
-            holder[last] = copy.deepcopy(draw(ANYTHING))  # some of it is shared, and the next turn may change it
+            holder[last] = copy.deepcopy(draw(ANYTHING))  # a copy: the next iteration may modify it
         if len(body) == 0:
             break
     return body["all"]
@@ -159,12 +159,12 @@ def test_forged_question_is_answered_or_refused_in_a_sentence(
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=ANYTHING)
-def test_whatever_is_no_question_is_refused(client: FlaskClient, body: Any) -> None:
+def test_anything_else_is_refused(client: FlaskClient, body: Any) -> None:
     assert post(client, body).status_code == 400
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 100_000, b'{"output": ' * 50_000])
-def test_what_is_no_json_is_refused(client: FlaskClient, body: bytes) -> None:
+def test_invalid_json_is_refused(client: FlaskClient, body: bytes) -> None:
     answer = client.post(UPDATE, data=body, content_type="application/json")
 
     assert answer.status_code == 400
@@ -175,7 +175,7 @@ def test_question_of_another_kind_is_refused(client: FlaskClient, kind: str) -> 
     assert client.post(UPDATE, data=json.dumps(QUESTIONS[0]), content_type=kind).status_code == 400
 
 
-def test_output_that_the_browser_answers_is_none_of_the_servers(tmp_path: Path) -> None:
+def test_output_of_a_client_side_callback_is_refused(tmp_path: Path) -> None:
     app = create_app(tmp_path)
 
-    assert "no" in str(flaw({**QUESTIONS[0], "output": "tick.data"}, app.callback_map)).lower()
+    assert "no" in str(find_flaw({**QUESTIONS[0], "output": "tick.data"}, app.callback_map)).lower()

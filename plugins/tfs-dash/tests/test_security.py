@@ -1,4 +1,4 @@
-"""The gate before the dashboard, attacked: by other web pages, by other accounts, by who has no token."""
+"""Attacks on the access gate: by other web sites, other accounts of the machine, and clients without the token."""
 
 import hmac
 import logging
@@ -35,7 +35,7 @@ def small_app() -> dash.Dash:
 
 
 def guard(app: dash.Dash, *, after_seconds: float = 0.0, **options: Any) -> Gate:
-    """Return the gate before an app, which is there at once or only after a while."""
+    """Return a gate in front of an app, which is available at once or after a delay."""
     front = Front()
     options = {"token": TOKEN, "script_hashes": [script_hash()], **options}
     gate = Gate(front, **options)
@@ -68,7 +68,7 @@ def stranger(gate: Gate) -> Client:
 
 @pytest.fixture
 def forger(gate: Gate) -> Client:
-    return Client(gate, use_cookies=False)  # it sends the Cookie header that it is told to
+    return Client(gate, use_cookies=False)  # sends the Cookie header given in the request
 
 
 @pytest.fixture
@@ -205,7 +205,7 @@ def test_ticket_opens_the_gate_once_only(stranger: Client, app: dash.Dash, gate:
     assert get(Client(gate), f"/?token={ticket}").status_code == 401
 
 
-def test_ticket_that_nobody_used_is_soon_void(stranger: Client, gate: Gate) -> None:
+def test_unused_ticket_expires(stranger: Client, gate: Gate) -> None:
     assert get(stranger, f"/?token={gate.ticket(seconds=0)}").status_code == 401
 
 
@@ -353,7 +353,7 @@ def test_huge_body_is_refused_unread(friend: Client) -> None:
         *["/_dash-component-suites/tfs_dash/security.py", "/_dash-component-suites/os/..%2f..%2fetc%2fpasswd"],
     ],
 )
-def test_path_leads_out_of_nothing(friend: Client, path: str) -> None:
+def test_path_traversal_is_refused(friend: Client, path: str) -> None:
     response = get(friend, path)
 
     assert response.status_code == 404 or "react-entry-point" in response.text  # no such file, or a page of the app
@@ -362,7 +362,7 @@ def test_path_leads_out_of_nothing(friend: Client, path: str) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'{"output": 1}', b'{"output": "a.b", "outputs": []}'])
-def test_nonsense_to_a_callback_shows_no_traceback(friend: Client, body: bytes) -> None:
+def test_malformed_callback_request_shows_no_traceback(friend: Client, body: bytes) -> None:
     response = friend.post(UPDATE, base_url=HOME, data=body, content_type="application/json")
 
     assert response.status_code >= 400
@@ -374,7 +374,7 @@ HEADER = st.text(st.characters(codec="latin-1", exclude_characters="\r\n"), max_
 
 @settings(max_examples=200, deadline=None)
 @given(host=st.sampled_from(["127.0.0.1"]) | HEADER, origin=HEADER, cookie=HEADER, token=st.text(max_size=40))
-def test_nonsense_is_refused_and_never_breaks_the_gate(host: str, origin: str, cookie: str, token: str) -> None:
+def test_malformed_headers_are_refused(host: str, origin: str, cookie: str, token: str) -> None:
     client = Client(FUZZED, use_cookies=False)
     answer = client.get("/", query_string={"token": token}, headers={"Host": host, "Cookie": cookie})
     asked = client.post(UPDATE, json={}, headers={"Host": host, "Origin": origin, "Cookie": cookie})
@@ -383,10 +383,10 @@ def test_nonsense_is_refused_and_never_breaks_the_gate(host: str, origin: str, c
     assert asked.status_code in (400, 401, 403)
 
 
-def test_log_line_cannot_command_the_terminal() -> None:
+def test_control_characters_in_log_lines_are_escaped() -> None:
     record = logging.LogRecord("x", logging.ERROR, "", 0, "Exception on %s", ("/\x1b]0;owned\x07",), None)
 
-    assert security.HarmlessFormatter("%(message)s").format(record) == "Exception on /\\x1b]0;owned\\x07"
+    assert security.EscapingFormatter("%(message)s").format(record) == "Exception on /\\x1b]0;owned\\x07"
 
 
 def test_debug_of_the_environment_is_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -424,13 +424,13 @@ def test_policy_allows_scripts_of_this_host_and_the_hashed_ones_only(friend: Cli
     assert "http" not in str(policy)
 
 
-def test_data_is_kept_by_no_cache(friend: Client) -> None:
+def test_data_is_not_cached(friend: Client) -> None:
     assert get(friend, "/").headers["Cache-Control"] == "no-store"
     assert get(friend, "/_dash-layout").headers["Cache-Control"] == "no-store"
     assert ask(friend).headers["Cache-Control"] == "no-store"
 
 
-def test_library_code_is_kept_by_the_browser_alone(friend: Client) -> None:
+def test_library_code_is_cached_by_the_browser_only(friend: Client) -> None:
     script = re.search(r'src="(/_dash-component-suites/[^"]+)"', get(friend, "/").text)
     assert script is not None
     cache = get(friend, script[1]).headers["Cache-Control"]

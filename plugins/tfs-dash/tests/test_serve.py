@@ -1,4 +1,4 @@
-"""The served dashboard, through a real socket."""
+"""The dashboard server, through a real socket."""
 
 import base64
 import hashlib
@@ -43,7 +43,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def small_dashboard(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In place of the whole dashboard, which has tests of its own."""
+    """Replace the dashboard by a small app."""
     module = types.ModuleType("tfs_dash.app")
     module.app_of = small_app  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "tfs_dash.app", module)
@@ -66,7 +66,7 @@ def ask(
 
 
 def speak(server: Server, *lines: str) -> str:
-    """Return the first line that the server answers to a raw request."""
+    """Return the status line of the response to a raw request."""
     with socket.create_connection(("127.0.0.1", port_of(server)), timeout=10) as connection:
         connection.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
         return connection.makefile("rb").readline().decode("latin-1").strip()
@@ -123,7 +123,7 @@ def test_path_out_of_the_assets_is_not_followed(server: Server) -> None:
     assert "root:" not in text
 
 
-def test_connections_that_say_nothing_lock_nobody_out(server: Server) -> None:
+def test_idle_connections_do_not_block_others(server: Server) -> None:
     with ExitStack() as idle:
         for position in range(150):
             connection = idle.enter_context(socket.create_connection(("127.0.0.1", port_of(server)), timeout=10))
@@ -137,7 +137,7 @@ def test_huge_body_is_cut_off(server: Server) -> None:
     assert speak(server, *lines).split(" ")[1] == "413"
 
 
-def test_huge_body_of_untold_length_is_cut_off(server: Server) -> None:
+def test_huge_chunked_body_is_cut_off(server: Server) -> None:
     with socket.create_connection(("127.0.0.1", port_of(server)), timeout=10) as connection:
         connection.sendall(
             b"POST /_dash-update-component HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -147,7 +147,7 @@ def test_huge_body_of_untold_length_is_cut_off(server: Server) -> None:
             for _ in range(2 * MAX_BODY_BYTES // 0x10000):
                 connection.sendall(chunk)
             answer = connection.makefile("rb").readline()
-        except ConnectionError:  # it has hung up
+        except ConnectionError:  # the server closed the connection
             answer = b"HTTP/1.1 413"
 
     assert answer.split(b" ")[1] == b"413"
@@ -176,7 +176,7 @@ def test_answer_names_no_server_software(server: Server) -> None:
     connection.close()
 
 
-def test_token_is_in_nothing_that_is_printed(server: Server, capfd: pytest.CaptureFixture[str]) -> None:
+def test_token_is_never_printed(server: Server, capfd: pytest.CaptureFixture[str]) -> None:
     ask(server, f"/?token={TOKEN}")
     ask(server, f"/no/such?token={TOKEN}x")
     ask(server, "/_dash-component-suites/none/none.js", Cookie=cookie(server))
@@ -196,10 +196,10 @@ def test_stopped_server_frees_its_port_and_its_threads() -> None:
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.05)
     assert threading.active_count() <= before
-    server.stop()  # twice does no harm
+    server.stop()  # idempotent
 
 
-# Where it listens
+# Listening
 
 
 def test_taken_port_names_the_next_free_one() -> None:
@@ -220,7 +220,7 @@ def test_address_that_is_not_this_machines_is_named() -> None:
         listen("203.0.113.7", 0)
 
 
-def test_name_that_nobody_knows_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_host_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -244,7 +244,7 @@ def test_no_token_serves_this_machine_without_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small_dashboard")
-def test_loopback_is_all_that_is_listened_on(tmp_path: Path) -> None:
+def test_server_listens_on_loopback_only(tmp_path: Path) -> None:
     with serve(tmp_path, port=0) as server:
         assert server.url.startswith("http://127.0.0.1:")
         with pytest.raises(OSError):  # noqa: PT011  # refused, or unreachable
@@ -253,7 +253,7 @@ def test_loopback_is_all_that_is_listened_on(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("small_dashboard")
 @pytest.mark.parametrize("host", ["0.0.0.0", "::1", "::", "localhost"])
-def test_address_that_is_told_leads_here_wherever_it_listens(tmp_path: Path, host: str) -> None:
+def test_url_reaches_the_server_wherever_it_listens(tmp_path: Path, host: str) -> None:
     if ":" in host and not socket.has_ipv6:
         pytest.skip("this machine has no IPv6")
     with serve(tmp_path, port=0, host=host) as server:
@@ -282,7 +282,7 @@ def test_every_inline_script_of_the_whole_dashboard_is_in_its_policy(tmp_path: P
         connection.request("GET", "/")
         response = connection.getresponse()
         policy = response.headers["Content-Security-Policy"]
-        page = re.sub("<!--.*?-->", "", response.read().decode(), flags=re.DOTALL)  # what only Internet Explorer ran
+        page = re.sub("<!--.*?-->", "", response.read().decode(), flags=re.DOTALL)  # Internet Explorer only
         connection.close()
     scripts = re.findall(r"<script([^>]*)>(.*?)</script>", page, re.DOTALL)
     inline = [text for attributes, text in scripts if "src=" not in attributes and "application/json" not in attributes]
@@ -307,7 +307,7 @@ def test_launch_serves_and_shows_its_address(tmp_path: Path, monkeypatch: pytest
         assert len(token) >= 43
         assert ask(server, f"/?token={token}")[0] == 303
         assert opened[0].startswith(server.url.partition("?")[0])
-        assert token not in opened[0]  # a browser's command line is everybody's to read
+        assert token not in opened[0]  # every account can read a browser's command line
         assert ask(server, opened[0].partition(f":{port_of(server)}")[2])[0] == 303
 
 
@@ -329,7 +329,7 @@ def test_launch_that_cannot_share_serves_nothing(tmp_path: Path, monkeypatch: py
     assert len(stopped) == 1
 
 
-def test_no_browser_is_opened_where_nobody_sees_it(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_browser_is_opened_without_a_display(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
     monkeypatch.setattr(webbrowser, "open", opened.append)
     monkeypatch.setattr(sys, "platform", "linux")

@@ -1,4 +1,4 @@
-"""The index and the store: what is new is seen, nothing outside is read."""
+"""The run index and store: changes are detected, and nothing outside of the runs is read."""
 
 import json
 import os
@@ -46,7 +46,7 @@ def test_reading_on_reads_only_the_new_bytes(tmp_path: Path, monkeypatch: pytest
     assert sum(sizes) < 1000
 
 
-def test_torn_last_line_waits_for_its_end(tmp_path: Path) -> None:
+def test_torn_last_line_is_read_when_complete(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     write(path, 3.0)
     with path.open("a") as file:
@@ -69,7 +69,7 @@ def test_damaged_lines_are_skipped_and_counted(tmp_path: Path) -> None:
     assert columns.bad_lines == 4
 
 
-def test_null_and_what_is_no_number_are_nan(tmp_path: Path) -> None:
+def test_null_and_non_numbers_are_nan(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"loss":null}\n{"loss":"x"}\n{"loss":true}\n{}\n{"loss":2}\n{"loss":1' + "0" * 400 + "}\n")
     loss = LogColumns(path).read(["loss"])["loss"]
@@ -185,7 +185,7 @@ def test_links_out_of_the_runs_are_ignored(
     assert len(store.runs()[0].training("loss")["loss"]) == 0
 
 
-def test_store_forgets_what_was_not_looked_at_for_longest(assets: Path, make_run: MakeRun) -> None:
+def test_store_evicts_the_least_recently_used_log(assets: Path, make_run: MakeRun) -> None:
     for name in ("a", "b", "c"):
         make_run(name)
     store = RunStore(assets, max_bytes=3000)

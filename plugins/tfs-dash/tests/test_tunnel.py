@@ -1,4 +1,4 @@
-"""The tunnel, through a real ssh to a real sshd on the loopback interface, with keys of its own."""
+"""The tunnel, with a real ssh and sshd on the loopback interface and temporary keys."""
 
 import getpass
 import http.client
@@ -56,10 +56,10 @@ def write_key(path: Path) -> str:
 
 @pytest.fixture
 def start_sshd(tmp_path: Path) -> Iterator[StartSshd]:
-    """Start an sshd on loopback; return the ssh command whose configuration calls it `box`."""
+    """Return `start(...)`, which starts an sshd on loopback and returns an ssh command that knows it as `box`."""
     servers: list[subprocess.Popen[bytes]] = []
     if os.getuid() == 0:
-        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # its service makes it; sshd refuses to start without
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd needs it; normally its service creates it
 
     def start(*settings: str, known: bool = True, authorized: bool = True, address: str = "127.0.0.1") -> list[str]:
         port = free_port(address)
@@ -89,7 +89,7 @@ def start_sshd(tmp_path: Path) -> Iterator[StartSshd]:
             "  IdentitiesOnly yes",
             f"  UserKnownHostsFile {tmp_path / 'known_hosts'}",
             "  GlobalKnownHostsFile none",
-            "  StrictHostKeyChecking no",  # a careless user: what the tunnel says must win
+            "  StrictHostKeyChecking no",  # a careless setting, which the tunnel must override
         ]
         (tmp_path / "ssh_config").write_text("\n".join(client) + "\n", encoding="utf-8")
         return ["ssh", "-F", str(tmp_path / "ssh_config")]
@@ -124,7 +124,7 @@ def share(server: Server, ssh: list[str], said: list[str], hours: float = 1) -> 
 
 
 @needs_sshd
-def test_tunnel_shows_the_dashboard_to_who_has_the_token(server: Server, start_sshd: StartSshd) -> None:
+def test_tunnel_serves_the_dashboard_with_the_token_only(server: Server, start_sshd: StartSshd) -> None:
     said: list[str] = []
     url = share(server, start_sshd(), said)
 
@@ -152,7 +152,7 @@ def test_tunnels_name_alone_is_answered_and_only_while_it_is_open(server: Server
 
 @needs_sshd
 @pytest.mark.skipif(sys.platform != "linux", reason="the second loopback address, 127.0.0.2, is Linux's")
-def test_port_that_the_server_keeps_to_itself_is_told(server: Server, start_sshd: StartSshd) -> None:
+def test_port_on_loopback_of_the_server_is_reported(server: Server, start_sshd: StartSshd) -> None:
     said: list[str] = []
     url = share(server, start_sshd("GatewayPorts no", address="127.0.0.2"), said)
 
@@ -178,7 +178,7 @@ def test_tunnel_ends_when_its_time_is_over(server: Server, start_sshd: StartSshd
     url = urlsplit(share(server, start_sshd(), said, hours=1 / 3600))
 
     wait_for(lambda: bool(said), "the end is told")
-    assert "is over" in said[0]
+    assert "Sharing ended after" in said[0]
     assert server.url in said[0]
     wait_for(lambda: not answers("127.0.0.1", url.port or 0), "the far end closes")
     assert status(server.url) == 401
@@ -221,7 +221,7 @@ def test_changed_host_key_is_an_alarm(server: Server, start_sshd: StartSshd, tmp
     known = (tmp_path / "known_hosts").read_text(encoding="utf-8").split(" ")[0]
     (tmp_path / "known_hosts").write_text(f"{known} {write_key(tmp_path / 'other_key')}", encoding="utf-8")
 
-    with pytest.raises(TfsError, match="somebody may be in between"):
+    with pytest.raises(TfsError, match="the connection may be intercepted"):
         share(server, ssh, [])
 
 
@@ -253,13 +253,13 @@ def test_server_without_a_token_is_not_shared() -> None:
         server.share("me@box", hours=1, report=print, interactive=False)
 
 
-# What ssh is asked
+# The ssh command
 
 
 @pytest.mark.parametrize(
     "text", ["-oProxyCommand=evil", "me@-oProxyCommand=evil", "me@box -v", "me@box;evil", "", "@box", "me@", "me@box:x"]
 )
-def test_what_ssh_could_take_for_an_option_is_refused(text: str) -> None:
+def test_text_that_ssh_reads_as_an_option_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="expected user@host"):
         parse_target(text)
 
@@ -294,10 +294,10 @@ def test_relay_is_asked_for_http_and_a_server_for_any_port() -> None:
 def test_unknown_failure_quotes_ssh_without_its_control_characters() -> None:
     said = explain(parse_target("me@box:22"), ["first", "ssh: something new", ""])
 
-    assert said == "No tunnel to box: ssh: something new. See that this works first: ssh -p 22 me@box"
+    assert said == "No tunnel to box: ssh: something new. Make sure that this works first: ssh -p 22 me@box"
 
 
-# The relay, played by a program that says what it says
+# The relay, simulated by a script
 
 
 RELAY = """
@@ -341,7 +341,7 @@ def test_new_name_of_the_relay_replaces_the_old_one(server: Server, relay: Calla
     assert status(server.url, Host="two.lhr.life") == 401
 
 
-def test_tunnel_that_breaks_is_told(server: Server, tmp_path: Path) -> None:
+def test_broken_tunnel_is_reported(server: Server, tmp_path: Path) -> None:
     script = tmp_path / "broken.py"
     script.write_text(
         "import time\n"
@@ -355,6 +355,6 @@ def test_tunnel_that_breaks_is_told(server: Server, tmp_path: Path) -> None:
     server.share("nokey@localhost.run", hours=1, report=said.append, interactive=False, ssh=ssh)
     wait_for(lambda: bool(said), "the end is told")
 
-    assert "ended by itself. ssh said: client_loop: send disconnect: Broken pipe\\x1b[31m" in said[0]
+    assert "closed unexpectedly. ssh said: client_loop: send disconnect: Broken pipe\\x1b[31m" in said[0]
     assert server.url in said[0]
     assert status(server.url, Host="one.lhr.life") == 400

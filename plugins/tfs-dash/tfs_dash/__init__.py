@@ -1,4 +1,4 @@
-"""tfs dash: runs side by side, live and past. The names below are loaded when they are used."""
+"""tfs dash: the dashboard that compares runs. The public names are imported lazily."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -1,7 +1,6 @@
-"""Curves made readable and comparable: smoothed, thinned, averaged over seeds. NumPy in, NumPy out; nothing is drawn.
+"""Smoothing, thinning and averaging of curves, as NumPy functions.
 
-The order matters: smoothing sees every step, and thinning comes last. Thinned first, the result of smoothing would
-depend on how long the run is, and spikes would be lost before anyone saw them.
+Smooth first, thin last. Otherwise the result of smoothing would depend on the length of the run.
 """
 
 from collections.abc import Sequence
@@ -10,22 +9,23 @@ from typing import NamedTuple
 import numpy as np
 
 POINTS = 2000
-"""About how many points of a curve are drawn: two for each pixel column of a wide chart."""
+"""Approximate number of points drawn per curve: two per pixel column of a wide chart."""
 
 PIECE = 1 << 15
-"""How many values are smoothed at a time."""
+"""Block size for smoothing, in values."""
 
 
 def smooth(values: np.ndarray, weight: float, steps: np.ndarray | None = None) -> np.ndarray:
-    """Return the debiased exponential moving average; what is not finite stays NaN and counts for nothing.
+    """Return the exponential moving average with bias correction, float64 [points].
 
-    `weight` is what the past keeps at each step, 0 for no smoothing. `steps` are the steps of the values: a value that
-    stands 10 steps after the one before keeps weight**10 of the past, so that a log of every tenth step gives the same
-    curve. Debiased means divided by the sum of the weights given out so far: the first value is the first value.
+    `weight` is the decay per step; 0 means no smoothing. `steps` are the step numbers of the values (by default
+    consecutive): after a gap of 10 steps the past is weighted by weight**10, so that a log of every tenth step gives
+    the same curve. Non-finite values become NaN and do not enter the average. Bias correction divides by the sum of the
+    weights so far, so the first smoothed value equals the first value.
 
-    The recurrence y[i] = a[i] y[i-1] + b[i] is evaluated for all i at once: in pass k each element takes in what the
-    2^k elements before it have gathered (Hillis & Steele, 1986, "Data parallel algorithms"), until nothing is left of
-    the past that could still be seen.
+    The recurrence y[i] = a[i] y[i-1] + b[i] is evaluated with a parallel prefix sum (Hillis & Steele, 1986, "Data
+    parallel algorithms", https://doi.org/10.1145/7902.7903): in pass k each element adds the decayed partial sum of the
+    2^k elements before it, until the decay factors are below 1e-20.
     """
     values = np.asarray(values, dtype=np.float64)
     if weight <= 0 or len(values) == 0:
@@ -37,7 +37,7 @@ def smooth(values: np.ndarray, weight: float, steps: np.ndarray | None = None) -
         return _smooth_evenly(values, weight**first_gap)
     gaps = np.diff(steps, prepend=steps[0] - first_gap)
     kept = weight ** np.maximum(gaps, 0)
-    kept[0] = 0.0  # nothing is before the first
+    kept[0] = 0.0  # the first value has no predecessor
     given = np.where(known, 1.0 - weight ** np.maximum(gaps, 1), 0.0)
     total, norm = np.where(known, values, 0.0) * given, given.copy()
     distance = 1
@@ -52,10 +52,10 @@ def smooth(values: np.ndarray, weight: float, steps: np.ndarray | None = None) -
 
 
 def _smooth_evenly(values: np.ndarray, kept: float) -> np.ndarray:
-    """Return the same where every value keeps as much of the past: the sum of the weights is then a formula.
+    """Return the average for evenly spaced steps, where the sum of the weights has a closed form, 1 - kept**n.
 
-    A piece at a time, which stays in the processor's cache: a piece takes in what the one before has gathered at its
-    end, as much of it as is left at each place.
+    The values are processed in blocks that fit the processor's cache. Each block adds the last uncorrected average
+    of the block before it, decayed by the distance.
     """
     total, gathered = np.empty(len(values)), 0.0
     left = kept ** np.arange(1.0, min(len(values), PIECE) + 1)
@@ -68,17 +68,17 @@ def _smooth_evenly(values: np.ndarray, kept: float) -> np.ndarray:
         piece += gathered * left[: len(piece)]
         total[start : start + PIECE] = piece
         gathered = piece[-1]
-    begin = int(min(len(values), np.ceil(-40 / np.log(kept)))) if kept > 0 else 1  # later the sum is 1
+    begin = int(min(len(values), np.ceil(-40 / np.log(kept)))) if kept > 0 else 1  # beyond, 1 - kept**n rounds to 1
     total[:begin] /= 1.0 - kept ** np.arange(1.0, begin + 1)
     return total
 
 
 def thin(x: np.ndarray, y: np.ndarray, points: int = POINTS) -> np.ndarray:
-    """Return the indices of at most about `points` elements that draw the same picture.
+    """Return the indices of about `points` elements whose line looks like that of all elements.
 
-    The x axis, as it is drawn (pass log10 of x for a log axis), is cut into equal parts; of each the lowest and the
-    highest value stay, and the first and last of all: no spike is lost, however long the run. What is not finite is
-    left out. Where x decreases (no run of ours), the points are chosen as if they stood in its order.
+    The x axis (pass log10 of x for a log axis) is divided into equal bins, and the minimum and maximum of each bin are
+    kept, so that no spike is lost. The first and the last point are kept too. Non-finite points are dropped. If x
+    decreases anywhere, the points are binned in the order of x.
     """
     known = np.isfinite(x) & np.isfinite(y)
     if not known.all():
@@ -100,25 +100,25 @@ def thin(x: np.ndarray, y: np.ndarray, points: int = POINTS) -> np.ndarray:
 
 
 def inside(x: np.ndarray, low: float, high: float) -> slice:
-    """Return which elements of an increasing x lie in a range, and one more at either side for the line to go on."""
+    """Return the slice of an increasing x within a range, plus one element on either side to continue the line."""
     first, last = np.searchsorted(x, [low, high], side="left")[0], np.searchsorted(x, high, side="right")
     return slice(max(int(first) - 1, 0), int(last) + 1)
 
 
 class Spread(NamedTuple):
-    """Several runs as one: their mean at each x, and the standard deviation over the runs."""
+    """Mean and standard deviation of several runs at each x, each float64 [points]."""
 
     x: np.ndarray
     mean: np.ndarray
-    deviation: np.ndarray  # with n - 1 in the denominator; 0 for a single run
+    deviation: np.ndarray  # with denominator n - 1; 0 for a single run
     runs: int
 
 
 def mean_and_spread(curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> Spread:
-    """Return mean and deviation of curves (x, y) over the range of x that all of them have.
+    """Return mean and standard deviation of curves (x, y) over their common range of x.
 
-    The grid is the x of the curve with most points there; the others are interpolated. Empty when there is no range
-    in common.
+    The grid is the x of the curve with the most points in that range; the others are linearly interpolated. The
+    result is empty if there is no common range.
     """
     clean = [(x[known], y[known]) for x, y in curves if (known := np.isfinite(x) & np.isfinite(y)).any()]
     if not clean:

@@ -1,15 +1,15 @@
-"""The dashboard as a Dash app: one shell, the installed pages, and a handful of callbacks for all of them.
+"""The dashboard as a Dash app: a shell, the installed pages, and callbacks shared by all pages.
 
-The address is the state. A control changes the address (in the browser, assets/tfs.js); the address and what is new on
-the disk make `now`, a small store; whatever shows runs follows `now`:
+The address is the state. A control changes the address (in the browser, assets/tfs.js). The store `now` combines the
+address and the state of the run files; charts and parts are updated when `now` changes:
 
     controls -> address -+-> now -> charts and parts
     clock ---------------+
 
-A page comes with its charts and parts and the `now` that they show, if they are made in time (filled.py). What is on a
-page that came without, or with another `now` than the one that is by then, is asked for (`behind`).
+A page is sent with its charts and parts, and the `now` they were made from, if they are ready in time (filled.py).
+Otherwise, or if `now` has changed since, the browser requests them with a second callback (`behind`).
 
-Charts are drawn by the browser in its own theme: the server knows nothing of light and dark.
+The browser applies the theme to the charts: the server is independent of light and dark mode.
 """
 
 from collections.abc import Mapping
@@ -23,29 +23,29 @@ from dash import ALL, MATCH, ClientsideFunction, Input, Output, State, dcc, html
 from flask import has_request_context, request
 
 from tfs_dash.curves import Window
-from tfs_dash.figures.kept import Draw, kept_figure
+from tfs_dash.figures.kept import Draw, cached_figure
 from tfs_dash.figures.style import TEMPLATES, empty_figure
 from tfs_dash.filled import fill, in_time
 from tfs_dash.page import Component, InstalledPage, MakePart, installed_pages, log_failure
 from tfs_dash.pages import runs
 from tfs_dash.parts import empty, failed, failure, notices, part
-from tfs_dash.questions import refuse_flawed
+from tfs_dash.questions import refuse_malformed
 from tfs_dash.store import RunStore, open_store
 from tfs_dash.view import MAX_RUNS, NEWEST, View, chosen_runs, parse_view
 
 POLL_SECONDS = 1.0
 
 CHOSEN = {"type": "control", "name": "runs"}
-"""The field for runs above every page."""
+"""The id of the run selector above every page."""
 
 GRID = {"type": "grid", "name": ALL}
-"""The table of all runs: one on its page, none on the others."""
+"""The id pattern of the table of all runs: it matches one table on the page Runs, none on the others."""
 
 
 def create_app(assets: str | Path = "assets") -> dash.Dash:
-    """Return the dashboard of the runs in an assets folder. It reads files, and writes to the user's cache alone.
+    """Return the dashboard of the runs in an assets folder. It writes nothing except to the user's cache folder.
 
-    The app alone lets everyone in who can reach it: `tfs_dash.launch` puts the gate before it.
+    The app itself has no access control; `tfs_dash.launch` serves it behind `tfs_dash.security.Gate`.
     """
     return app_of(open_store(Path(assets)))
 
@@ -55,7 +55,7 @@ def app_of(store: RunStore) -> dash.Dash:
     app = dash.Dash(
         "tfs_dash",
         title="tfs",
-        update_title=None,  # type: ignore[arg-type]  # Dash's own way to say: leave the title alone
+        update_title=None,  # type: ignore[arg-type]  # Dash: None leaves the title unchanged
         assets_folder=str(Path(__file__).parent / "assets"),
         serve_locally=True,
         use_pages=False,
@@ -67,12 +67,12 @@ def app_of(store: RunStore) -> dash.Dash:
     app.layout = lambda: _shell(site)
     _register_server_callbacks(app, site)
     _register_browser_callbacks(app)
-    refuse_flawed(app.server, app.callback_map)
+    refuse_malformed(app.server, app.callback_map)
     return app
 
 
 class _Site:
-    """What the app shows: the installed pages, and on them the runs of a store."""
+    """The content of the app: the installed pages, and the store of runs that they show."""
 
     def __init__(self, store: RunStore) -> None:
         self.store = store
@@ -81,29 +81,29 @@ class _Site:
         self.parts: Mapping[str, MakePart] = {name: make for page in self.pages for name, make in page.parts.items()}
 
     def at(self, path: str) -> InstalledPage | None:
-        """Return the page that an address names."""
+        """Return the page at a path, or None."""
         return next((page for page in self.pages if path == page.path), None)
 
 
-class _Page(NamedTuple):
-    """A page as it is sent."""
+class _SentPage(NamedTuple):
+    """A page as sent to the browser; the fields are the outputs of `show_page`."""
 
     content: Component
-    base: dict[str, Any]  # what each control has in the default view
-    shown: dict[str, Any] | None  # the `now` that it shows; None when it comes without charts and parts
+    base: dict[str, Any]  # default value of each control
+    shown: dict[str, Any] | None  # the `now` of its charts and parts; None when it is sent without them
 
 
-def _page(path: str, query: str | None, site: _Site) -> _Page:
-    """Return the page that an address names, filled if that is done in time."""
+def _page(path: str, query: str | None, site: _Site) -> _SentPage:
+    """Return the page at an address, with charts and parts if they are ready in time."""
     page, now = site.at(path), _now(query, site.store)
     if page is None:
         advice = ["Pages: ", ", ".join(page.title for page in site.pages)]
-        return _Page(empty("There is no such page", advice), {"runs": []}, now)
-    return _filled(*_laid_out(page, query, site.store), now, site)
+        return _SentPage(empty("There is no such page", advice), {"runs": []}, now)
+    return _filled(*_build_layout(page, query, site.store), now, site)
 
 
-def _laid_out(page: InstalledPage, query: str | None, store: RunStore) -> tuple[Component, dict[str, Any]]:
-    """Return a page without what it shows, and what its controls have in the default view; or why there is none."""
+def _build_layout(page: InstalledPage, query: str | None, store: RunStore) -> tuple[Component, dict[str, Any]]:
+    """Return a page's layout, and the default value of each of its controls; an error panel if the layout fails."""
     view = parse_view(query)
     try:
         base = _control_values(html.Div([page.page.layout(View(runs=view.runs), store)]))
@@ -119,52 +119,52 @@ def _laid_out(page: InstalledPage, query: str | None, store: RunStore) -> tuple[
     return content, base
 
 
-def _filled(content: Component, base: dict[str, Any], now: dict[str, Any], site: _Site) -> _Page:
-    is_filled = fill(content, lambda kind, name: _made(kind, name, _view(now), site))
-    if is_filled:  # who comes with its chart need not say that it is waited for
+def _filled(content: Component, base: dict[str, Any], now: dict[str, Any], site: _Site) -> _SentPage:
+    is_filled = fill(content, lambda kind, name: _content(kind, name, _view(now), site))
+    if is_filled:  # the chart is included, so it needs no loading placeholder
         for graph in content._traverse_ids():
             if isinstance(graph.id, dict) and graph.id.get("type") == "chart":
                 graph.figure = empty_figure("")
-    return _Page(content, base, now if is_filled else None)
+    return _SentPage(content, base, now if is_filled else None)
 
 
-class _Arrival(NamedTuple):
-    """Where the browser is that asks for the layout, and the page there, if it comes with the layout."""
+class _FirstPage(NamedTuple):
+    """The first page, if it is sent with the app's layout, its place in the browser, and the `now` it shows."""
 
     place: str | None
-    page: _Page
+    page: _SentPage
     now: dict[str, Any] | None
 
 
-def _arrival(site: _Site) -> _Arrival:
-    """Return the page that asks for the layout, of which a browser says the address, if it is one with charts.
+def _first_page(site: _Site) -> _FirstPage:
+    """Return the page at the request's Referer, if that page has charts, to be sent with the app's layout.
 
-    Without one, or when the page is not laid out in time, it is asked for as those are that come later.
+    Otherwise, or if the page is not laid out in time, the browser requests it like every later page.
     """
     try:
         address = urlsplit((request.referrer if has_request_context() else None) or "")
-    except ValueError:  # no browser's address
+    except ValueError:  # not a valid URL
         address = urlsplit("")
     query, page = f"?{address.query}" if address.query else "", site.at(address.path)
     now = _now(query, site.store)
-    laid_out = in_time(lambda: _laid_out(page, query, site.store)) if page is not None and page.charts else None
+    laid_out = in_time(lambda: _build_layout(page, query, site.store)) if page is not None and page.charts else None
     if page is None or laid_out is None:
-        return _Arrival(None, _Page(None, {}, None), now)
+        return _FirstPage(None, _SentPage(None, {}, None), now)
     arrived = _filled(*laid_out, now, site)
     chosen = dict(parse_qsl(address.query)).get("runs") if page.follows_runs else None
-    place = address.path + (f"?runs={chosen}" if chosen else "")  # as `arrive` in assets/tfs.js says it
-    return _Arrival(place, arrived, arrived.shown)  # without `now` all is asked for
+    place = address.path + (f"?runs={chosen}" if chosen else "")  # the same form as `arrive` in assets/tfs.js
+    return _FirstPage(place, arrived, arrived.shown)  # without `now` the browser requests everything
 
 
 def _now(query: str | None, store: RunStore) -> dict[str, Any]:
-    """Return what is looked at and how much of it is on the disk: while it is the same there is nothing to draw."""
+    """Return the store `now`: the address, and the status and log sizes of its runs. If unchanged, nothing is drawn."""
     found, _ = chosen_runs(parse_view(query), store)
     sizes = store.log_sizes([run.name for run in found])
     return {"query": query, "stamp": [[[run.name, run.status, run.bad_lines()] for run in found], sizes]}
 
 
-def _made(kind: str, name: str, view: View, site: _Site, zoom: object = None) -> Any:
-    """Return what is at a place of a page, a figure or a part; in the place of one that cannot be made, its error."""
+def _content(kind: str, name: str, view: View, site: _Site, zoom: object = None) -> Any:
+    """Return the content of a figure or part; if it raises, an error panel or a figure with the error message."""
     try:
         return _make(kind, name, view, site, zoom)
     except (Exception, SystemExit) as error:
@@ -178,17 +178,17 @@ def _make(kind: str, name: str, view: View, site: _Site, zoom: object) -> Any:
         return notices(found, view, site.store) if name == "notices" else site.parts[name](found, view, site.store)
     if not found:
         return empty_figure("No run to draw.")
-    figure = kept_figure(site.charts[name], found, view, site.store, _window(zoom))
+    figure = cached_figure(site.charts[name], found, view, site.store, _window(zoom))
     if isinstance(zoom, dict) and zoom.get("revision") != figure["layout"].get("uirevision"):
-        return kept_figure(site.charts[name], found, view, site.store)  # a zoom counts only on the axes it was made on
+        return cached_figure(site.charts[name], found, view, site.store)  # the zoom belongs to other axes
     return figure
 
 
 def _shell(site: _Site) -> Component:
-    """Return what is around every page, and in it the first one."""
+    """Return the app's layout: header, stores, and the first page."""
     store = site.store
     store.index.refresh()
-    first = _arrival(site)
+    first = _first_page(site)
     links = [
         dcc.Link(page.title, href=page.path, id={"type": "link", "path": page.path}, className="link")
         for page in site.pages
@@ -220,10 +220,10 @@ def _shell(site: _Site) -> Component:
             dcc.Store(id="place", data=first.place),
             dcc.Store(id="follow-runs", data=[page.path for page in site.pages if page.follows_runs]),
             dcc.Store(id="now", data=first.now),
-            dcc.Store(id="shown"),  # the `now` that a page came with
-            dcc.Store(id="behind"),  # changes when what is on a page is behind `now`
+            dcc.Store(id="shown"),  # the `now` that the page was made from
+            dcc.Store(id="behind"),  # set to `now` when the page's charts and parts are older
             dcc.Store(id="index", data=store.index.version),
-            dcc.Store(id="base", data=first.page.base),  # what each control has in the default view
+            dcc.Store(id="base", data=first.page.base),  # default value of each control
             dcc.Store(id="synced"),
             dcc.Store(id="ticks"),
             dcc.Store(id="templates", data=TEMPLATES),
@@ -262,7 +262,7 @@ def _register_server_callbacks(app: dash.Dash, site: _Site) -> None:
         State("index", "data"),
     )
     def look(tick: object, query: str | None, now: dict[str, Any] | None, index: int | None) -> tuple[Any, Any]:
-        """Look at the disk: what is drawn follows when there is something new, and else nothing is sent."""
+        """Poll the run files and send `now` and the index version, but only if they changed."""
         del tick
         version = store.index.refresh(POLL_SECONDS / 2)
         fresh = _now(query, store)
@@ -278,8 +278,8 @@ def _register_server_callbacks(app: dash.Dash, site: _Site) -> None:
         State("url", "search"),
         prevent_initial_call=True,
     )
-    def show_page(place: object, query: str | None) -> _Page:
-        """Show the page that the address names."""
+    def show_page(place: object, query: str | None) -> _SentPage:
+        """Return the page at the address."""
         store.index.refresh(POLL_SECONDS)
         return _page((place if isinstance(place, str) else "/").partition("?")[0], query, site)
 
@@ -292,11 +292,11 @@ def _register_server_callbacks(app: dash.Dash, site: _Site) -> None:
         prevent_initial_call=True,
     )
     def draw(now: dict[str, Any] | None, behind: object, zoom: object, place: dict[str, str]) -> Any:
-        """Draw a chart; the zoom that it has now stays, and is drawn in full resolution."""
+        """Draw a chart. Its zoom is kept, and the zoomed range is drawn in full resolution."""
         del behind
         if now is None or place["name"] not in site.charts:
             return no_update
-        return _made("figure", place["name"], _view(now), site, zoom)
+        return _content("figure", place["name"], _view(now), site, zoom)
 
     @app.callback(
         Output({"type": "part", "name": MATCH}, "children"),
@@ -310,17 +310,17 @@ def _register_server_callbacks(app: dash.Dash, site: _Site) -> None:
         del behind
         if now is None or place["name"] not in {*site.parts, "notices"}:
             return no_update
-        return _made("part", place["name"], _view(now), site)
+        return _content("part", place["name"], _view(now), site)
 
     @app.callback(Output(CHOSEN, "data"), Input("index", "data"), prevent_initial_call=True)
     def offer(index: int) -> list[str]:
-        """Offer the runs there are now, the newest first."""
+        """Update the options of the run selector, the newest first."""
         del index
         return [run.name for run in reversed(store.runs())]
 
     @app.callback(Output(GRID, "rowData"), Input("index", "data"), State(GRID, "id"), prevent_initial_call=True)
     def fill_grid(index: int, grids: list[dict[str, str]]) -> list[list[dict[str, Any]]]:
-        """Bring the table of all runs up to date, where it is on the page."""
+        """Update the rows of the table of all runs, if it is on the page."""
         del index
         return [runs.rows(store) for _ in grids]
 
@@ -333,8 +333,8 @@ def _register_server_callbacks(app: dash.Dash, site: _Site) -> None:
         prevent_initial_call=True,
     )
     def export(csv: int | None, report: int | None, query: str | None) -> tuple[Any, str]:
-        """Hand out a file of what is chosen."""
-        from tfs_dash import exports  # here: it takes time to load, and few pages are exported
+        """Send a CSV or a report of the chosen runs as a download."""
+        from tfs_dash import exports  # lazy: slow to import and rarely needed
 
         del csv, report
         view = parse_view(query)
@@ -348,7 +348,7 @@ def _register_server_callbacks(app: dash.Dash, site: _Site) -> None:
             "content": exports.report_html(found, view),
             "filename": "tfs-report.html",
             "type": "text/html",
-        }, "Report made."
+        }, "Report created."
 
 
 def _view(now: object) -> View:
@@ -356,7 +356,7 @@ def _view(now: object) -> View:
 
 
 def _control_values(layout: Component) -> dict[str, Any]:
-    """Return the values of the controls of a page, and of the one for runs, which is above every page."""
+    """Return the values of a page's controls by name, and an empty list for the run selector above it."""
     ids = ((component, getattr(component, "id", None)) for component in layout._traverse())
     values = {
         place["name"]: component.value
@@ -377,7 +377,7 @@ def _window(zoom: object) -> Window:
 
 
 def _register_browser_callbacks(app: dash.Dash) -> None:
-    """Connect what assets/tfs.js does: nothing of it asks the server."""
+    """Register the client-side callbacks, implemented in assets/tfs.js; none sends a request to the server."""
 
     def in_browser(name: str, *connections: Any, initially: bool = True) -> None:
         app.clientside_callback(ClientsideFunction("tfs", name), *connections, prevent_initial_call=not initially)

@@ -1,8 +1,8 @@
-"""Columns kept on the disk from one start of the dashboard to the next, so that a long log is decoded once.
+"""On-disk cache of log columns, so that a long log is decoded once and not at every start of the dashboard.
 
-A file a column, in the user's cache folder and never in a run's: a line of JSON that says what was read of which log,
-then the numbers, float64. It is used only for the very log it was read from, or one that has grown since. Everything
-here may be deleted at any time; where it cannot be written, logs are decoded at each start.
+One file per column, in the user's cache folder and never in a run folder: a JSON header line (the Extent of the log
+that was read), then the values as float64. An entry is valid only for the same log, unchanged or with lines appended.
+All files may be deleted at any time; if the folder is not writable, logs are decoded at each start.
 """
 
 import hashlib
@@ -23,39 +23,39 @@ if TYPE_CHECKING:
     import numpy as np
 
 MAX_BYTES = 2 << 30
-"""What the cache takes on the disk; what was not used for longest goes first."""
+"""Size limit of the cache on disk. The least recently used entries are evicted first."""
 
-WORTH_KEEPING_BYTES = 8 << 20
-"""A log that is shorter is decoded as fast as its columns would be found."""
+MIN_CACHED_LOG_BYTES = 8 << 20
+"""Shorter logs are not cached: decoding them is as fast as a cache lookup."""
 
-WAIT_SECONDS = 20.0
-"""How long a log that another process decodes is waited for, before it is decoded here too."""
+LOCK_TIMEOUT_SECONDS = 20.0
+"""Timeout of the lock on a log that another process decodes; after it the log is decoded here too."""
 
 PROBE_BYTES = 256
-"""How much of a log's beginning, and of what stands before the place it was read to, tells it from another."""
+"""Bytes at the beginning of a log, and before the end of the part read, that are hashed to identify it."""
 
-WORTH_MAPPING_BYTES = 4 << 20
-"""A column that is shorter (half a million lines) is read as fast."""
+MIN_MAPPED_BYTES = 4 << 20
+"""Columns are memory-mapped from this size on (half a million rows); smaller ones are read as fast."""
 
 ALIGNMENT = 64
-"""In bytes: the numbers of a file begin at a multiple of this, so that mapped into memory they lie as in an array."""
+"""Byte alignment of the values in a file, so that a memory-mapped column is an aligned array."""
 
 
 @dataclass(frozen=True)
 class Extent:
-    """How far a log was read, and what it was at that time."""
+    """How much of a log was read, and the state of the file before reading."""
 
     inode: int
     modified_at_ns: int
     size: int
-    offset: int  # in bytes: the end of the last whole line
+    offset: int  # in bytes: end of the last complete line
     rows: int
     bad_lines: int
-    probe: str  # digest of the bytes at the beginning and before `offset`
+    probe: str  # hash of the bytes at the beginning and before `offset`
 
 
 class ColumnCache:
-    """The kept columns of all logs. Safe for several processes; nothing is raised when the disk does not go along."""
+    """The cached columns of all logs. Safe for concurrent processes. An I/O error is a cache miss and is not raised."""
 
     def __init__(self, folder: Path, *, max_bytes: int = MAX_BYTES) -> None:
         self.folder = folder
@@ -63,44 +63,47 @@ class ColumnCache:
 
     @contextmanager
     def decoding(self, log: Path) -> Iterator[None]:
-        """Keep other processes from decoding the same log meanwhile; wait while one does."""
+        """Hold an inter-process lock, so that one process at a time decodes the log; after a timeout, go on without."""
         lock = FileLock(self._path(log, "lock"))
-        with suppress(OSError):  # a Timeout is one
+        with suppress(OSError):  # filelock.Timeout is an OSError
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock.acquire(timeout=WAIT_SECONDS)
+            lock.acquire(timeout=LOCK_TIMEOUT_SECONDS)
         try:
             yield
         finally:
             lock.release()
 
     def load(self, log: Path, descriptor: int, column: str) -> "tuple[Extent, np.ndarray] | None":
-        """Return a column as far as it was kept, float64 [rows]; None when there is none of this log as it is now."""
-        import numpy as np  # here: read_ahead.py asks `is_kept` before anything heavy is imported
+        """Return a cached column and its extent, values float64 [rows]; None on a miss or if the log has changed.
+
+        `descriptor` is the open log.
+        """
+        import numpy as np  # lazy: read_ahead.py calls `is_cached` before NumPy is imported
 
         path = self._path(log, column)
         try:
             with path.open("rb") as file:
                 extent = Extent(**json.loads(file.readline(4096)))
-                if not _still_holds(extent, descriptor):
+                if not _is_still_valid(extent, descriptor):
                     return None
-                if _is_to_be_mapped(os.fstat(file.fileno())):
+                if _should_map(os.fstat(file.fileno())):
                     values = np.memmap(file, dtype="<f8", mode="r", offset=file.tell()).view(np.ndarray)
                 else:
                     values = np.fromfile(file, dtype="<f8")
-            os.utime(path)  # it was used
+            os.utime(path)  # marks it as recently used
         except (OSError, ValueError, TypeError, RecursionError):
             return None
         return (extent, values) if len(values) == extent.rows else None
 
-    def is_kept(self, log: Path, column: str) -> bool:
-        """Say whether the column was kept or used since the log was last written, as far as can be told unread."""
+    def is_cached(self, log: Path, column: str) -> bool:
+        """Return True if the column was cached or used after the log's last write, by modification times alone."""
         try:
             return self._path(log, column).stat().st_mtime_ns >= log.stat().st_mtime_ns
         except OSError:
             return False
 
     def keep(self, log: Path, extent: Extent, column: str, values: "np.ndarray") -> None:
-        """Keep a column, in place of what was kept of it before."""
+        """Write a column to the cache, replacing its previous entry atomically."""
         path = self._path(log, column)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
@@ -114,7 +117,7 @@ class ColumnCache:
                 temporary.unlink(missing_ok=True)
 
     def shrink(self) -> None:
-        """Delete what was not used for longest until the rest is within the limit."""
+        """Evict the least recently used entries until the cache is within its size limit."""
         try:
             states = [(entry.stat(), entry.path) for entry in os.scandir(self.folder)]
         except OSError:
@@ -123,20 +126,20 @@ class ColumnCache:
         for state, path in sorted(states, key=lambda entry: entry[0].st_mtime_ns):
             if total <= self.max_bytes:
                 break
-            with suppress(OSError):  # somebody else's, or being read on Windows
+            with suppress(OSError):  # a folder, another user's file, or a file open on Windows
                 Path(path).unlink(missing_ok=True)
                 total -= state.st_size
 
     def _path(self, log: Path, name: str) -> Path:
-        """Return where something of a log is kept: neither its path nor its column becomes part of a path."""
+        """Return the path of a cache file. Log path and column name are hashed, to prevent path traversal."""
         digest = hashlib.sha256(f"{os.path.realpath(log)}\0{name}".encode("utf-8", "surrogateescape"))
         return self.folder / digest.hexdigest()[:32]
 
 
-def users_cache() -> ColumnCache | None:
-    """Return the cache in XDG_CACHE_HOME, LOCALAPPDATA or ~/.cache.
+def user_cache() -> ColumnCache | None:
+    """Return the cache in XDG_CACHE_HOME (LOCALAPPDATA on Windows), by default in ~/.cache.
 
-    None for a user without a home, and where the folder is somebody else's: they could put other numbers into it.
+    None for a user without a home folder, and if another user can write to the folder and so forge columns.
     """
     given = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME")
     try:
@@ -144,11 +147,11 @@ def users_cache() -> ColumnCache | None:
     except RuntimeError:
         return None
     folder = folder / "tfs" / "columns"
-    return ColumnCache(folder) if _is_ours(folder) else None
+    return ColumnCache(folder) if _is_private(folder) else None
 
 
-def _is_ours(folder: Path) -> bool:
-    """Say whether nobody else can write there; a folder that is not there yet will be ours."""
+def _is_private(folder: Path) -> bool:
+    """Return True if no other user can write to the folder, or if it does not exist yet."""
     try:
         state = folder.stat()
     except OSError:
@@ -157,12 +160,12 @@ def _is_ours(folder: Path) -> bool:
 
 
 def extent_of(descriptor: int, state: os.stat_result, *, offset: int, rows: int, bad_lines: int) -> Extent:
-    """Return what was read of an open log, `state` being what it was before it was read."""
+    """Return the extent of an open log that was read up to `offset`; `state` is its stat before reading."""
     return Extent(state.st_ino, state.st_mtime_ns, state.st_size, offset, rows, bad_lines, _probe(descriptor, offset))
 
 
-def _still_holds(extent: Extent, descriptor: int) -> bool:
-    """Say whether a log is what it was, or has grown at its end."""
+def _is_still_valid(extent: Extent, descriptor: int) -> bool:
+    """Return True if the log is unchanged since `extent`, or has only grown."""
     if any(not isinstance(getattr(extent, field.name), field.type) for field in fields(Extent)):  # type: ignore[arg-type]
         return False
     state = os.fstat(descriptor)
@@ -171,14 +174,14 @@ def _still_holds(extent: Extent, descriptor: int) -> bool:
     return state.st_ino == extent.inode and (same or grown) and _probe(descriptor, extent.offset) == extent.probe
 
 
-def _is_to_be_mapped(state: os.stat_result) -> bool:
-    """Say whether a file is mapped, not read: the system has its pages in memory, and copying takes ten times as long.
+def _should_map(state: os.stat_result) -> bool:
+    """Return True if a cache file should be memory-mapped: reading a copy takes ten times as long.
 
-    A file that is mapped takes a descriptor, so small ones are read. And those that are not on a disk of this machine,
-    as far as Linux tells (block devices have a major number): what another machine deletes is gone for who has it
-    mapped, and that ends a process.
+    Small files are read, because each mapping needs a file descriptor. Files on network file systems are read too,
+    because a file deleted by another machine would crash the process that has it mapped (SIGBUS). On Linux, a local
+    block device has a nonzero major number.
     """
-    return sys.platform == "linux" and os.major(state.st_dev) != 0 and state.st_size >= WORTH_MAPPING_BYTES
+    return sys.platform == "linux" and os.major(state.st_dev) != 0 and state.st_size >= MIN_MAPPED_BYTES
 
 
 def _probe(descriptor: int, offset: int) -> str:

@@ -1,4 +1,4 @@
-"""`tfs dash`: the dashboard in the browser, and `tfs dash export`: the same runs as one HTML file."""
+"""The commands `tfs dash` (serve the dashboard) and `tfs dash export` (write runs to one HTML file)."""
 
 import signal
 import sys
@@ -15,24 +15,24 @@ from tfs_core.errors import TfsError, UsageError
 if TYPE_CHECKING:
     from tfs_dash.serve import Server
 
-ASSETS_HELP = "Where runs are kept. [TFS_ASSETS, else ./assets]"
+ASSETS_HELP = "Folder that holds the runs. [TFS_ASSETS, else ./assets]"
 
 
 @click.group(invoke_without_command=True)
-@click.option("--port", default=7860, show_default=True, type=click.IntRange(0, 65535), help="0: any free one.")
-@click.option("--host", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="Where to listen.")
+@click.option("--port", default=7860, show_default=True, type=click.IntRange(0, 65535), help="0: any free port.")
+@click.option("--host", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--assets", metavar="DIR", help=ASSETS_HELP)
 @click.option("--no-browser", is_flag=True, help="Open no browser; print the address only.")
-@click.option("--no-token", is_flag=True, help="Let every account of this machine look. Not for sharing.")
-@click.option("--allow-host", "names", metavar="NAME", multiple=True, help="Answer to this name too. Repeatable.")
-@click.option("--share", is_flag=True, help="Make it visible from elsewhere, by a tunnel; asks before it uses a relay.")
-@click.option("--share-via", metavar="USER@HOST", help="Share through this ssh server, of your own for instance.")
+@click.option("--no-token", is_flag=True, help="Give every account of this machine access. Not for sharing.")
+@click.option("--allow-host", "names", metavar="NAME", multiple=True, help="Accept this host name too. Repeatable.")
+@click.option("--share", is_flag=True, help="Share it through an ssh tunnel; asks before it uses a public relay.")
+@click.option("--share-via", metavar="USER@HOST", help="Share through this ssh server, such as your own.")
 @click.option(
     "--share-hours",
     default=24.0,
     show_default=True,
     type=click.FloatRange(0, 24, min_open=True),
-    help="End sharing after so long.",
+    help="Stop sharing after this many hours.",
 )
 @click.pass_context
 def dash(
@@ -47,10 +47,10 @@ def dash(
     share_via: str | None,
     share_hours: float,
 ) -> None:
-    """Look at runs side by side, live and past, in the browser: tfs dash
+    """Compare runs in the browser, live and finished: tfs dash
 
-    Only this machine reaches the dashboard, and only who has the token in its address; Ctrl-C ends it. To show runs to
-    somebody, a file is simplest: tfs dash export report.html
+    The dashboard can be reached from this machine only, and only with the token in its address. Ctrl-C ends it. The
+    simplest way to show runs to others is a file: tfs dash export report.html
     """
     given = {
         str(option.name): option.opts[0]
@@ -64,27 +64,27 @@ def dash(
             raise UsageError(f"{', '.join(without_effect)}: of no effect on tfs dash {ctx.invoked_subcommand}")
         return
     if not share and {"share_via", "share_hours"} & given.keys():
-        raise UsageError("--share-via and --share-hours say how to share: add --share")
+        raise UsageError("--share-via and --share-hours have no effect without --share: add --share")
     if share and no_token:
-        raise UsageError("--share needs the token: whoever found the address would see all runs. Leave --no-token out")
+        raise UsageError("--share needs the token: anyone with the address would see all runs. Remove --no-token")
 
     from tfs_core.runs import assets_folder
     from tfs_dash.serve import is_loopback, serve
 
     folder = assets_folder(assets)
-    via = _agreed_on(share_via, folder) if share else None
+    via = _confirm_sharing(share_via, folder) if share else None
 
     def announce(server: "Server") -> None:
         click.echo(f"The dashboard of {_harmless(folder)}: {server.url}")
         if not is_loopback(host):
-            click.echo(f"Others reach it as {server.network_url}: plain http, which everybody on the way can read.")
+            click.echo(f"From other machines: {server.network_url} (plain http: the network path can read it)")
         click.echo("Ctrl-C ends it.")
         if not no_browser:
             server.open_browser()
 
     options = {"port": port, "host": host, "names": names, "with_token": not no_token, "own_process": True}
     try:
-        with _signals_raised(), serve(folder, announce=announce, **options) as server:  # type: ignore[arg-type]
+        with _raise_on_signals(), serve(folder, announce=announce, **options) as server:  # type: ignore[arg-type]
             if via is not None:
                 address = server.share(via, hours=share_hours, report=_report, interactive=sys.stdin.isatty())
                 click.echo(f"Shared, for {share_hours:g} h at most: {address}")
@@ -92,7 +92,7 @@ def dash(
     except _Signal as received:
         click.echo("\nThe dashboard has ended.", err=True)
         ctx.exit(128 + received.number)
-    raise TfsError("The dashboard has ended by itself. Start it again: tfs dash")
+    raise TfsError("The dashboard stopped unexpectedly. Start it again: tfs dash")
 
 
 class _Signal(KeyboardInterrupt):
@@ -102,8 +102,8 @@ class _Signal(KeyboardInterrupt):
 
 
 @contextmanager
-def _signals_raised() -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into a _Signal; the first one only, so that a second does what it always did."""
+def _raise_on_signals() -> Iterator[None]:
+    """Raise _Signal on the first SIGINT or SIGTERM; a second one is handled as before."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def restore() -> None:
@@ -122,36 +122,36 @@ def _signals_raised() -> Iterator[None]:
         restore()
 
 
-def _agreed_on(via: str | None, assets: Path) -> str:
-    """Return the ssh server to share through, after saying what is shared; asks when nobody has named one.
+def _confirm_sharing(via: str | None, assets: Path) -> str:
+    """Print the shared data and its readers, and return the ssh server; without `via`, ask before using the relay.
 
-    Raises UsageError when there is nobody to ask, TfsError when the answer is no.
+    Raises UsageError when the question cannot be asked because stdin is not a terminal, TfsError when it is declined.
     """
     from tfs_core.runs import list_runs
     from tfs_dash.tunnel import RELAY, RELAY_ACCOUNT, parse_target
 
     target = parse_target(via or RELAY_ACCOUNT)
     click.echo(
-        f"Sharing shows all runs in {_harmless(assets / 'runs')} ({len(list_runs(assets))} now), and those to come: "
-        "their names, notes, configurations, curves and samples, to everybody who has the address with its token."
+        f"Sharing shows all runs in {_harmless(assets / 'runs')} ({len(list_runs(assets))} now), and all future ones: "
+        "their names, notes, configurations, curves and samples, to anyone who has the address with its token."
     )
     if target.is_relay:
         click.echo(
-            f"{RELAY} is a public relay on the internet. Whoever operates https://{RELAY} can read everything that "
-            "passes, the token included, for encryption ends there. It has nothing to do with tfs."
+            f"{RELAY} is a public relay on the internet. The operator of https://{RELAY} can read all traffic, "
+            "the token included, because encryption ends there. The relay is not part of tfs."
         )
     else:
         click.echo(
-            f"Between {target.host} and who looks it is plain http: {target.host} and everybody on that way can "
-            "read what passes, the token included."
+            f"Between {target.host} and the viewers the connection is plain http: {target.host} and anyone on the "
+            "network path can read all traffic, the token included."
         )
     if via is not None:
         return via
-    own = f"to share through a server of your own: --share-via user@host; or hand over a file: {EXPORT}"
+    own = f"to share through a server of your own: --share-via user@host; or send a file: {EXPORT}"
     if not sys.stdin.isatty():
         raise UsageError(
-            f"--share asks before it uses {RELAY}, and here is nobody to ask. "
-            f"Name it: --share-via {RELAY_ACCOUNT}; {own}"
+            f"--share asks before it uses {RELAY}, but stdin is not a terminal. "
+            f"To agree: --share-via {RELAY_ACCOUNT}; {own}"
         )
     if not click.confirm(f"Share through {RELAY}?", default=False):
         raise TfsError(f"Nothing was shared. {own[0].upper()}{own[1:]}")
@@ -177,10 +177,10 @@ def _harmless(path: Path) -> str:
 @click.option("--assets", metavar="DIR", help=ASSETS_HELP)
 @click.pass_context
 def export(ctx: click.Context, file: Path, runs: Sequence[str], assets: str | None) -> None:
-    """Write runs into one HTML file: tfs dash export report.html
+    """Write runs to one HTML file: tfs dash export report.html
 
-    All runs when none is named. The file opens anywhere, loads nothing from elsewhere, and holds names, configurations,
-    curves and samples of these runs.
+    Without names, all runs are written. The file opens in any browser, loads nothing from the network, and holds the
+    names, configurations, curves and samples of the runs.
     """
     from tfs_core.runs import assets_folder, find_run, list_runs
 
@@ -196,4 +196,4 @@ def export(ctx: click.Context, file: Path, runs: Sequence[str], assets: str | No
     from tfs_dash.exports import export_report
 
     export_report(chosen, file)
-    click.echo(f"{_harmless(file)}: {len(chosen)} {'run' if len(chosen) == 1 else 'runs'}, one file to hand on.")
+    click.echo(f"{_harmless(file)}: {len(chosen)} {'run' if len(chosen) == 1 else 'runs'}, in one file.")

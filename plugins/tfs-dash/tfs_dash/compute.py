@@ -1,7 +1,7 @@
-"""What loss costs: where one run overtakes another, what a budget buys, what the last doubling of compute brought.
+"""Loss as a function of cost: loss at a budget, cost to reach a loss, crossovers, and gain per doubling of cost.
 
-Every function takes curves as (cost, loss), cost in FLOPs (or tokens, or seconds) and not decreasing. Nothing is
-extrapolated, except by `meets_at`, which says so.
+Every function takes curves (cost, loss), each float64 [points], with cost in FLOPs (or tokens, or seconds) and not
+decreasing. Only `meets_at` extrapolates.
 """
 
 from itertools import pairwise
@@ -11,14 +11,14 @@ import numpy as np
 
 
 class Curve(NamedTuple):
-    """Loss against what it cost."""
+    """Loss against cumulative cost, both float64 [points]."""
 
     cost: np.ndarray
     loss: np.ndarray
 
 
 def clean(cost: np.ndarray, loss: np.ndarray) -> Curve:
-    """Return the curve without what is not finite or cannot be, and with one loss for each cost: the last."""
+    """Return the curve without non-finite values and negative costs. Of points with equal cost, the last is kept."""
     known = np.isfinite(cost) & np.isfinite(loss) & (cost >= 0)
     cost, loss = cost[known], loss[known]
     last_of_its_cost = np.append(np.diff(cost) > 0, True)[: len(cost)]
@@ -26,14 +26,14 @@ def clean(cost: np.ndarray, loss: np.ndarray) -> Curve:
 
 
 def loss_at(curve: Curve, budget: float) -> float | None:
-    """Return the loss when the budget was spent, between two points interpolated; None when the run never was there."""
+    """Return the loss at a cost, linearly interpolated; None outside of the curve's range."""
     if len(curve.cost) == 0 or not curve.cost[0] <= budget <= curve.cost[-1]:
         return None
-    return float(np.interp(budget, curve.cost, curve.loss))  # np.interp wants x increasing: cost is, loss is not
+    return float(np.interp(budget, curve.cost, curve.loss))  # np.interp needs increasing x: cost, not loss
 
 
 def cost_to_reach(curve: Curve, target: float) -> float | None:
-    """Return the cost at which the loss was at or below the target for the first time; None when it never was."""
+    """Return the cost at which the loss first reached the target, linearly interpolated; None if it never did."""
     reached = np.flatnonzero(curve.loss <= target)
     if len(reached) == 0:
         return None
@@ -45,7 +45,7 @@ def cost_to_reach(curve: Curve, target: float) -> float | None:
 
 
 def common_budget(curves: list[Curve]) -> tuple[float, float] | None:
-    """Return the range of cost that all curves have, or None."""
+    """Return the range (low, high) of cost that all curves cover, or None."""
     if not curves or any(len(curve.cost) == 0 for curve in curves):
         return None
     low, high = max(curve.cost[0] for curve in curves), min(curve.cost[-1] for curve in curves)
@@ -53,7 +53,7 @@ def common_budget(curves: list[Curve]) -> tuple[float, float] | None:
 
 
 def fullest_budget(curves: list[Curve]) -> float | None:
-    """Return the largest cost at which the most curves stand: all of them, where there is one; None without a curve."""
+    """Return the cost that the most curves cover, the largest of several; None if all curves are empty."""
 
     def standing(cost: float) -> int:
         return sum(bool(curve.cost[0] <= cost <= curve.cost[-1]) for curve in known)
@@ -63,7 +63,7 @@ def fullest_budget(curves: list[Curve]) -> float | None:
 
 
 def crossovers(a: Curve, b: Curve) -> list[float]:
-    """Return the costs, in order, at which the curves cross; touching is no crossing."""
+    """Return the costs, in increasing order, at which the curves cross. Touching is not crossing."""
     common = common_budget([a, b])
     if common is None:
         return []
@@ -80,7 +80,7 @@ def crossovers(a: Curve, b: Curve) -> list[float]:
 
 
 def gain_of_doubling(curve: Curve) -> Curve:
-    """Return, for each cost, how many nats the loss fell since half that cost: what the last doubling brought."""
+    """Return the gain of a doubling at each cost c: loss(c / 2) - loss(c), in nats."""
     if len(curve.cost) == 0:
         return curve
     usable = (curve.cost >= 2 * curve.cost[0]) & (curve.cost > 0)
@@ -89,16 +89,17 @@ def gain_of_doubling(curve: Curve) -> Curve:
 
 
 def last_gain(curve: Curve) -> float | None:
-    """Return the nats that the run's last doubling of compute brought; None when it is too short to say."""
+    """Return the gain of the last doubling of compute, in nats; None if the curve does not span a doubling."""
     gains = gain_of_doubling(curve).loss
     return float(gains[-1]) if len(gains) else None
 
 
 def meets_at(leader: Curve, chaser: Curve, *, doublings: float = 3.0) -> float | None:
-    """Return the cost at which `chaser` would meet `leader` if each went on, from its end, by its last doubling's gain.
+    """Extrapolate the cost at which `chaser` reaches the loss of `leader`.
 
-    A straight line in log cost: a guess, and an optimistic one, since gains shrink. None when the chaser gains no
-    faster, or only beyond so many doublings of what either has spent.
+    Each curve is extended from its end, linearly in log2 cost, with the gain of its last doubling. This is optimistic,
+    since gains shrink. Returns None if the chaser's gain is not larger and positive, or if the curves meet only more
+    than `doublings` doublings past the larger of the two final costs.
     """
     gain, faster = last_gain(leader), last_gain(chaser)
     if gain is None or faster is None or faster <= gain or faster <= 0:

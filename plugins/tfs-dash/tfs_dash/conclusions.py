@@ -1,4 +1,4 @@
-"""What follows from the curves, in sentences: who leads at equal compute, who overtook whom, who still learns."""
+"""Conclusions from the curves, in sentences: the best run at equal compute, crossovers, and remaining gains."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -12,28 +12,28 @@ from tfs_dash.store import RunData
 from tfs_dash.summaries import common_target
 from tfs_dash.view import View
 
-MOST_CROSSINGS = 4
+MAX_CROSSINGS = 4
 
-LIKE_THE_MOST = 0.9
-"""Of the largest gain of a doubling: who gained more than that may as well be first the next time."""
+SIMILAR_GAIN = 0.9
+"""Fraction of the largest gain per doubling above which a run counts as gaining about as much."""
 
 
 def conclusions(runs: Sequence[RunData], view: View) -> list[str]:
-    """Return the sentences, the most important first; none when there is nothing to compare."""
-    curves = {_called(run): curve for run in runs if len((curve := compute_curve(run, view)).cost)}
+    """Return the sentences, the most important first; an empty list when no run has a curve."""
+    curves = {_display_name(run): curve for run in runs if len((curve := compute_curve(run, view)).cost)}
     if not curves:
         return []
     return [
         *_lowest(curves),
         *_at_budget(curves, view),
         *_still_learning(curves),
-        *_meeting(curves),
+        *_extrapolated_meeting(curves),
         *_crossings(curves),
         *_to_reach(runs, curves, view),
     ]
 
 
-def _called(run: RunData) -> str:
+def _display_name(run: RunData) -> str:
     return f"{run.name} (failed)" if run.status == "failed" else run.name
 
 
@@ -51,9 +51,7 @@ def _at_budget(curves: dict[str, compute.Curve], view: View) -> list[str]:
     losses = {name: loss for name, curve in curves.items() if (loss := compute.loss_at(curve, budget)) is not None}
     ranked = sorted(losses, key=lambda name: losses[name])
     missing = len(curves) - len(ranked)
-    note = (
-        f" ({missing} of the runs never stood there, and {'is' if missing == 1 else 'are'} left out)" if missing else ""
-    )
+    note = f" ({missing} of the runs {'has' if missing == 1 else 'have'} no loss at this budget)" if missing else ""
     if len(ranked) < 2:
         return [f"At {units.flops(budget)} there are fewer than two runs to compare{note}."]
     first, second = ranked[:2]
@@ -72,19 +70,19 @@ def _still_learning(curves: dict[str, compute.Curve]) -> list[str]:
     if gains[most] <= 0:
         return ["No run gained anything in its last doubling of compute: longer training alone will not help."]
     if len(gains) == 1:
-        return [f"The last doubling of compute brought {most} {gains[most]:.3f} nats."]
+        return [f"The last doubling of compute lowered the loss of {most} by {gains[most]:.3f} nats."]
     ranked = sorted(gains, key=lambda name: -gains[name])
     others = ", ".join(f"{name} {gains[name]:.3f}" for name in ranked[1:4])
-    first = [name for name in ranked if gains[name] > LIKE_THE_MOST * gains[most]]
+    first = [name for name in ranked if gains[name] > SIMILAR_GAIN * gains[most]]
     have = f"{', '.join(first[:-1])} and {first[-1]} have" if len(first) > 1 else f"{most} has"
     return [
-        f"The last doubling of its compute brought {most} {gains[most]:.3f} nats (others: {others}): "
-        f"of these runs, {have} the most to gain from training on."
+        f"The last doubling of compute lowered the loss of {most} by {gains[most]:.3f} nats (others: {others}): "
+        f"of these runs, {have} the most to gain from longer training."
     ]
 
 
-def _meeting(curves: dict[str, compute.Curve]) -> list[str]:
-    """Say when the run that gains most, of those that would, meets the one that has the lowest loss."""
+def _extrapolated_meeting(curves: dict[str, compute.Curve]) -> list[str]:
+    """Extrapolate where a run with larger gains reaches the best run's loss; of several, the one that gains most."""
     best = min(curves, key=lambda name: float(curves[name].loss.min()))
     found = []
     for name, curve in curves.items():
@@ -92,8 +90,8 @@ def _meeting(curves: dict[str, compute.Curve]) -> list[str]:
         if at is not None:
             found.append((compute.last_gain(curve) or 0.0, name, at))
     return [
-        f"If both go on as in their last doubling, {name} meets {best} near {units.flops(at)}. "
-        "That is a straight line drawn on, not a measurement."
+        f"If both continue at the rate of their last doubling, {name} catches up with {best} near {units.flops(at)}. "
+        "This is a linear extrapolation in log compute, not a measurement."
         for _, name, at in sorted(found, reverse=True)[:1]
     ]
 
@@ -111,9 +109,9 @@ def _crossings(curves: dict[str, compute.Curve]) -> list[str]:
         more = f" (they cross {len(places)} times)" if len(places) > 3 else ""
         found.append((places[-1], f"{ahead} overtakes {behind} at {units.flops(places[-1])} and stays ahead{more}."))
     found.sort()
-    left = len(found) - MOST_CROSSINGS
-    more = [f"{left} more pairs of these runs cross."] if left > 0 else []
-    return [sentence for _, sentence in found[:MOST_CROSSINGS]] + more
+    left = len(found) - MAX_CROSSINGS
+    more = [f"{left} more pairs of runs cross."] if left > 0 else []
+    return [sentence for _, sentence in found[:MAX_CROSSINGS]] + more
 
 
 def _to_reach(runs: Sequence[RunData], curves: dict[str, compute.Curve], view: View) -> list[str]:
@@ -128,6 +126,6 @@ def _to_reach(runs: Sequence[RunData], curves: dict[str, compute.Curve], view: V
     if costs[cheap] <= 0:
         return []
     return [
-        f"A loss of {target:.4f} cost {cheap} {units.flops(costs[cheap])}, the least, and {dear} "
+        f"To reach a loss of {target:.4f}, {cheap} needed {units.flops(costs[cheap])}, the least; {dear} needed "
         f"{costs[dear] / costs[cheap]:.1f} times as much."
     ]

@@ -1,4 +1,4 @@
-"""Configurations side by side: one row a setting, those that differ first."""
+"""Comparison of configurations: one row per setting, those that differ first."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from tfs_dash.store import RunData
 ABSENT = "–"
 
 FACTS = ("model", "device", "threads", "matmul", "bigram_bits_per_byte")
-"""What `run.json` says beside the configuration and is worth comparing. Never the host, the process, the platform."""
+"""Fields of `run.json` that are compared too. Host, process and platform are left out for privacy."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A setting, and its value in each run."""
+    """A setting and its value in each run, as text."""
 
     name: str
     values: tuple[str, ...]
@@ -27,7 +27,7 @@ class Row:
 
 
 def compare(runs: Sequence[RunData]) -> list[Row]:
-    """Return the rows, those that differ first and else in the order of the configuration."""
+    """Return the rows, those that differ first, otherwise in the order of the configuration."""
     flat = [_facts(run) | flatten(without_secrets(run.read_config())) for run in runs]
     names = dict.fromkeys(name for values in flat for name in values)
     rows = [Row(name, tuple(values.get(name, ABSENT) for values in flat)) for name in names]
@@ -45,7 +45,7 @@ def _facts(run: RunData) -> dict[str, str]:
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return nested settings as `training.learning_rate: 0.003`."""
+    """Flatten nested settings to dotted names, as in `training.learning_rate: 0.003`."""
     flat: dict[str, str] = {}
     for key, value in values.items():
         if isinstance(value, dict) and value:
@@ -62,6 +62,6 @@ def _text(value: Any) -> str:
         return ", ".join(map(_text, value)) or "(none)"
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
-    if isinstance(value, int) and abs(value) > TOO_LARGE:  # Python writes no number of thousands of digits
+    if isinstance(value, int) and abs(value) > TOO_LARGE:  # str() raises for thousands of digits
         return f"{value:#x}"[:40] + "…"
     return f"{value:,}" if isinstance(value, int) and abs(value) >= 10_000 else str(value)

@@ -1,4 +1,4 @@
-"""A run's curves as a view asks for them: which column on which axis, smoothed, thinned to what a screen can show."""
+"""A run's curves for a view: the columns of its axes, smoothed, and thinned to screen resolution."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,20 +15,20 @@ X_TITLES = {"steps": "optimizer steps", "tokens": "tokens trained on", "flops": 
 Y_TITLES = {"loss": "loss (nats per token)", "bits_per_byte": "bits per byte", "perplexity": "perplexity"}
 
 Window = tuple[float, float] | None
-"""The part of the x axis that is zoomed in on, in the units of the data."""
+"""The zoomed range (low, high) of the x axis in the units of the data; None for the whole axis."""
 
 _SMOOTHED: Once[np.ndarray] = Once(48)
 
 
 class Line(NamedTuple):
-    """What is drawn of a curve."""
+    """The thinned points of a curve."""
 
     x: np.ndarray
     y: np.ndarray
 
 
 def seconds_unit(runs: Sequence[RunData]) -> tuple[float, str]:
-    """Return the unit for time that suits the longest run: seconds, minutes or hours."""
+    """Return the time unit for the longest run: its length in seconds, and its name."""
     longest = max((float(np.nanmax(x)) for run in runs if (x := _seconds(run)).size), default=0.0)
     if longest > 3 * 3600:
         return 3600.0, "hours"
@@ -46,23 +46,23 @@ def x_title(view: View, runs: Sequence[RunData]) -> str:
 
 
 def x_scale(view: View, runs: Sequence[RunData]) -> float:
-    """Return what the x column is divided by."""
+    """Return the divisor of the x column: the time unit in seconds, or 1."""
     return seconds_unit(runs)[0] if view.x == "seconds" else 1.0
 
 
 def training_curve(run: RunData, view: View) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return x, y as logged, and y smoothed, of every step; empty for bits per byte, which only validation knows."""
+    """Return x, y as logged, and y smoothed, each [rows]; empty for bits per byte, which only validations have."""
     if view.y == "bits_per_byte":
         return np.empty(0), np.empty(0), np.empty(0)
     columns = run.training("step", X_COLUMNS[view.x], "loss")
     loss, smoothed = columns["loss"], smoothed_column(run, "loss", view.smooth)
-    if view.y == "perplexity":  # of the mean, as a validation's perplexity is: exp(mean loss)
+    if view.y == "perplexity":  # exp(mean loss), as for validations
         loss, smoothed = np.exp(np.minimum(loss, 700)), np.exp(np.minimum(smoothed, 700))
     return columns[X_COLUMNS[view.x]], loss, smoothed
 
 
 def smoothed_column(run: RunData, name: str, weight: float) -> np.ndarray:
-    """Return a column of the training log, smoothed over its steps at full resolution; computed once."""
+    """Return a column of the training log, smoothed at full resolution (float32, cached) unless `weight` is 0."""
     columns = run.training("step", name)
     values = columns[name]
     if weight <= 0 or not len(values):
@@ -76,18 +76,18 @@ def smoothed_column(run: RunData, name: str, weight: float) -> np.ndarray:
         float(columns["step"][-1]),
         values[-1].tobytes(),
     )
-    # float32: to be drawn, not to be computed with
+    # float32 is enough for drawing
     return _SMOOTHED.get(key, lambda: analysis.smooth(values, weight, columns["step"]).astype(np.float32))
 
 
 def validation_curve(run: RunData, view: View) -> tuple[np.ndarray, np.ndarray]:
-    """Return x and y of the validations."""
+    """Return x and y of the validations, float64 [validations] each."""
     columns = run.validation(X_COLUMNS[view.x], view.y)
     return columns[X_COLUMNS[view.x]], columns[view.y]
 
 
 def compute_curve(run: RunData, view: View) -> compute.Curve:
-    """Return loss against FLOPs for comparisons: of the validations, or the smoothed training loss without them."""
+    """Return validation loss against FLOPs; with fewer than two validations, the smoothed training loss."""
     validation = run.validation("flops", "loss")
     if np.isfinite(validation["loss"]).sum() >= 2:
         return compute.clean(validation["flops"], validation["loss"])
@@ -96,7 +96,7 @@ def compute_curve(run: RunData, view: View) -> compute.Curve:
 
 
 def drawn(x: np.ndarray, y: np.ndarray, *, log_x: bool, window: Window = None, points: int = analysis.POINTS) -> Line:
-    """Return the points that draw the curve: the whole in `points`, and as many again inside the window."""
+    """Return the curve thinned to about `points`, plus as many again inside the window."""
     on_axis = _log10(x) if log_x else x
     indices = analysis.thin(on_axis, y, points)
     if window is not None:
@@ -110,8 +110,8 @@ def _log10(x: np.ndarray) -> np.ndarray:
         return np.where(x > 0, np.log10(np.where(x > 0, x, 1.0)), np.nan)
 
 
-def same_but_for_the_seed(runs: Sequence[RunData]) -> list[list[RunData]]:
-    """Return the runs in groups: of the same `group`, or else of the same configuration but for seed and names."""
+def group_by_seed(runs: Sequence[RunData]) -> list[list[RunData]]:
+    """Group the runs by their `group`, or else by configuration without seed, experiment name and tags."""
     groups: dict[str, list[RunData]] = {}
     for run in runs:
         config = {

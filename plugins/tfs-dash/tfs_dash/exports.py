@@ -1,4 +1,4 @@
-"""What leaves the dashboard: curves as CSV, and a report that is one HTML file and asks nobody for anything."""
+"""Exports: curves as CSV, and a self-contained HTML report that makes no network requests."""
 
 import csv
 import html
@@ -21,7 +21,7 @@ from tfs_dash.figures.loss import loss_figure
 from tfs_dash.figures.style import GRAPH_CONFIG, TEMPLATES
 from tfs_dash.pages.compare import COLUMNS
 from tfs_dash.redact import public_text
-from tfs_dash.sounds import samples_of, what_losses_sound_like
+from tfs_dash.sounds import samples_by_loss, samples_of
 from tfs_dash.store import RunData
 from tfs_dash.summaries import best_of, summarize
 from tfs_dash.view import View
@@ -29,11 +29,11 @@ from tfs_dash.view import View
 CSV_COLUMNS = ("step", "tokens", "flops", "elapsed_seconds", "loss")
 
 MAX_CSV_ROWS = 200_000
-"""The most lines of training in a CSV: above, each run's are thinned, every spike kept."""
+"""Maximum training rows in a CSV over all runs. Longer logs are thinned, with every spike kept."""
 
 
 def curves_as_csv(runs: Sequence[RunData]) -> tuple[str, str]:
-    """Return training and validation losses as CSV (a line a step), and a sentence on what is in it."""
+    """Return training and validation losses as CSV (one row per step), and a status message for the user."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["run", "kind", *CSV_COLUMNS])
@@ -49,12 +49,12 @@ def curves_as_csv(runs: Sequence[RunData]) -> tuple[str, str]:
         _write(writer, run.name, "validation", [validation[name] for name in CSV_COLUMNS])
     note = "Curves exported."
     if thinned:
-        note = f"Exported; {len(thinned)} long logs are thinned, every spike kept. metrics.jsonl has every step."
+        note = f"Exported; {len(thinned)} long logs are thinned, with every spike kept. metrics.jsonl has every step."
     return buffer.getvalue(), note
 
 
 def _write(writer: Any, name: str, kind: str, columns: list[np.ndarray]) -> None:
-    # A spreadsheet takes a text that begins with one of these for a formula.
+    # Spreadsheets evaluate a cell that begins with one of these as a formula: CSV injection.
     name = f"'{name}" if name[:1] in "=+-@" else name
     for row in zip(*(column.tolist() for column in columns), strict=True):
         step, tokens, *others = (value if np.isfinite(value) else "" for value in row)
@@ -62,11 +62,11 @@ def _write(writer: Any, name: str, kind: str, columns: list[np.ndarray]) -> None
 
 
 def export_report(runs: Sequence[Run | RunData | str | Path], path: str | Path, view: View | None = None) -> Path:
-    """Write the report of some runs to an HTML file that needs no server and no network; return its path.
+    """Write the report of the runs to a self-contained HTML file (no server, no network) and return its path.
 
     It holds no host name, no absolute path, and no value of a setting that is named like a secret.
     """
-    from tfs_dash.notebook import run_data  # here, since a notebook may also export
+    from tfs_dash.notebook import run_data  # lazy: only this function needs it
 
     found = [run_data(run, position=position) for position, run in enumerate(runs)]
     path = Path(path)
@@ -75,14 +75,14 @@ def export_report(runs: Sequence[Run | RunData | str | Path], path: str | Path, 
 
 
 def report_html(runs: Sequence[RunData], view: View) -> str:
-    """Return the report as one HTML page: what follows, the summary, the charts, differing settings, samples."""
-    from plotly.offline import get_plotlyjs  # 5 MB of text: only when a report is made
+    """Return the report as one HTML page: conclusions, summary, charts, differing settings, samples."""
+    from plotly.offline import get_plotlyjs  # lazy: loads 5 MB of text
 
     sections = [_conclusions(runs, view), _summary(runs)]
     charts = [
         ("Loss", loss_figure(runs, view)),
         ("Loss against compute", flops_figure(runs, view)),
-        ("What the last doubling of compute brought", efficiency_figure(runs, view)),
+        ("Gain of the last doubling of compute", efficiency_figure(runs, view)),
         *[(TITLES[name].capitalize(), make(runs, view)) for name, make in HEALTH_FIGURES.items()],
     ]
     sections += [_chart(title, figure) for title, figure in charts]
@@ -106,7 +106,7 @@ def _chart(title: str, figure: dict[str, Any]) -> str:
     from plotly.io import to_html
 
     figure["layout"]["template"] = TEMPLATES["light"]
-    # A copy of the settings: Plotly takes out of it what it has read.
+    # A copy: Plotly removes the options that it has read.
     body = to_html(
         Figure(figure), full_html=False, include_plotlyjs=False, config=dict(GRAPH_CONFIG), default_height="420px"
     )
@@ -114,7 +114,7 @@ def _chart(title: str, figure: dict[str, Any]) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> str:
-    """Return a table; its cells are HTML already."""
+    """Return an HTML table. The cells must be escaped HTML already."""
     top = "".join(f"<th>{cell}</th>" for cell in head)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     return (
@@ -125,7 +125,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> st
 
 def _conclusions(runs: Sequence[RunData], view: View) -> str:
     said = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in conclusions(runs, view))
-    return f'<section class="panel"><h2>What follows</h2><ul>{said}</ul></section>' if said else ""
+    return f'<section class="panel"><h2>Conclusions</h2><ul>{said}</ul></section>' if said else ""
 
 
 def _summary(runs: Sequence[RunData]) -> str:
@@ -150,9 +150,9 @@ def _settings(runs: Sequence[RunData]) -> str:
 
 
 def _sounds(runs: Sequence[RunData]) -> str:
-    found = what_losses_sound_like([sample for run in runs for sample in samples_of(run)])
+    found = samples_by_loss([sample for run in runs for sample in samples_of(run)])
     cells = [
         [f"{sample.loss:.4f}", f"<pre>{html.escape(public_text(sample.prompt + sample.text))}</pre>",
          f"{html.escape(sample.run)}, step {sample.step:,}"] for sample in found
     ]  # fmt: skip
-    return _table(["loss", "text", "from"], cells, "What this loss sounds like") if cells else ""
+    return _table(["loss", "text", "from"], cells, "Samples by loss") if cells else ""

@@ -1,8 +1,8 @@
-"""The ten Mantine components that the pages have, imported without the two hundred that come with them.
+"""Import only the ten Mantine components that the pages use, instead of all two hundred.
 
-`import dash_mantine_components` runs a module for each component there is: 0.2 s, two fifths of what a start imports.
-Its own list of them is one module, so another list in that module's place makes the same package of fewer parts. That
-holds for the whole process, so it is done where nobody else imports: by `tfs dash`, not by `launch` in a notebook.
+`import dash_mantine_components` imports one module per component: 0.2 s, two fifths of the dashboard's import time. The
+package lists them in one module, `_imports_`, which `load` replaces by a shorter one. This affects the whole process,
+so `tfs dash` does it, but not `launch` in a notebook.
 """
 
 import sys
@@ -23,9 +23,10 @@ NEEDED = (
 
 
 def load() -> None:
-    """Import these, and have `import dash_mantine_components` find no others.
+    """Import the components in NEEDED, so that `import dash_mantine_components` imports no others.
 
-    Does nothing beside another version, nor beside pages of others, which may use them all.
+    A no-op if the package is imported already, for versions other than in MADE_FOR, and if another
+    distribution has pages, which may use any component.
     """
     distribution = PACKAGE.replace("_", "-")
     if PACKAGE in sys.modules or version(distribution) != MADE_FOR[distribution] or has_foreign_pages():

@@ -1,6 +1,6 @@
-"""Pages that come with what they show: what is made in time is sent with its page, and saves it one question.
+"""Fill the charts and parts of a page before it is sent, if that is fast enough, to save one callback request.
 
-What takes longer (a log that is decoded for the first time) does not hold the page up: it comes without, and asks.
+If it takes longer (as when a log is decoded for the first time), the page is sent empty and requests them itself.
 """
 
 import threading
@@ -11,49 +11,50 @@ from typing import Any, TypeVar
 
 from tfs_dash.parts import Component
 
-PATIENCE_SECONDS = 0.2
-"""How long a page waits for what it shows: less than somebody notices who looks at a page that is empty."""
+FILL_TIMEOUT_SECONDS = 0.2
+"""Timeout for filling a page: too short for a user to notice an empty page."""
 
 PROPERTIES = {"figure": "data", "part": "children"}
-"""Which property of a place of a page holds what it shows, by the place's type."""
+"""The property that holds the content of a placeholder, by its type."""
 
-_TURNS = threading.BoundedSemaphore(4)
-"""What came too late is still being made, and must not pile up: who has no turn in time is late."""
+_SLOTS = threading.BoundedSemaphore(4)
+"""Limits the threads that still work after a timeout. A call that gets no slot in time counts as timed out."""
 
 T = TypeVar("T")
 
 
-def in_time(make: Callable[[], T], seconds: float = PATIENCE_SECONDS) -> T | None:
-    """Return what `make` returns; None when that takes longer, or fails: who asks for it again is then told.
+def in_time(make: Callable[[], T], seconds: float = FILL_TIMEOUT_SECONDS) -> T | None:
+    """Return the result of `make`, or None if it takes longer than `seconds` or raises.
 
-    What was begun goes on: what it read is then there for who asks.
+    After a timeout `make` continues in its thread, so that caches are warm for the next request. An exception is not
+    reported here: the page requests the content again, and the error is shown then.
     """
     made: list[T] = []
-    done, late_at = threading.Event(), time.monotonic() + seconds
+    done, deadline = threading.Event(), time.monotonic() + seconds
 
     def work() -> None:
         try:
             with suppress(Exception):
                 made.append(make())
         finally:
-            _TURNS.release()
+            _SLOTS.release()
             done.set()
 
-    if not _TURNS.acquire(timeout=seconds):
+    if not _SLOTS.acquire(timeout=seconds):
         return None
     threading.Thread(target=work, daemon=True, name="filling a page").start()
-    done.wait(max(late_at - time.monotonic(), 0))
+    done.wait(max(deadline - time.monotonic(), 0))
     return made[0] if made else None
 
 
-def fill(page: Component, make: Callable[[str, str], Any], seconds: float = PATIENCE_SECONDS) -> bool:
-    """Fill all places of a page with what `make` returns for their type and name; False, and none filled, when late."""
+def fill(page: Component, make: Callable[[str, str], Any], seconds: float = FILL_TIMEOUT_SECONDS) -> bool:
+    """Fill all placeholders of a page with `make(type, name)`. Returns False, with none filled, on timeout or error."""
     places = [
         (at, component)
         for component in page._traverse()
         if isinstance(at := getattr(component, "id", None), dict) and at.get("type") in PROPERTIES
     ]
-    places.reverse()  # what stands above tells of what is below
+    places.reverse()  # notices at the top report damage that is found while the charts below are made
     made = in_time(lambda: [make(at["type"], at["name"]) for at, _ in places], seconds)
     if made is None:
         return False

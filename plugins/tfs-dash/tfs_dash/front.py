@@ -1,11 +1,11 @@
-"""The page, and the code that it loads, answered without Dash: importing Dash takes long, and need not be waited for.
+"""Serve the HTML page and its static files while Dash is still being imported, which is slow.
 
-Meanwhile the browser loads, compiles and runs eight megabytes of JavaScript, plotly.js above all. What needs Dash (the
-layout, the callbacks) waits until it is there.
+Meanwhile the browser loads, compiles and runs eight megabytes of JavaScript, above all plotly.js. Requests that need
+Dash (the layout, the callbacks) block until it is imported.
 
-Which files its page loads Dash knows only when it is imported. So they are listed here, for the versions in MADE_FOR.
-Beside other versions, and where another distribution brings a page, nothing is answered here: Dash then makes its page
-itself, as always, half a second later.
+Dash knows the files of its page only after the import, so they are listed here, for the versions in
+MADE_FOR. With other versions, or if another distribution has a page, this module serves nothing and Dash
+generates the page itself, half a second later.
 """
 
 import base64
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 MADE_FOR = {"dash": "4.4.1", "dash-ag-grid": "35.3.0", "dash-mantine-components": "2.8.1", "plotly": "7.1.0"}
-"""The versions whose page this is. A test holds it against Dash's own: make it pass, then change these."""
+"""The versions whose page is reproduced here. Before changing them, make the test pass that compares the pages."""
 
 LIBRARIES = "/_dash-component-suites/"
 
@@ -45,51 +45,51 @@ THEN = [
 ]
 """Scripts in the order in which they run.
 
-Left out are Dash's own table of old, and its polyfill: browsers of today have all that it brings but one thing, which
-assets/tfs.js has, and it takes a tenth of a second to run.
+Dash's legacy table and its polyfill are left out. The polyfill takes a tenth of a second to run, and current browsers
+need only one function of it, which assets/tfs.js defines.
 """
 
 PLOTLY = LIBRARIES + "plotly/package_data/plotly.min.js"
-"""Dash would load it when the first chart is laid out, and it takes longest to run: assets/tfs.js loads it at once."""
+"""The slowest script. Dash would load it with the first chart; assets/tfs.js loads it immediately."""
 
 TABLE = LIBRARIES + "dash_ag_grid/dash_ag_grid.min.js"
-"""What the page Runs needs beside: where another page was the first, assets/tfs.js loads it on the way to that one."""
+"""Extra script of the page Runs. If another page is opened first, assets/tfs.js loads it on navigation to Runs."""
 
 GRID = [LIBRARIES + "dash_ag_grid/async-community.js"]
 CHARTS = [PLOTLY, LIBRARIES + "dash/dcc/async-graph.js"]
-AHEAD = {"/": GRID, "/compare": CHARTS, "/compute": CHARTS, "/health": CHARTS}
-"""What is loaded when a page is laid out: the browser hears of it at once."""
+PRELOADED = {"/": GRID, "/compare": CHARTS, "/compute": CHARTS, "/health": CHARTS}
+"""Scripts that Dash loads lazily for a page, sent as preload hints."""
 
 STYLES = "/assets/tfs.css"
 ICON = "/_favicon.ico"
 
-ALL_CALLED = b"//# allFunctionsCalledOnLoad\n"
-"""Before a script this has Chromium compile all of it beside the page's own thread, not function by function in it.
+EAGER_COMPILE = b"//# allFunctionsCalledOnLoad\n"
+"""Magic comment that makes Chromium compile a whole script on a background thread, instead of lazily per function.
 
-For plotly.js, the largest. For the others it is more work than it saves while both processors are busy."""
+Used for plotly.js, the largest. For smaller scripts it costs more than it saves while both cores are busy."""
 
 START = "var renderer = new DashRenderer();"
-"""What Dash's page runs when all code is there."""
+"""The inline script that starts Dash's renderer."""
 
 CONFIG = {
     "url_base_pathname": None, "requests_pathname_prefix": "/", "ui": False, "props_check": False,
     "show_undo_redo": False, "suppress_callback_exceptions": True, "update_title": None, "serve_locally": True,
     "validate_callbacks": False, "csrf_token_name": "_csrf_token", "csrf_header_name": "X-CSRFToken",
-    "children_props": {},  # which properties beside `children` hold components: on these pages none does
+    "children_props": {},  # properties other than `children` that hold components: none on these pages
 }  # fmt: skip
-"""What Dash's page tells its code."""
+"""The configuration in Dash's page."""
 
 
 class File(NamedTuple):
-    """A file that the page loads."""
+    """A static file that the page loads."""
 
     path: Path
-    mark: str  # another one when the file is another
+    mark: str  # changes with the file; used in its URL and as ETag
 
     def answer(self, request: Request) -> Response:
-        """Return the file; for good under an address that has its mark, else only if the browser's is an older one."""
+        """Return the file: cacheable for a year if the URL has its mark, else with an ETag (304 if unchanged)."""
         kinds = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".ico": "image/x-icon"}
-        head = ALL_CALLED if PLOTLY.endswith(f"/{self.path.name}") else b""
+        head = EAGER_COMPILE if PLOTLY.endswith(f"/{self.path.name}") else b""
         response = Response(head + self.path.read_bytes(), content_type=kinds[self.path.suffix])
         if request.query_string.decode("latin-1") == self.mark:
             response.cache_control.max_age = 31536000
@@ -99,32 +99,32 @@ class File(NamedTuple):
 
 
 class Front:
-    """A WSGI application that answers for the page and its files, and hands everything else on to Dash."""
+    """WSGI application that serves the page and its files, and forwards all other requests to Dash."""
 
     def __init__(self) -> None:
         self._files = find_files()
-        self._dash: WSGIApplication = Response("The dashboard ends.\n", status=503)
-        self._decided = threading.Event()
+        self._dash: WSGIApplication = Response("The dashboard is shutting down.\n", status=503)
+        self._settled = threading.Event()
 
     def hand_over(self, application: "WSGIApplication") -> None:
-        """Let Dash answer, those who wait for it first."""
+        """Set Dash's WSGI application, and release the requests that wait for it."""
         self._dash = application
-        self._decided.set()
+        self._settled.set()
 
     def give_up(self) -> None:
-        """Let nobody wait for a Dash that does not come any more."""
-        self._decided.set()
+        """Release the waiting requests with status 503: the server stops before Dash is imported."""
+        self._settled.set()
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Answer a request."""
+        """Handle a WSGI request, blocking until Dash is imported if it is needed."""
         respond = self._answer(Request(environ))
         if respond is None:
-            self._decided.wait()
+            self._settled.wait()
             respond = self._dash
         return respond(environ, start_response)
 
     def _answer(self, request: Request) -> "WSGIApplication | None":
-        """Return the answer that needs no Dash, or None. No path is joined to a folder: it is one of those known."""
+        """Return a response without Dash, or None. Paths are only looked up, so path traversal is impossible."""
         if request.path in self._files:
             return self._files[request.path].answer(request)
         if self._files and not request.path.startswith(("/_", "/assets/")):
@@ -133,9 +133,10 @@ class Front:
 
 
 def find_files() -> dict[str, File]:
-    """Return the files that pages load, by their addresses.
+    """Return the static files of the pages by URL path.
 
-    None beside other versions than those of MADE_FOR, nor beside pages of others, which may load more.
+    Empty for versions other than in MADE_FOR, and if another distribution has a page, which may need more
+    files.
     """
     if has_foreign_pages():
         return {}
@@ -155,7 +156,7 @@ def _places() -> Iterator[tuple[str, Path]]:
 
 
 def _folder(package: str) -> Path:
-    """Return where a package is, without importing it."""
+    """Return the folder of a package without importing it."""
     spec = find_spec(package)
     if spec is None or spec.origin is None:
         raise FileNotFoundError(package)
@@ -168,12 +169,12 @@ def _file(path: Path) -> File:
 
 
 def page(path: str, files: dict[str, File]) -> str:
-    """Return the page at an address."""
+    """Return the HTML page at a path."""
 
     def marked(address: str) -> str:
         return f"{address}?{files[address].mark}"
 
-    ahead = AHEAD.get(path, [])
+    ahead = PRELOADED.get(path, [])
     wants = f'data-plotly="{PLOTLY}" ' if PLOTLY in ahead else ""
     wants += f'data-table="{marked(TABLE)}"'
     scripts = [f'<script src="{marked(address)}"></script>' for address in ([*FIRST, TABLE] if path == "/" else FIRST)]
@@ -202,5 +203,5 @@ def page(path: str, files: dict[str, File]) -> str:
 
 
 def script_hash() -> str:
-    """Return what a content security policy calls the one inline script of the page."""
+    """Return the content security policy hash of the page's only inline script."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(START.encode()).digest()).decode()}'"

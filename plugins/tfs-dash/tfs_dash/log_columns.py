@@ -1,8 +1,8 @@
-"""One log file as columns of numbers that grow: read once, then only what was added.
+"""Incremental reader of a JSON Lines log as numeric columns: each read decodes only the lines added since.
 
-Only the columns that were asked for are decoded, and a column that is asked for later is read for the lines so far:
-a chart of a million steps needs two of ten. A line that is no JSON object is damage: skipped, and counted. The columns
-of a long log are kept on the disk for the next start (column_cache.py).
+Only requested columns are decoded (a chart of a million steps needs two of ten); a column that is requested later is
+decoded from the beginning. Lines that are not JSON objects are skipped and counted. The columns of a long log are
+cached on disk (column_cache.py).
 """
 
 import os
@@ -15,20 +15,20 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from tfs_dash.column_cache import WORTH_KEEPING_BYTES, ColumnCache, Extent, extent_of
+from tfs_dash.column_cache import MIN_CACHED_LOG_BYTES, ColumnCache, Extent, extent_of
 
 BLOCK_BYTES = 256 << 10
-"""How much of a file is in memory at a time: what fits the processor's cache is decoded a quarter faster than 4 MiB."""
+"""Read buffer size. A block that fits the processor's cache is decoded a quarter faster than one of 4 MiB."""
 
 LONGEST_LINE_BYTES = 16 << 20
-"""What is longer without a newline is no line of a log, and must not fill the memory."""
+"""Longer lines count as damage, so that a file without newlines cannot exhaust the memory."""
 
 HEAD_BYTES = 256
-"""The beginning of a file, by which a file that was replaced without a change of size or inode is recognized."""
+"""Bytes at the beginning of a file that are compared to detect a replaced file with the same inode."""
 
 
 class LogColumns:
-    """The columns of a `.jsonl` file, float64, NaN for null and for what is no number. Not safe for two threads."""
+    """The columns of a `.jsonl` file: float64 [rows], NaN for null and non-numbers. Not thread-safe."""
 
     def __init__(self, path: Path, cache: ColumnCache | None = None) -> None:
         self.path = path
@@ -42,27 +42,27 @@ class LogColumns:
         self._inode = -1
         self._head = b""
         self._columns: dict[str, np.ndarray] = {}
-        self._kept: dict[str, Extent] = {}  # how far each column is in the cache
+        self._cached: dict[str, Extent] = {}  # extent of each column in the cache
 
     @property
     def n_bytes(self) -> int:
-        """Memory that the columns take."""
+        """Memory used by the columns, in bytes."""
         return sum(column.nbytes for column in self._columns.values())
 
     def read(self, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """Return the columns so far, as views that must not be written to: float64 [rows] each.
+        """Return the columns so far, float64 [rows] each. They are views: do not write to them.
 
-        A file that is missing, or cannot be read, has no rows. One that was replaced or cut (by a resume) is read anew.
+        A missing or unreadable file has no rows. A file that was replaced or truncated (by a resume) is read again.
         """
         try:
             with self.path.open("rb") as file:
                 self._start_over_if_replaced(file.fileno())
                 new = [name for name in dict.fromkeys(names) if name not in self._columns]
-                if self.cache and (new or self._is_far_ahead_of_the_cache()):
-                    self._read_and_keep(file.fileno(), new, self.cache)
+                if self.cache and (new or self._is_cache_outdated()):
+                    self._read_with_cache(file.fileno(), new, self.cache)
                 else:
-                    self._read_again(file.fileno(), new)
-                    self._read_on(file.fileno())
+                    self._read_new_columns(file.fileno(), new)
+                    self._read_new_lines(file.fileno())
         except OSError:
             self._start_over()
         return {name: self._columns.get(name, np.empty(0))[: self.rows] for name in names}
@@ -74,29 +74,29 @@ class LogColumns:
             self._start_over()
         self._inode = state.st_ino
 
-    def _is_far_ahead_of_the_cache(self) -> bool:
-        return any(self.offset > 1.25 * extent.offset for extent in self._kept.values())
+    def _is_cache_outdated(self) -> bool:
+        return any(self.offset > 1.25 * extent.offset for extent in self._cached.values())
 
-    def _read_and_keep(self, descriptor: int, new: list[str], cache: ColumnCache) -> None:
-        """Read what is in the cache from there and the rest from the log; then keep all that the cache lacks."""
+    def _read_with_cache(self, descriptor: int, new: list[str], cache: ColumnCache) -> None:
+        """Load cached columns, decode the rest from the log, then write missing or outdated columns to the cache."""
         state = os.fstat(descriptor)
-        if state.st_size < WORTH_KEEPING_BYTES:
-            self._read_again(descriptor, new)
-            self._read_on(descriptor)
+        if state.st_size < MIN_CACHED_LOG_BYTES:
+            self._read_new_columns(descriptor, new)
+            self._read_new_lines(descriptor)
             return
         with cache.decoding(self.path):
-            self._read_again(descriptor, [name for name in new if not self._take(descriptor, name, cache)])
-            self._read_on(descriptor)
+            self._read_new_columns(descriptor, [name for name in new if not self._load_cached(descriptor, name, cache)])
+            self._read_new_lines(descriptor)
             extent = extent_of(descriptor, state, offset=self.offset, rows=self.rows, bad_lines=self.bad_lines)
-            if self._columns.keys() - self._kept or self._is_far_ahead_of_the_cache():
-                for name, column in self._columns.items():  # all: columns that end at one place are of use together
-                    if self._kept.get(name) != extent:
+            if self._columns.keys() - self._cached or self._is_cache_outdated():
+                for name, column in self._columns.items():  # all: they are used together only with equal extents
+                    if self._cached.get(name) != extent:
                         cache.keep(self.path, extent, name, column[: self.rows])
-                        self._kept[name] = extent
+                        self._cached[name] = extent
                 cache.shrink()
 
-    def _take(self, descriptor: int, name: str, cache: ColumnCache) -> bool:
-        """Take a column from the cache, if it is as long as those that are here; the first one says how long."""
+    def _load_cached(self, descriptor: int, name: str, cache: ColumnCache) -> bool:
+        """Load a column from the cache and return True, if its extent equals that of the columns in memory (if any)."""
         found = cache.load(self.path, descriptor, name)
         if found is None:
             return False
@@ -106,11 +106,11 @@ class LogColumns:
             self._head = _read_at(descriptor, 0, min(HEAD_BYTES, self.offset))
         if (extent.rows, extent.offset) != (self.rows, self.offset):
             return False
-        self._columns[name], self._kept[name] = values, extent
+        self._columns[name], self._cached[name] = values, extent
         return True
 
-    def _read_again(self, descriptor: int, new: list[str]) -> None:
-        """Add columns for the lines that were read already."""
+    def _read_new_columns(self, descriptor: int, new: list[str]) -> None:
+        """Decode new columns for the lines that were read already."""
         if not new:
             return
         rows, bad, offset = self.rows, self.bad_lines, self.offset
@@ -119,12 +119,12 @@ class LogColumns:
         if rows:
             self.rows = self.bad_lines = self.offset = 0
             self._append(descriptor, new, end=offset)
-            if (self.rows, self.bad_lines) != (rows, bad):  # it changed under our hands: all columns must agree
+            if (self.rows, self.bad_lines) != (rows, bad):  # the file changed meanwhile: decode all columns again
                 known, inode = list(self._columns), self._inode
                 self._start_over()
                 self._columns, self._inode = {name: np.empty(1) for name in known}, inode
 
-    def _read_on(self, descriptor: int) -> None:
+    def _read_new_lines(self, descriptor: int) -> None:
         self._append(descriptor, list(self._columns), end=os.fstat(descriptor).st_size)
         if len(self._head) < HEAD_BYTES:
             self._head = _read_at(descriptor, 0, min(HEAD_BYTES, self.offset))
@@ -133,7 +133,7 @@ class LogColumns:
         decoder = _decoder(tuple(names))
         for block in _whole_lines(descriptor, self.offset, end):
             lines, bad = _decode(decoder, block)
-            if lines:  # a column from the cache cannot be written to: it is copied to where there is room for more
+            if lines:  # else no write: cached columns are read-only until `_reserve` copies them
                 self._reserve(names, self.rows + len(lines), len(block), end)
                 for name in names:
                     self._columns[name][self.rows : self.rows + len(lines)] = _numbers(lines, name)
@@ -142,7 +142,7 @@ class LogColumns:
             self.offset += len(block)
 
     def _reserve(self, names: list[str], rows: int, block_bytes: int, end: int) -> None:
-        """Make room: at the first block for the whole file, as far as its lines tell, later for half as much more."""
+        """Grow the columns: at the first block to the estimated rows of the whole file, later by half."""
         for name in names:
             column = self._columns[name]
             if len(column) < rows:
@@ -158,9 +158,10 @@ def _read_at(descriptor: int, offset: int, size: int) -> bytes:
 
 
 def _whole_lines(descriptor: int, offset: int, end: int) -> Iterator[memoryview]:
-    """Iterate over blocks of whole lines; the last line without its newline is being written and is left.
+    """Yield blocks of complete lines. A last line without a newline is still being written and is skipped.
 
-    A block is overwritten by the next one: to make each anew would take as long as a third of the decoding.
+    The blocks share one buffer, so each is valid until the next: a new buffer per block would cost a third of the
+    decoding time.
     """
     buffer = bytearray(BLOCK_BYTES)
     with open(descriptor, "rb", buffering=0, closefd=False) as file:
@@ -176,7 +177,7 @@ def _whole_lines(descriptor: int, offset: int, end: int) -> Iterator[memoryview]
             elif len(buffer) < LONGEST_LINE_BYTES:
                 buffer = bytearray(2 * len(buffer))  # a line longer than a block
             else:
-                yield memoryview(buffer)  # no line: damage, to be counted
+                yield memoryview(buffer)  # too long: damage, to be counted
                 offset += size
 
 
@@ -189,7 +190,7 @@ def _decoder(names: tuple[str, ...]) -> msgspec.json.Decoder[Any]:
 
 
 def _decode(decoder: Any, block: memoryview) -> tuple[list[Any], int]:
-    """Return the block's lines decoded, and how many held no JSON object."""
+    """Return the decoded lines of a block, and the number of lines that are not JSON objects."""
     try:
         return decoder.decode_lines(block), 0
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -209,7 +210,7 @@ def _numbers(lines: list[Any], name: str) -> np.ndarray:
     values = map(attrgetter(type(lines[0]).__positions__[name]), lines)
     try:
         return np.fromiter(values, dtype=np.float64, count=len(lines))
-    except (TypeError, ValueError, OverflowError):  # a null, or what is no number
+    except (TypeError, ValueError, OverflowError):  # a null or a non-number
         values = map(attrgetter(type(lines[0]).__positions__[name]), lines)
         return np.array([_number(value) for value in values])
 

@@ -1,4 +1,4 @@
-"""One line in a notebook: figures of runs by name, and what a model would count."""
+"""One-line functions for notebooks: figures of runs, and parameter counts."""
 
 import json
 from collections.abc import Mapping
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from tfs_dash.training_log import TrainingRun
 
 AnyRun = "Run | RunData | TrainingRun | str | Path"
-"""A run as any of the ways to have one: from `tfs_core.run` or `find_run`, from `load_training_log`, or its folder."""
+"""A run: from `tfs_core.run`, `find_run` or `load_training_log`, as RunData, or the path of its folder or log."""
 
 
 def run_data(run: Any, *, name: str | None = None, position: int = 0) -> RunData:
-    """Return any of AnyRun as figures want it; raises CheckpointError for a path that is neither folder nor log."""
+    """Convert any of AnyRun to RunData. Raises CheckpointError for anything else."""
     if isinstance(run, RunData):
         return run
     if isinstance(run, str | Path):
@@ -40,7 +40,7 @@ def run_data(run: Any, *, name: str | None = None, position: int = 0) -> RunData
     if isinstance(run, Run):
         return RunStore(run.folder.parent.parent).data_of(run, position=position, name=name)
     if not hasattr(run, "train_metrics"):
-        raise CheckpointError(f"{run!r} is no run: give a run folder, a Run, or what load_training_log returns")
+        raise CheckpointError(f"{run!r} is not a run: pass a run folder, a Run, or the result of load_training_log")
     return _from_log(run, name=name, position=position)
 
 
@@ -80,7 +80,11 @@ def create_loss_curves(
     runs: Mapping[str, Any], *, show_train: bool = True, show_val: bool = True, x: str = "steps", smooth: float = 0.9,
     log: str = "", theme: str = "light",
 ) -> "Figure":  # fmt: skip
-    """Return the loss of runs in one chart. `x`: steps, tokens, seconds or flops; `log`: the axes that are, as "xy"."""
+    """Return the loss curves of runs by name as one Plotly figure.
+
+    `x` is steps, tokens, seconds or flops; `smooth` the weight of the past per step (0: none); `log` names the
+    logarithmic axes, such as "xy"; `theme` is light or dark.
+    """
     from plotly.graph_objects import Figure
 
     show = "both" if show_train and show_val else "training" if show_train else "validation"
@@ -89,26 +93,29 @@ def create_loss_curves(
 
 
 def create_flops_normalized_loss(runs: Mapping[str, Any], *, theme: str = "light") -> "Figure":
-    """Return loss against the FLOPs that it cost, as the runs counted them."""
+    """Return loss against cumulative FLOPs, as counted by the runs, as one Plotly figure."""
     from plotly.graph_objects import Figure
 
     return Figure(flops_figure(_named(runs), View())).update_layout(template=TEMPLATES[theme])
 
 
 def estimate_model_params(model: Any, vocab_size: int | None = None) -> int:
-    """Return how many parameters a model has, a tied tensor once: counted on the model itself, never by a formula.
+    """Return the number of parameters of a model, counted on the model, with a tied tensor counted once.
 
-    `model` is a run (or its folder), whose own count it is, or a configuration `{"name": "torch", "d_model": 256, ...}`
-    with the size of the vocabulary; the registered model is built for it, without memory where it allows that, which
-    needs PyTorch.
+    `model` is a run (or its folder), which contains the count, or a configuration `{"name": "torch", "d_model": 256,
+    ...}` together with `vocab_size`. For a configuration the registered model is built, without allocating memory if it
+    supports that; this needs PyTorch.
+
+    Raises CheckpointError for a run without a count and for a configuration without `vocab_size`, TfsError without
+    PyTorch.
     """
     if not isinstance(model, Mapping):
         counted = run_data(model).info["parameters"].get("total")
         if counted is None:
-            raise CheckpointError(f"{model!r} does not say how many parameters it has: give the model's configuration")
+            raise CheckpointError(f"{model!r} has no parameter count: pass the model's configuration")
         return int(counted)
     if vocab_size is None:
-        raise CheckpointError("a model's parameters depend on the vocabulary: say vocab_size=...")
+        raise CheckpointError("the number of parameters depends on the vocabulary: pass vocab_size=...")
     return _count(json.dumps(dict(model), sort_keys=True), vocab_size)
 
 

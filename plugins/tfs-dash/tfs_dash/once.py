@@ -1,4 +1,4 @@
-"""What takes long is made once: who wants the same meanwhile waits for it, and who wants it later finds it."""
+"""A thread-safe LRU cache; concurrent callers of one key share one computation."""
 
 import threading
 from collections import OrderedDict
@@ -10,16 +10,20 @@ T = TypeVar("T")
 
 
 class Once(Generic[T]):
-    """What was made lately, by what it was made of. Safe for several threads."""
+    """LRU cache of computed values by key. Thread-safe; each value is computed once, by the first caller."""
 
     def __init__(self, most: int) -> None:
-        """Keep so many."""
+        """Create a cache of at most `most` entries."""
         self._most = most
         self._made: OrderedDict[Hashable, Future[T]] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """Return what `make` returned for this key; raises what it raises, and the next one tries again."""
+        """Return the cached value of `key`, or compute it with `make`.
+
+        Concurrent callers of the key wait for the result. An exception of `make` is raised in all of them and is not
+        cached, so the next call tries again.
+        """
         with self._lock:
             found = self._made.get(key)
             mine = Future[T]() if found is None else None

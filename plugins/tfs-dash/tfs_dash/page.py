@@ -1,4 +1,4 @@
-"""A page of the dashboard: what it must be, and the pages that are installed. Imports no Dash."""
+"""The page protocol, and the registry of installed pages. Imports no Dash."""
 
 from __future__ import annotations
 
@@ -15,51 +15,51 @@ if TYPE_CHECKING:
     from tfs_dash.view import View
 
 OWN = "tfs-dash"
-"""The distribution whose pages come first."""
+"""This distribution: its pages come first in the navigation."""
 
 Component = Any
-"""What Dash takes as a child: a component, a text, or a list of them."""
+"""A child in Dash's terms: a component, a string, or a list of these."""
 
 MakePart = Callable[["Sequence[RunData]", "View", "RunStore"], Component]
 
 
 class Page:
-    """A page; inherit, and override what you need. One object serves all browsers, from several threads.
+    """Base class of a page. One instance serves all browsers, so its methods must be thread-safe.
 
-    The name of its component is its address and its title: `longest-runs` is `/longest-runs`, "Longest runs".
+    The component's name gives the address and the title: `longest-runs` is `/longest-runs`, "Longest runs".
     """
 
     charts: Mapping[str, Draw] = {}
-    """`draw(runs, view, window)` for each `chart(name, ...)` of the layout: a Plotly figure as plain values. `window`
-    is the zoomed part of the x axis, None for all of it."""
+    """For each `chart(name, ...)` of the layout, a function `draw(runs, view, window)` that returns a Plotly figure as
+    plain values. `window` is the zoomed range of the x axis, or None for the whole axis."""
 
     parts: Mapping[str, MakePart] = {}
-    """`make(runs, view, store)` for each `part(name)` of the layout: a component. Charts and parts are made again
-    when a shown run grows and when the address changes."""
+    """For each `part(name)` of the layout, a function `make(runs, view, store)` that returns a component. Charts and
+    parts are updated when a shown run grows and when the address changes."""
 
     follows_runs: bool = False
-    """Whether the layout differs with the chosen runs, so that it is made again for others."""
+    """True if the layout depends on the chosen runs; it is then rebuilt when they change."""
 
     def __init__(self, options: None = None) -> None:
-        """Build the page, once when the dashboard starts."""
+        """Initialize the page, once when the dashboard starts."""
 
     def layout(self, view: View, store: RunStore) -> Component:
-        """Return the page without its charts and parts: a heading, controls, `chart(name, ...)` and `part(name)`.
+        """Return the page's layout: a heading, controls, and the placeholders `chart(name, ...)` and `part(name)`.
 
-        `view` is what the address says; `chosen_runs(view, store)` returns the runs that it shows.
+        `view` is the parsed address; `chosen_runs(view, store)` returns the runs that it shows.
         """
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class InstalledPage:
-    """A page and its place in the dashboard."""
+    """A page with its path, title and functions by qualified name."""
 
     path: str
     title: str
     page: Page
     prefix: str
-    """What the names of its charts and parts begin with in the browser: two pages may use the same name."""
+    """Prefix of its chart and part names in the browser, so that two pages may use the same name."""
 
     charts: Mapping[str, Draw]
     parts: Mapping[str, MakePart]
@@ -67,7 +67,7 @@ class InstalledPage:
 
 
 class _FailedPage(Page):
-    """A page in the place of one that cannot be built: being shown, it raises why."""
+    """Stand-in for a page that cannot be built: its layout raises the original error."""
 
     def __init__(self, error: BaseException) -> None:
         self._error = error
@@ -77,7 +77,7 @@ class _FailedPage(Page):
 
 
 def installed_pages() -> list[InstalledPage]:
-    """Return the pages of all distributions, our own first; in the place of one that cannot be built, its error."""
+    """Return the pages of all distributions, our own first. A page that cannot be built is replaced by its error."""
     pages: list[InstalledPage] = []
     for entry in sorted(get_registry().entries("page"), key=lambda entry: entry.distribution != OWN):
         pages.append(_install(entry, {page.path for page in pages}))
@@ -85,7 +85,7 @@ def installed_pages() -> list[InstalledPage]:
 
 
 def has_foreign_pages() -> bool:
-    """Return whether another distribution brings a page, which may need any component and any script."""
+    """Return True if another distribution has a page, which may need any component and any script."""
     return any(entry.distribution != OWN for entry in get_registry().entries("page"))
 
 
@@ -108,7 +108,7 @@ def _install(entry: Entry, taken: Collection[str]) -> InstalledPage:
 
 
 def log_failure(what: str, error: BaseException) -> None:
-    """Write on the log what failed; with TFS_DEBUG=1 also where."""
+    """Log a failure as a warning, with its traceback if TFS_DEBUG is set."""
     import logging
     import os
 

@@ -1,7 +1,7 @@
-"""The building blocks of a page: controls that write the address, charts and parts that follow it.
+"""Building blocks of a page: controls that set the address, charts and parts that are updated from it.
 
-A control has the id {"type": "control", "name": a field of View}; the browser turns its value into the address. Charts
-and parts are filled by two callbacks (app.py), which find by name the function that makes them.
+A control has the id {"type": "control", "name": a field of View}; the browser writes its value to the address. Two
+callbacks (app.py) fill charts and parts; they look up the function for each by name.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,9 +20,12 @@ LOG_AXES = {"": "linear", "x": "log x", "y": "log y", "xy": "log both"}
 
 
 def choice(name: str, title: str, value: str, words: Mapping[str, str] | None = None) -> Component:
-    """Return a row of buttons of which one is pressed, for a field of View."""
+    """Return a segmented control (one of several buttons is selected) for a field of View.
+
+    `words` maps each value to its label; by default the values of CHOICES.
+    """
     words = words or {word: word.replace("_", " ") for word in CHOICES[name]}
-    # An empty value is no choice to the component: "linear" stands for the empty word on the way.
+    # The component cannot select an empty value, so the empty word is sent as "linear".
     data = [{"value": word or "linear", "label": label} for word, label in words.items()]
     return html.Div(
         [
@@ -42,7 +45,7 @@ def log_axes(value: str) -> Component:
 
 
 def smoothing(value: float) -> Component:
-    """Return the slider for smoothing: finer where it matters, near 1."""
+    """Return the slider for the smoothing weight, 0 to 0.99."""
     return slider("smooth", "smoothing", value, low=0.0, high=0.99, step=0.01, marks=[0, 0.5, 0.99])
 
 
@@ -50,9 +53,9 @@ def slider(
     name: str, title: str, value: float, *, low: float, high: float, step: float, marks: Sequence[float] = (),
     label: str = "tfsNumber", stops: Sequence[float] = (),
 ) -> Component:  # fmt: skip
-    """Return a slider for a number of View; `label` is the function in assets/tfs.js that writes it.
+    """Return a slider for a number of View; `label` names the function in assets/tfs.js that formats it.
 
-    With `stops` it has no other values than these.
+    With `stops` it is restricted to these values.
     """
     return html.Div(
         [
@@ -71,7 +74,7 @@ def slider(
 def picker(
     name: str, title: str, value: str, data: Sequence[str | Mapping[str, str]], *, width: int = 320
 ) -> Component:
-    """Return a drop-down for a free text of View."""
+    """Return a drop-down list for a text field of View."""
     return html.Div(
         [
             html.Span(title, className="control-title"),
@@ -84,11 +87,14 @@ def picker(
 
 def controls(*children: Component) -> Component:
     """Return a row of controls."""
-    return html.Div(list(children), className="controls", role="group", **{"aria-label": "how it is drawn"})
+    return html.Div(list(children), className="controls", role="group", **{"aria-label": "view settings"})
 
 
 def chart(name: str, title: str, note: str = "", *, height: int = 420) -> Component:
-    """Return a chart: what the page's `charts` make of the chosen runs under this name."""
+    """Return the placeholder of a chart, filled by the function of this name in the page's `charts`.
+
+    `height` is in pixels.
+    """
     return html.Section(
         [
             html.H2(title),
@@ -106,12 +112,12 @@ def chart(name: str, title: str, note: str = "", *, height: int = 420) -> Compon
 
 
 def part(name: str) -> Component:
-    """Return the place of what the page's `parts` make of the chosen runs under this name."""
+    """Return the placeholder of a part, filled by the function of this name in the page's `parts`."""
     return html.Div(id={"type": "part", "name": name}, className="part")
 
 
 def table(head: Sequence[Component], rows: Sequence[Sequence[Component]], *, caption: str = "") -> Component:
-    """Return a table that scrolls by itself when it is wider than the page."""
+    """Return a table that scrolls horizontally when it is wider than the page. A row's first cell is its header."""
     body = [html.Tr([html.Th(row[0], scope="row"), *[_cell(cell) for cell in row[1:]]]) for row in rows]
     return html.Div(
         html.Table(
@@ -133,42 +139,42 @@ def _cell(content: Component) -> Component:
 
 
 def best(text: str) -> Component:
-    """Return a cell that stands out as the best of its column, also for who sees no color."""
+    """Return a table cell marked as the best of its column: bold with a star, so not by color alone."""
     return html.Td(
         html.Strong([text, html.Span(" ★", title="the best of these runs", **{"aria-label": "best"})]), className="best"
     )
 
 
 def nothing_chosen(store: RunStore) -> Component:
-    """Return what to do when no run is shown: choose some, or make the first."""
+    """Return advice when no run is shown: choose some, or train the first."""
     if store.runs():
-        return empty("No run is chosen", "Pick some in the field at the top, or tick them on the page Runs.")
+        return empty("No run is chosen", "Choose runs in the field at the top, or tick them on the page Runs.")
     return empty(
         "No runs yet",
         ["Train a small transformer in two to four minutes: ", html.Code("make demo")],
         ["or: ", html.Code("tfs run --config configs/quickstart.yaml")],
-        "It appears here by itself, if it is in the assets folder that this dashboard shows (--assets or TFS_ASSETS).",
+        "The run appears here automatically if it is in this dashboard's assets folder (--assets or TFS_ASSETS).",
     )
 
 
 def empty(title: str, *advice: Component) -> Component:
-    """Return what is shown where there is nothing to show: why, and what to do."""
+    """Return an empty-state panel: the reason and advice."""
     return html.Div([html.H2(title), *[html.P(line) for line in advice]], className="empty panel")
 
 
 def failed(title: str, error: BaseException) -> Component:
-    """Return what is shown in the place of a page, or a part of one, that raised an error."""
-    lines = [html.P(failure(error)), html.P("The rest of the dashboard works. Where it failed: TFS_DEBUG=1 tfs dash")]
+    """Return the error panel for a page or part that raised an error."""
+    lines = [html.P(failure(error)), html.P("The rest of the dashboard works. For a traceback: TFS_DEBUG=1 tfs dash")]
     return html.Div([html.H1(title), *lines], className="alarm panel", role="alert")
 
 
 def failure(error: BaseException) -> str:
-    """Return what went wrong, without the paths of this machine."""
-    return f"It cannot be shown: {public_text(describe(error))}"
+    """Return the error message, with absolute paths and secrets redacted."""
+    return f"This cannot be shown: {public_text(describe(error))}"
 
 
 def notices(runs: Sequence[RunData], view: View, store: RunStore) -> Component:
-    """Return what is not as the address asks, and what could not be read."""
+    """Return warnings (unknown runs in the address, damaged log lines, too many runs), or None."""
     said = [f"There is no run named {name}." for name in chosen_runs(view, store)[1]]
     said += [
         f"{count:,} damaged lines in the logs of {run.name} are left out." for run in runs if (count := run.bad_lines())

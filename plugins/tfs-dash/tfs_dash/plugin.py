@@ -1,4 +1,4 @@
-"""What this plugin offers. Imports nothing heavy."""
+"""Entry point of the plugin: the page kind, the pages, and the `dash` command. Imports nothing heavy."""
 
 from tfs_core.component import Component, Kind
 from tfs_core.hookspecs import hookimpl
@@ -8,20 +8,20 @@ TFS_PLUGIN_API = 1
 
 @hookimpl
 def tfs_kinds() -> list[Kind]:
-    """Return the kind of the dashboard's pages: `build(options) -> Page`."""
+    """Return the component kind `page`, built by `build(options) -> Page`."""
     return [Kind(name="page", keywords=(), protocol="tfs_dash.page:Page")]
 
 
 @hookimpl
 def tfs_components() -> list[Component]:
-    """Return what scripts of the original tools import, and the dashboard's pages in the order of its navigation."""
+    """Return the `load-training-log` script component, and the pages in navigation order."""
     pages = [
-        ("runs", "All runs: find them, sort them, choose the ones to compare.", "RunsPage"),
-        ("compare", "Loss curves on any axis, and the summary with the best marked.", "ComparePage"),
-        ("compute", "What loss costs: runs at equal compute.", "ComputePage"),
-        ("health", "Gradient norm, learning rate, throughput, and what happened.", "HealthPage"),
-        ("config", "The settings of the runs, those that differ first.", "ConfigPage"),
-        ("samples", "What the models wrote, over steps and runs.", "SamplesPage"),
+        ("runs", "All runs: search, sort, group, and choose the ones to compare.", "RunsPage"),
+        ("compare", "Loss curves on any axis, and a summary table with the best marked.", "ComparePage"),
+        ("compute", "Loss at equal compute, and the cost to reach a loss.", "ComputePage"),
+        ("health", "Gradient norm, learning rate, throughput, alarms and events.", "HealthPage"),
+        ("config", "Settings of the runs, those that differ first.", "ConfigPage"),
+        ("samples", "Generated text over steps and runs, by prompt and by loss.", "SamplesPage"),
     ]
     script = Component(
         kind="script",
@@ -44,7 +44,7 @@ def tfs_commands() -> list[Component]:
     return [
         Component(
             name="dash",
-            summary="Look at runs side by side, live and past, in the browser; or export them as one HTML file.",
+            summary="Compare runs in the browser, live and finished, or export them as one HTML file.",
             factory="tfs_dash.command:dash",
         )
     ]

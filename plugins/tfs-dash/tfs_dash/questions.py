@@ -1,12 +1,12 @@
-"""What pages ask for, checked before Dash takes it: Dash stumbles over what its own code never sends.
+"""Validation of callback requests before Dash handles them: malformed ones make Dash fail with a traceback.
 
-A question names a callback and gives the values of that one's inputs:
+A callback request names a callback by its output and gives the values of its inputs:
 
     {"output": "..now.data...index.data..",
      "outputs": [{"id": "now", "property": "data"}, {"id": "index", "property": "data"}],
      "inputs": [{"id": "tick", "property": "data", "value": 1}, ...], "state": [...], "changedPropIds": ["tick.data"]}
 
-Values may be anything; what is done with them takes what makes no sense as if it had not been said (view.py).
+Only the structure is checked here. The values may be anything: invalid ones are ignored where they are used (view.py).
 """
 
 import json
@@ -18,38 +18,38 @@ from flask import Flask, Response, request
 from tfs_dash.security import UPDATE_PATH
 
 
-def refuse_flawed(server: Flask, callbacks: Mapping[str, Mapping[str, Any]]) -> None:
-    """Have the server answer 400, and one sentence, to what is no question to one of the callbacks (Dash's map)."""
+def refuse_malformed(server: Flask, callbacks: Mapping[str, Mapping[str, Any]]) -> None:
+    """Make the server answer 400 with a one-sentence reason to requests that match none of Dash's `callbacks`."""
 
     @server.before_request
     def refuse() -> Response | None:
         if request.path != UPDATE_PATH:
             return None
         try:
-            sentence = flaw(request.get_json(silent=True), callbacks)
-        except RecursionError:  # brackets in brackets, thousands deep
-            sentence = "That is nested too deeply."
+            sentence = find_flaw(request.get_json(silent=True), callbacks)
+        except RecursionError:  # thousands of nested brackets
+            sentence = "The request is nested too deeply."
         return None if sentence is None else Response(f"{sentence}\n", status=400, mimetype="text/plain")
 
 
-def flaw(question: object, callbacks: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """Return what is wrong with a question, or None."""
+def find_flaw(question: object, callbacks: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Return why a callback request is malformed, in one sentence, or None for a valid one."""
     if not isinstance(question, dict):
-        return "A question is a JSON object."
+        return "The request body must be a JSON object."
     output = question.get("output")
     callback = callbacks.get(output, {}) if isinstance(output, str) else {}
-    if "callback" not in callback:  # there is none, or the browser answers it
-        return "Nothing here has the output that the question names."
+    if "callback" not in callback:  # unknown, or a client-side callback
+        return "No callback of this server has the output that the request names."
     outputs = callback["output"]
     if isinstance(outputs, list | tuple):
         fits = _all_fit(question.get("outputs"), [one.to_dict() for one in outputs])
     else:
         fits = _fits(question.get("outputs"), outputs.to_dict())
     if not fits:
-        return "The question's outputs are not those of the output that it names."
+        return "The request's outputs do not match the callback that it names."
     inputs = question.get("inputs")
     if not _all_fit(inputs, callback["inputs"]) or not _all_fit(question.get("state", []), callback["state"]):
-        return "The question's inputs and state are not those of the output that it names."
+        return "The request's inputs and state do not match the callback that it names."
     if not isinstance(outputs, list | tuple) and '["ALL"]' in (name := outputs.to_dict()["id"]):
         others = [
             given
@@ -58,11 +58,11 @@ def flaw(question: object, callbacks: Mapping[str, Mapping[str, Any]]) -> str | 
         ]
         if any(
             len(given) != len(question["outputs"]) for given in others
-        ):  # a callback answers one for each of its state
-            return "The question's outputs and state name different numbers of components."
+        ):  # the callback returns one value per component in its state
+            return "The request's outputs and state name different numbers of components."
     changed, names = question.get("changedPropIds", []), _names(inputs)
     if not isinstance(changed, list) or any(not isinstance(name, str) or name not in names for name in changed):
-        return "What the question says has changed is none of its inputs."
+        return "The request's changedPropIds are not among its inputs."
     return None
 
 
@@ -75,7 +75,7 @@ def _all_fit(given: object, places: list[dict[str, str]]) -> bool:
 
 
 def _fits(given: object, place: dict[str, str]) -> bool:
-    """Say whether that is a component's property, and the one of the place; where the place is many, a list of them."""
+    """Return True if `given` names the component property `place`; for an ALL pattern, if it is a list of such."""
     if '["ALL"]' in place["id"]:
         return isinstance(given, list) and all(_is_at(one, place) for one in given)
     return _is_at(given, place)
@@ -90,7 +90,7 @@ def _is_at(given: object, place: dict[str, str]) -> bool:
 
 
 def _is_named(given: object, name: str) -> bool:
-    """Say whether an id is the one of that name; in a name that is a pattern, ["MATCH"] and ["ALL"] are any text."""
+    """Return True if an id equals `name` or matches it as a pattern, in which ["MATCH"] and ["ALL"] are any string."""
     if not name.startswith("{"):
         return given == name
     pattern = json.loads(name)
@@ -102,7 +102,7 @@ def _is_named(given: object, name: str) -> bool:
 
 
 def _names(inputs: Any) -> set[str]:
-    """Return how `changedPropIds` would name the inputs."""
+    """Return the inputs in the notation of `changedPropIds`."""
     flat = [one for entry in inputs for one in (entry if isinstance(entry, list) else [entry])]
     return {
         f"{one['id'] if isinstance(one['id'], str) else json.dumps(one['id'], sort_keys=True, separators=(',', ':'))}"

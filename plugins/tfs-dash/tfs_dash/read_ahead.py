@@ -1,10 +1,10 @@
-"""Reading before anybody asks.
+"""Prefetch at the start of the dashboard, in two ways.
 
-In a second process: `python -m tfs_dash.read_ahead ASSETS` decodes the newest runs' curves into the cache. It begins
-before the dashboard imports what it serves with, and takes nothing of the one processor that answers the browser. The
-dashboard finds the columns in the cache; what is not there yet it reads itself.
+A second process, `python -m tfs_dash.read_ahead ASSETS`, decodes the newest runs' loss curves into the on-disk column
+cache. It starts before the dashboard imports Dash and runs on another processor core. The dashboard itself decodes the
+columns that are not in the cache yet.
 
-And in a thread of the dashboard, which draws the first chart while Dash is imported.
+A thread of the dashboard draws the first chart while Dash is imported.
 """
 
 import subprocess
@@ -15,55 +15,55 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfs_core.runs import run_folders
-from tfs_dash.column_cache import WORTH_KEEPING_BYTES, users_cache
+from tfs_dash.column_cache import MIN_CACHED_LOG_BYTES, user_cache
 
 if TYPE_CHECKING:
     from tfs_dash.store import RunStore
 
 
 def start(assets: Path) -> subprocess.Popen[bytes] | None:
-    """Start it, and return the process; None when there is nothing to decode, or no cache."""
-    if users_cache() is None or nothing_to_decode(assets):
+    """Start the prefetch process and return it; None if all long logs are cached, or without a cache."""
+    if user_cache() is None or all_cached(assets):
         return None
     command = [sys.executable, "-m", "tfs_dash.read_ahead", str(assets)]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def nothing_to_decode(assets: Path) -> bool:
-    """Say whether the columns of all long logs are in the cache."""
-    cache = users_cache()
-    return all(cache is not None and cache.is_kept(log, "loss") for log in _long_logs(assets))
+def all_cached(assets: Path) -> bool:
+    """Return True if the loss columns of all long logs are in the cache."""
+    cache = user_cache()
+    return all(cache is not None and cache.is_cached(log, "loss") for log in _long_logs(assets))
 
 
 def _long_logs(assets: Path) -> Iterator[Path]:
     for folder in run_folders(assets):
         log = folder / "metrics.jsonl"
         with suppress(OSError):
-            if log.stat().st_size >= WORTH_KEEPING_BYTES:
+            if log.stat().st_size >= MIN_CACHED_LOG_BYTES:
                 yield log
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """End it, unless it has ended by itself."""
+    """Terminate the prefetch process, if it still runs, and wait for it."""
     process.terminate()
     process.wait()
 
 
-def draw_first_chart(store: "RunStore") -> None:
-    """Draw the chart that most look at first while the browser loads the page: what it needs is then read and smoothed.
+def prefetch_first_chart(store: "RunStore") -> None:
+    """Draw the loss chart of the default view, to fill the caches for the first request.
 
-    For a thread of the dashboard's own process.
+    Called in a thread of the dashboard's own process.
     """
-    from tfs_dash.figures.kept import kept_figure
+    from tfs_dash.figures.kept import cached_figure
     from tfs_dash.figures.loss import loss_figure
     from tfs_dash.view import DEFAULT, chosen_runs
 
     store.index.refresh()
-    kept_figure(loss_figure, chosen_runs(DEFAULT, store)[0], DEFAULT, store)
+    cached_figure(loss_figure, chosen_runs(DEFAULT, store)[0], DEFAULT, store)
 
 
 def main() -> None:
-    """Read and end."""
+    """Decode the loss columns of the newest runs into the cache."""
     from tfs_dash.store import open_store
     from tfs_dash.view import NEWEST
 

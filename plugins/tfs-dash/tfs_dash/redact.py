@@ -1,7 +1,4 @@
-"""What is kept from view: values that look like secrets, and the folders of this machine.
-
-The same on a page and in a report: a dashboard may be shared, and nobody looks twice before sharing one.
-"""
+"""Redaction of secrets and absolute paths, on pages and in reports, since both may be shared."""
 
 import re
 from itertools import pairwise
@@ -11,10 +8,10 @@ HIDDEN = "[not shown]"
 
 SECRET_WORDS = {"apikey", "auth", "authorization", "bearer", "credential", "credentials", "passphrase", "passwd",
                 "password", "pwd", "secret", "secrets", "token"}  # fmt: skip
-"""A word of a setting's name by which its value is a secret. `tokens` and `tokenizer` are other words."""
+"""A setting with one of these words in its name is a secret. `tokens` and `tokenizer` are different words."""
 
 KEY_WORDS = {"access", "api", "encryption", "private", "secret", "signing", "ssh"}
-"""Words before `key`."""
+"""A setting with one of these words directly before `key` in its name is a secret."""
 
 _PATH = re.compile(r"(?<![\w:/.])(?:~?/|[A-Za-z]:[\\/]|\\\\)[^\s'\"<>|,;()\[\]{}]*[\\/]([^\s'\"<>|,;()\[\]{}\\/]+)")
 _CREDENTIALS = re.compile(r"(\w+://)[^\s/@]+@")
@@ -22,14 +19,14 @@ _TOKEN_VALUE = re.compile(r"\b(?:sk-|hf_|ghp_|gho_|github_pat_|glpat-|xox[bp]-|A
 
 
 def is_secret(name: str) -> bool:
-    """Return whether a setting of this name holds a secret."""
+    """Return True if a setting of this name holds a secret."""
     words = [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", name)]
     pairs = pairwise(words)
     return any(word in SECRET_WORDS for word in words) or any(a in KEY_WORDS and b == "key" for a, b in pairs)
 
 
 def without_secrets(value: Any, name: str = "") -> Any:  # any JSON value
-    """Return a configuration or a part of it without secrets, and with absolute paths cut to their last part."""
+    """Return a configuration, or a part of it, with secrets replaced by HIDDEN and absolute paths shortened."""
     if name and is_secret(name) and value is not None:
         return HIDDEN
     if isinstance(value, dict):
@@ -40,6 +37,6 @@ def without_secrets(value: Any, name: str = "") -> Any:  # any JSON value
 
 
 def public_text(text: str) -> str:
-    """Return a text with `…/name` for absolute paths, and without passwords in addresses and well-known tokens."""
+    """Return a text with absolute paths cut to `…/name`, and without credentials in URLs and well-known API tokens."""
     text = _TOKEN_VALUE.sub(HIDDEN, _CREDENTIALS.sub(r"\1", text))
     return _PATH.sub(r"…/\1", text)

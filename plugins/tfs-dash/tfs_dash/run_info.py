@@ -1,6 +1,6 @@
-"""`run.json` as the pages rely on it: a value of another kind than docs/formats.md promises is as one not known.
+"""Validation of `run.json`: a value whose type differs from docs/formats.md is treated as unknown.
 
-A run folder may come from anywhere, and one that is odd must not take the page of all the others with it.
+Run folders are untrusted input, and a malformed one must not break the pages for the other runs.
 """
 
 from typing import Any
@@ -9,11 +9,11 @@ TEXTS = ("run_id", "experiment_name", "status", "started_at", "heartbeat_at", "g
 NUMBERS = ("seed", "total_steps", "flops_per_token")
 
 TOO_LARGE = 1e60
-"""No count of anything that was trained comes near."""
+"""Numbers from this size on are treated as unknown: no count of a real run is near it."""
 
 
 def well_formed(info: dict[str, Any]) -> dict[str, Any]:
-    """Return `run.json` with its texts texts, its numbers finite, and its objects objects; else None or {}."""
+    """Return `run.json` with values of the wrong type and too large numbers replaced by None, {} or []."""
     summary = _object(info.get("summary"))
     tags = info.get("tags")
     return {
@@ -32,7 +32,7 @@ def well_formed(info: dict[str, Any]) -> dict[str, Any]:
 
 
 def number(value: object) -> float | None:
-    """Return the value when it is a number that can be one of a run, else None."""
+    """Return the value if it is a finite number below TOO_LARGE, else None."""
     known = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < TOO_LARGE
     return value if known else None  # type: ignore[return-value]
 

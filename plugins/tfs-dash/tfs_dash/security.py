@@ -1,10 +1,10 @@
-"""Who may see the dashboard: a gate that every request passes before Dash hears of it.
+"""Access control of the dashboard: WSGI middleware that checks every request before Dash.
 
 Runs are private. A server on this machine can be reached by other accounts of the machine, and by every web page that
-its user visits: the browser carries the page's requests here. So a request must name a host that we answer for (against
-DNS rebinding), must not come from another site's page, must use a method that only reads, and must know the token.
+its user visits: the browser sends the page's requests here. So a request must have an allowed Host header (against DNS
+rebinding), must not come from another site's page (CSRF), must use a read-only method, and must have the token.
 
-The token works as Jupyter's does: an address that ends in ?token=... is opened once, and a cookie remembers it.
+The token works like Jupyter's: an address that ends in ?token=... is opened once and sets a cookie.
 """
 
 import hmac
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     from dash import Dash
 
 LOCAL_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
-"""The names of this machine that nobody else's web page can have."""
+"""Host names of the loopback interface, which no other web site can have."""
 
 UPDATE_PATH = "/_dash-update-component"
-"""Where Dash's pages ask for figures: the one path that takes a POST, and it changes nothing on the disk."""
+"""Dash's callback endpoint: the only path that accepts POST. Callbacks change no run."""
 
 MAX_BODY_BYTES = 2 * 2**20
-"""More than any question the pages ask; one that is larger is refused before it is read."""
+"""More than any callback request of the pages needs. A larger body is rejected before it is read."""
 
 LIBRARY_PATHS = ("/_dash-component-suites/", "/assets/")
-"""Code and styles that are the same for everyone: a browser may keep them. Everything else is the user's data."""
+"""Static code and styles, which a browser may cache. Everything else is the user's data and is not cached."""
 
 DATA_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -44,7 +44,7 @@ DATA_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-"""For what is posted for, which is never a page: few, since a page asks every second whether there is something new."""
+"""Headers of callback responses, which are never pages. Kept short: each open page polls once per second."""
 
 _HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[^\s:/@?#\[\]\\]+)(?::(?P<port>\d{1,5}))?")
 
@@ -55,7 +55,7 @@ class _Shared(NamedTuple):
 
 
 class Gate:
-    """A WSGI application around another: it answers what it refuses, and adds the security headers to all the rest."""
+    """WSGI middleware: rejects forbidden requests and adds security headers to every response."""
 
     def __init__(
         self,
@@ -66,94 +66,94 @@ class Gate:
         names: Iterable[str] = LOCAL_NAMES,
         any_address: bool = False,
     ) -> None:
-        """Let in who knows the token (None: everyone) and asks for one of the names, or by any IP address at all.
+        """Allow requests that have the token (None: all requests) and one of `names` as their Host.
 
-        An address is no danger where a name is: DNS rebinding needs a name that the attacker owns. Of inline scripts
-        pages may run those with these hashes.
+        With `any_address`, any IP address is accepted as Host too. That is safe: DNS rebinding needs a host name that
+        the attacker owns. `script_hashes` are the inline scripts allowed by the content security policy.
         """
         self._application = application
         self._token = token
-        self._tickets: dict[str, float] = {}  # to the second of time.monotonic() from which it is void
+        self._tickets: dict[str, float] = {}  # ticket -> expiry, in seconds of time.monotonic()
         self._names = {name.lower() for name in names}
         self._shared = _Shared("", encrypted=False)
         self._any_address = any_address
         self.allow_scripts(script_hashes)
 
     def allow_scripts(self, hashes: Iterable[str]) -> None:
-        """Let pages run the inline scripts with these hashes, and no others any more."""
+        """Replace the hashes of the inline scripts that pages may run."""
         self._headers = _security_headers(content_policy(hashes))
 
     def share(self, name: str | None, *, encrypted: bool = False) -> None:
-        """Answer for a tunnel's name too, and no longer for the one before; None: for no tunnel's.
+        """Set the host name of the tunnel that is accepted besides `names`; None removes it.
 
-        `encrypted`: browsers reach that name by https, and are to send the cookie by nothing else.
+        `encrypted`: browsers reach that name by https, so the cookie is marked Secure.
         """
         self._shared = _Shared((name or "").lower(), encrypted)
 
     def ticket(self, *, seconds: float = 60) -> str:
-        """Return a token that opens the gate once, and soon.
+        """Return a single-use token that expires after `seconds`.
 
-        For a browser that is started by us: its command line can be read by every account of the machine.
+        For a browser started by this process: every account of the machine can read its command line.
         """
         ticket = secrets.token_urlsafe(32)
         self._tickets[ticket] = time.monotonic() + seconds
         return ticket
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Answer a request."""
+        """Handle a WSGI request."""
         request = Request(environ)
-        respond = self._refuse(request) or self._welcome(request) or self._application
+        respond = self._refuse(request) or self._check_token(request) or self._application
 
-        def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:  # what WSGI hands through
+        def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:  # WSGI's optional exc_info
             return start_response(status, self._with_security_headers(headers, request.path), *more)
 
         return respond(environ, start)
 
     def _refuse(self, request: Request) -> Response | None:
-        """Return the refusal of a request that nobody may make, whatever token it has; None when there is none."""
-        if not self._answers_for(_host(request).name):
+        """Return the error response for a request that is forbidden even with the token, or None."""
+        if not self._accepts_host(_host(request).name):
             return _refusal(
-                400, "Not this host", "This dashboard does not answer to that name. tfs dash --allow-host adds one."
+                400, "Host not allowed", "This dashboard does not accept this host name. Add it: tfs dash --allow-host."
             )
         if request.method not in (("POST",) if request.path == UPDATE_PATH else ("GET", "HEAD")):
-            refusal = _refusal(405, "Only reading", "This dashboard only shows: nothing can be changed through it.")
+            refusal = _refusal(405, "Method not allowed", "This dashboard is read-only.")
             refusal.headers["Allow"] = "POST" if request.path == UPDATE_PATH else "GET, HEAD"
             return refusal
         if _comes_from_another_site(request):
             return _refusal(
-                403, "Not from there", "The page of another site asked for this. Open the dashboard itself."
+                403, "Cross-site request", "This request came from another site's page. Open the dashboard itself."
             )
         if (request.content_length or 0) > MAX_BODY_BYTES:
-            return _refusal(413, "Too much", f"A request may have {MAX_BODY_BYTES:,} bytes at most.")
+            return _refusal(413, "Request too large", f"The limit is {MAX_BODY_BYTES:,} bytes.")
         return None
 
-    def _answers_for(self, name: str) -> bool:
+    def _accepts_host(self, name: str) -> bool:
         if name in self._names or (self._any_address and _is_address(name.strip("[]"))):
             return True
         return name == self._shared.name != ""
 
-    def _welcome(self, request: Request) -> Response | None:
-        """Return the redirect that follows the right token, the refusal when there is none, or None: come in."""
+    def _check_token(self, request: Request) -> Response | None:
+        """Check the token. Returns a redirect that sets the cookie, an error response, or None for a valid cookie."""
         if self._token is None:
             return None
         host = _host(request)
-        cookie = f"tfs-dash-{host.port}"  # ports share a browser's cookies: two dashboards must not share a name
+        cookie = f"tfs-dash-{host.port}"  # cookies are shared by all ports of a host: one name per dashboard
         given = request.args.getlist("token")
         if not given:
-            known = any(_same(value, self._token) for value in request.cookies.getlist(cookie))
+            known = any(_equals_secret(value, self._token) for value in request.cookies.getlist(cookie))
             return None if known else _refusal(401, "The token is missing", NO_TOKEN)
-        if not self._opens(given[0]):
-            return _refusal(401, "That is not the token", NO_TOKEN)
+        if not self._is_valid_token(given[0]):
+            return _refusal(401, "Wrong token", NO_TOKEN)
         welcome = Response(status=303, headers={"Location": _without_token(request)})
         secure = self._shared.encrypted and host.name == self._shared.name
         welcome.set_cookie(cookie, self._token, httponly=True, samesite="Lax", secure=secure)
         return welcome
 
-    def _opens(self, given: str) -> bool:
-        if self._token is not None and _same(given, self._token):
+    def _is_valid_token(self, given: str) -> bool:
+        if self._token is not None and _equals_secret(given, self._token):
             return True
-        ticket = next((ticket for ticket in list(self._tickets) if _same(given, ticket)), "")
-        return time.monotonic() < self._tickets.pop(ticket, 0.0)  # pop: of two who come at once, one gets in
+        ticket = next((ticket for ticket in list(self._tickets) if _equals_secret(given, ticket)), "")
+        return time.monotonic() < self._tickets.pop(ticket, 0.0)  # pop is atomic: single use
 
     def _with_security_headers(self, headers: list[tuple[str, str]], path: str) -> list[tuple[str, str]]:
         ours = dict(DATA_HEADERS if path == UPDATE_PATH else self._headers)
@@ -165,35 +165,36 @@ class Gate:
 
 
 NO_TOKEN = (
-    "The address of this dashboard ends in ?token=... Open that one, once: this browser remembers it. The command "
-    "'tfs dash' has printed it in the terminal where it runs; in a notebook, 'launch' has returned it. If somebody "
-    "shared the dashboard with you, ask for the whole address. A dashboard that was started again has a new token."
+    "The full address of this dashboard ends in ?token=... Open it once, and this browser remembers the token. "
+    "'tfs dash' prints the address in its terminal; in a notebook, it is the 'url' of what 'launch' returns. "
+    "If the dashboard was shared with you, ask for the full address. After a restart the token is a new one."
 )
 
 
 def harden(app: "Dash") -> None:
-    """Make an app fit to be served: no debugger, and no log line or error page that a request could abuse."""
+    """Prepare an app for serving: no debugger, escaped log lines, and plain error pages."""
     from dash.exceptions import DependencyException
 
     server = app.server
-    server.debug = False  # whatever FLASK_DEBUG says
-    server.register_error_handler(DependencyException, _not_there)
+    server.debug = False  # overrides FLASK_DEBUG
+    server.register_error_handler(DependencyException, _not_found)
     for handler in {*server.logger.handlers, *app.logger.handlers}:
-        handler.setFormatter(HarmlessFormatter("%(levelname)s: %(message)s"))
+        handler.setFormatter(EscapingFormatter("%(levelname)s: %(message)s"))
 
 
-class HarmlessFormatter(logging.Formatter):
-    """For log lines that quote a request: what it asked for must not command the terminal."""
+class EscapingFormatter(logging.Formatter):
+    """Log formatter that escapes control characters, since log lines quote requests: no terminal escape sequences."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line with control characters written out."""
+        """Return the formatted line with control characters escaped."""
         return harmless(super().format(record))
 
 
 def content_policy(script_hashes: Iterable[str]) -> str:
-    """Return the content security policy: nothing from another host, no eval, no inline script but the hashed ones.
+    """Return the content security policy: nothing from another host, no eval, only inline scripts with these hashes.
 
-    Styles are inline because that is how Plotly and the grid set positions; images and fonts in data: are their icons.
+    Inline styles are allowed because Plotly and the grid set positions with them; data: images and fonts are their
+    icons.
     """
     return "; ".join(
         [
@@ -227,16 +228,16 @@ class _Host(NamedTuple):
 
 
 def _host(request: Request) -> _Host:
-    """Return what the Host header names, in lower case; two empty strings when it is missing or none."""
+    """Return the name (in lower case) and port of the Host header; empty strings when it is missing or malformed."""
     found = _HOST.fullmatch(request.headers.get("Host", ""))
     return _Host(found["name"].lower(), found["port"] or "") if found else _Host("", "")
 
 
 def _comes_from_another_site(request: Request) -> bool:
-    """Say whether another site's page sent this; a link that a person follows from there is let through.
+    """Return True if another site's page sent this request. Following a link from another site is allowed.
 
-    Sec-Fetch-Site is the browser's word. Over plain http to another machine browsers leave it out; Origin, which they
-    send with every POST, then says as much. Programs that are no browser send neither.
+    Browsers set Sec-Fetch-Site, except over plain http to another machine; there Origin, sent with every POST, is
+    checked instead. Non-browser clients send neither.
     """
     origin = request.headers.get("Origin")
     if origin is not None and origin.partition("://")[2].lower() != request.headers["Host"].lower():
@@ -249,7 +250,7 @@ def _comes_from_another_site(request: Request) -> bool:
 def _without_token(request: Request) -> str:
     """Return the request's address on this host, without the token."""
     kept = [part for part in request.query_string.decode("latin-1").split("&") if not _is_token(part)]
-    path = "/" + quote(request.path).lstrip("/")  # //evil.example would lead to another host
+    path = "/" + quote(request.path).lstrip("/")  # //evil.example would redirect to another host
     return path + ("?" + "&".join(kept) if kept else "")
 
 
@@ -257,8 +258,8 @@ def _is_token(part: str) -> bool:
     return unquote_plus(part.partition("=")[0]) == "token"
 
 
-def _same(given: str, secret: str) -> bool:
-    """Compare in a time that tells nothing about where the two differ."""
+def _equals_secret(given: str, secret: str) -> bool:
+    """Compare in constant time."""
     return hmac.compare_digest(given.encode("utf-8", "replace"), secret.encode("utf-8"))
 
 
@@ -279,5 +280,5 @@ def _refusal(status: int, title: str, sentence: str) -> Response:
     return Response(page, status=status, content_type="text/html; charset=utf-8")
 
 
-def _not_there(error: Exception) -> Response:  # noqa: ARG001
-    return _refusal(404, "Not there", "The dashboard has no such file.")
+def _not_found(error: Exception) -> Response:  # noqa: ARG001
+    return _refusal(404, "Not found", "The dashboard has no such file.")

@@ -1,4 +1,4 @@
-"""The dashboard, served: a socket, a gate before it, and threads of this process that answer. No debug server."""
+"""HTTP server of the dashboard: a waitress server in threads of this process, behind the access gate."""
 
 import ipaddress
 import logging
@@ -30,19 +30,22 @@ PORT = 7860
 HOST = "127.0.0.1"
 THREADS = 8
 CONNECTIONS = 1000
-"""Open at a time, and those that say nothing cost no thread: who opens a hundred and waits must not lock others out."""
+"""Maximum number of open connections. Idle ones use no thread, so a client with many of them cannot block others."""
 
 Report = Callable[[str], None]
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens there (port 0: any free one). Raises TfsError that names the next free port."""
+    """Return a listening socket (port 0: any free port).
+
+    Raises TfsError, which names the next free port, when the port is taken, and UsageError for an unusable address.
+    """
     try:
         return _bound(host, port)
     except socket.gaierror as error:
-        raise UsageError(f"--host {host}: this machine knows no such address ({error.strerror})") from error
+        raise UsageError(f"--host {host}: this machine cannot resolve the address ({error.strerror})") from error
     except PermissionError as error:
-        raise TfsError(f"Port {port} needs the administrator's rights. Take one above 1023: --port {PORT}") from error
+        raise TfsError(f"Port {port} needs administrator rights. Use one above 1023: --port {PORT}") from error
     except OSError as error:
         free = _next_free(host, port)
         if free is None:
@@ -66,7 +69,7 @@ def _next_free(host: str, port: int) -> int | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether only this machine reaches that address."""
+    """Return True if the address is a loopback address, reachable from this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -74,9 +77,9 @@ def is_loopback(host: str) -> bool:
 
 
 class Server:
-    """A dashboard that is being served, until `stop`.
+    """A running dashboard server; `stop` or leaving the `with` block ends it.
 
-    `url` and, while it is shared, `shared_url` have the token in them: whoever has one sees everything.
+    `url` and, while the dashboard is shared, `shared_url` contain the token and so give access to all runs.
     """
 
     def __init__(
@@ -86,24 +89,24 @@ class Server:
         token: str | None,
         names: Iterable[str] = (),
     ) -> None:
-        """Answer on a socket that listens, for requests that name this machine or one of `names`.
+        """Serve on a listening socket, for requests whose Host is this machine or one of `names`.
 
-        What needs the app waits until `show` brings it.
+        Requests that need the app block until `show` is called. Without a `token` everyone has access.
         """
         from waitress.server import create_server
 
         address, port = listener.getsockname()[:2]
         self._any_address = any_address = ipaddress.ip_address(address).is_unspecified
-        own = {socket.gethostname() if any_address else _written(address)}
+        own = {socket.gethostname() if any_address else _host_form(address)}
         self._token = token
         near = address if not any_address else "::1" if listener.family == socket.AF_INET6 else HOST
-        self._local_address = f"{_written(near)}:{port}"
+        self._local_address = f"{_host_form(near)}:{port}"
         self._front = Front()
         self.gate = Gate(
             self._front, token=token, script_hashes=[script_hash()], names={*LOCAL_NAMES, *own, *names},
             any_address=any_address,
         )  # fmt: skip
-        logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a question that waits its turn is no news
+        logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a queued request is no warning
         self._sockets: dict[int, object] = {}
         self._server = create_server(
             self.gate,
@@ -113,7 +116,7 @@ class Server:
             connection_limit=CONNECTIONS,
             ident=None,
             max_request_body_size=MAX_BODY_BYTES,
-            inbuf_overflow=64 * 2**10,  # what somebody sends before the gate has looked waits on the disk
+            inbuf_overflow=64 * 2**10,  # larger request bodies are buffered on disk
             max_request_header_size=64 * 2**10,
             channel_timeout=60,
         )
@@ -126,15 +129,15 @@ class Server:
         self.shared_url: str | None = None
 
     def show(self, app: "Dash") -> None:
-        """Hand requests on to an app whose callbacks are all registered: the gate lets its inline scripts run alone."""
+        """Serve an app whose callbacks are all registered. Of inline scripts, only the app's own may run."""
         harden(app)
         self.gate.allow_scripts(app.csp_hashes())
         with app.server.test_request_context():
-            app.server.preprocess_request()  # what Dash does at the first request, a whole layout among it, is done now
+            app.server.preprocess_request()  # Dash sets up at the first request, with a full layout: do it now
         self._front.hand_over(app.server.wsgi_app)
 
     def read_ahead(self, assets: Path) -> None:
-        """Have a second process read what the first chart will want; it ends with the server."""
+        """Start a second process that decodes the first chart's logs into the cache; it ends with the server."""
         self._reader = read_ahead.start(assets)
 
     @property
@@ -144,22 +147,22 @@ class Server:
 
     @property
     def network_url(self) -> str:
-        """The address by which other machines may reach it, with the token."""
+        """The address for other machines, with the token."""
         if not self._any_address:
             return self.url
         return self.with_token(f"http://{socket.gethostname()}:{self._local_address.rpartition(':')[2]}")
 
     def wait(self) -> None:
-        """Return when it no longer answers."""
+        """Block until the server has stopped."""
         while self._thread.is_alive():
-            self._thread.join(timeout=0.5)  # Windows hears of Ctrl-C only between two waits
+            self._thread.join(timeout=0.5)  # Windows delivers Ctrl-C only between two waits
 
     def with_token(self, url: str) -> str:
-        """Return the address that lets somebody in who comes by this one."""
+        """Return a base URL with the token appended, if there is one."""
         return f"{url}/?token={self._token}" if self._token else f"{url}/"
 
     def open_browser(self) -> None:
-        """Open the dashboard in the browser, where there is one to be seen."""
+        """Open the dashboard in a browser, if there is a display, with a single-use ticket instead of the token."""
         if not has_display():
             return
         address = f"http://{self._local_address}/"
@@ -168,17 +171,18 @@ class Server:
         webbrowser.open(address)
 
     def share(self, via: str, *, hours: float, report: Report, interactive: bool, ssh: Sequence[str] = ("ssh",)) -> str:
-        """Open a tunnel and return the address to pass on, token included; raises TfsError when none can be opened.
+        """Open an ssh tunnel and return the public address, token included.
 
-        `report` hears of another address, and of the end.
+        `report` is called with a message when the address changes and when the tunnel ends. Raises TfsError when no
+        tunnel can be opened, and UsageError for a server without a token or a malformed `via`.
         """
         if self._token is None:
-            raise UsageError("A dashboard without a token is not shared: whoever found the address would see it all")
+            raise UsageError("A dashboard without a token cannot be shared: anyone with the address could see all runs")
         target = parse_target(via)
 
         def changed(url: str | None, reason: str) -> None:
             self._admit(url)
-            report(f"{reason} {'Now: ' + self.with_token(url) if url else 'The dashboard goes on here: ' + self.url}")
+            report(f"{reason} {'Now: ' + self.with_token(url) if url else 'It still runs here: ' + self.url}")
 
         self._tunnel = Tunnel(
             target, self._local_address, hours=hours, changed=changed, interactive=interactive, ssh=ssh
@@ -186,8 +190,8 @@ class Server:
         url = self._tunnel.url
         if not target.is_relay and not is_reachable(url):
             report(
-                f"{target.host} keeps the port to itself (GatewayPorts in its sshd_config): only who is logged in "
-                "there can open the address."
+                f"{target.host} does not expose the port to other machines (GatewayPorts in its sshd_config): only "
+                "users who are logged in there can open the address."
             )
             url = f"http://localhost:{urlsplit(url).port}"
         self._admit(url)
@@ -199,13 +203,13 @@ class Server:
         self.gate.share(parts.hostname, encrypted=parts.scheme == "https")
 
     def stop_sharing(self) -> None:
-        """End the tunnel, if there is one; the dashboard goes on here."""
+        """Close the tunnel, if there is one. The dashboard keeps running on this machine."""
         if self._tunnel is not None:
             self._tunnel.close()
         self._admit(None)
 
     def stop(self) -> None:
-        """End the tunnel, then the server."""
+        """Close the tunnel, then stop the server. Idempotent."""
         self.stop_sharing()
         if self._reader is not None:
             read_ahead.end(self._reader)
@@ -214,14 +218,14 @@ class Server:
         self._thread.join(timeout=5)
 
     def _answer(self) -> None:
-        """Move bytes between the browsers and the threads that answer them, until `stop`."""
+        """Run the server's event loop until `stop`."""
         from waitress import wasyncore
 
         while not self._stopping.is_set():
-            # Not select, waitress's default: a notebook may have more files open than it can count.
+            # poll instead of select (waitress's default), which fails above 1024 open files, as in some notebooks.
             wasyncore.loop(timeout=0.25, use_poll=True, map=self._sockets, count=1)
-        self._listener.close()  # the port is free from now on
-        self._server.task_dispatcher.shutdown(timeout=60)  # who still answers writes to what is closed next
+        self._listener.close()  # frees the port
+        self._server.task_dispatcher.shutdown(timeout=60)  # worker threads still write to the sockets closed next
         wasyncore.close_all(self._sockets, ignore_all=True)
 
     def __enter__(self) -> "Server":
@@ -236,8 +240,8 @@ class Server:
         return f"The dashboard: {self.url}" + (f" and, shared, {self.shared_url}" if self.shared_url else "")
 
 
-def _written(address: str) -> str:
-    """Return an address as it stands in a Host header: IPv6 in brackets."""
+def _host_form(address: str) -> str:
+    """Return an address in the form of a Host header: IPv6 in brackets."""
     return f"[{address}]" if ":" in address else address
 
 
@@ -251,13 +255,17 @@ def serve(
     announce: Callable[[Server], None] = lambda _: None,
     own_process: bool = False,
 ) -> Server:
-    """Return a server of the dashboard of `assets`. Raises TfsError when the port is taken, before anything is read.
+    """Start a server of the dashboard of `assets` and return it.
 
-    `announce` is called as soon as a browser can be sent to the address: it then loads while the rest is made ready.
-    `own_process` says that this process is the dashboard's alone: it then imports no more of Mantine than it needs.
+    `announce` is called with the server as soon as a browser can open the address, so that the browser loads the page
+    while the app is imported. `own_process` means that the process runs nothing but the dashboard, so that it may
+    import a subset of Mantine's components (few_components.py).
+
+    Raises TfsError when the port is taken, before any run is read, and UsageError for a `host` other than loopback
+    without a token.
     """
     if not with_token and not is_loopback(host):
-        raise UsageError(f"--no-token is for this machine alone: others reach --host {host}, so they need the token")
+        raise UsageError(f"--no-token is for this machine alone: others can reach --host {host}, so it needs the token")
     listener = listen(host, port)
     token = secrets.token_urlsafe(32) if with_token else None
     server = Server(listener, token=token, names=names)
@@ -265,18 +273,18 @@ def serve(
     try:
         server.read_ahead(assets)
         announce(server)
-        sys.setswitchinterval(0.0005)  # an import gives way ten times sooner than it would to who answers the browser
+        sys.setswitchinterval(0.0005)  # a tenth of the default: requests wait less for the import
         from tfs_dash.store import open_store
 
         store = open_store(assets)
-        ahead = threading.Thread(target=read_ahead.draw_first_chart, args=(store,), daemon=True)
-        if all_is_kept := read_ahead.nothing_to_decode(assets):
+        ahead = threading.Thread(target=read_ahead.prefetch_first_chart, args=(store,), daemon=True)
+        if is_all_cached := read_ahead.all_cached(assets):
             ahead.start()
         if own_process:
             few_components.load()
         from tfs_dash.app import app_of
 
-        if not all_is_kept:  # what is decoded here too would hold the import up
+        if not is_all_cached:  # decoding would slow the import down
             ahead.start()
         server.show(app_of(store))
     except BaseException:
@@ -297,10 +305,10 @@ def launch(
     share_via: str | None = None,
     share_hours: float = MAX_HOURS,
 ) -> Server:
-    """Serve the dashboard from Python, a notebook say, and return the server: `.url` is its address, `.stop()` ends it.
+    """Serve the dashboard from Python, such as a notebook, and return the server: `.url`, and `.stop()` to end it.
 
-    What `tfs dash` does, in threads of this process, with a token always. `share_via` names the ssh server
-    (`user@host`) that makes all runs visible from elsewhere, to whoever has `.shared_url`.
+    Like `tfs dash`, but in threads of this process and always with a token. `share_via` names an ssh server
+    (`user@host`) to share through for `share_hours` hours: anyone with `.shared_url` can then see all runs.
     """
     server = serve(assets_folder(assets), port=port, host=host, names=allow_hosts)
     try:
@@ -315,7 +323,7 @@ def launch(
 
 
 def has_display() -> bool:
-    """Say whether a browser that is opened here would be seen by somebody."""
+    """Return True if this process has a display on which a browser can be opened."""
     if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
         return True
     return sys.platform in ("darwin", "win32") and "SSH_CONNECTION" not in os.environ

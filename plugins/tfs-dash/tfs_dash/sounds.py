@@ -1,4 +1,4 @@
-"""What runs wrote: the same prompt over steps and runs, and what a loss sounds like."""
+"""Samples of generated text: by prompt and step, and by loss."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -10,18 +10,18 @@ from tfs_dash.store import RunData
 
 
 class Sample(NamedTuple):
-    """A continued prompt."""
+    """A generated continuation of a prompt."""
 
     run: str
     step: int
     prompt: str
     text: str
-    loss: float | None  # of the validation nearest in steps; None without one close by
+    loss: float | None  # of the nearest validation, within 10 % of the step; None without one
     bits_per_byte: float | None
 
 
 def samples_of(run: RunData) -> list[Sample]:
-    """Return what the run wrote, each with the loss it had then."""
+    """Return the run's samples, each with the validation loss near its step."""
     lines = [line for line in run.read_lines("samples") if _is_sample(line)]
     if not lines:
         return []
@@ -49,18 +49,18 @@ def _is_sample(line: dict[str, Any]) -> bool:
 
 
 def prompts(samples: Sequence[Sample]) -> list[str]:
-    """Return the prompts, each once, in their first order."""
+    """Return the distinct prompts in the order of their first sample."""
     return list(dict.fromkeys(sample.prompt for sample in samples))
 
 
 def at_step(samples: Sequence[Sample], prompt: str, step: int) -> Sample | None:
-    """Return what was written after the prompt at the last step up to `step`, or None before the first."""
+    """Return the last sample of the prompt up to `step`, or None."""
     before = [sample for sample in samples if sample.prompt == prompt and sample.step <= step]
     return max(before, key=lambda sample: sample.step, default=None)
 
 
-def what_losses_sound_like(samples: Sequence[Sample], rows: int = 10) -> list[Sample]:
-    """Return at most so many samples, from the highest loss to the lowest, spread evenly over the losses there are."""
+def samples_by_loss(samples: Sequence[Sample], rows: int = 10) -> list[Sample]:
+    """Return at most `rows` samples, from the highest to the lowest loss, spread evenly over the range of losses."""
     known = sorted((sample for sample in samples if sample.loss is not None), key=lambda sample: -(sample.loss or 0))
     if len(known) <= rows:
         return known

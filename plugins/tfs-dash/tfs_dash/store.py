@@ -1,7 +1,7 @@
-"""The runs of an assets folder and what is read of them, kept in memory and brought up to date when asked.
+"""The runs of an assets folder and their logs, cached in memory and refreshed on request.
 
-`RunIndex` knows which runs there are from their `run.json` alone. `RunStore` adds what their logs hold, and forgets
-what was not looked at for longest when it grows past its limit.
+`RunIndex` lists the runs from their `run.json` files. `RunStore` adds the columns of their logs, in a least recently
+used (LRU) cache of bounded size.
 """
 
 import os
@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tfs_core.runs import Run, file_of, parse_line, read_run, run_folders
-from tfs_dash.column_cache import ColumnCache, users_cache
+from tfs_dash.column_cache import ColumnCache, user_cache
 from tfs_dash.log_columns import LogColumns
 from tfs_dash.once import Once
 from tfs_dash.run_info import well_formed
@@ -24,13 +24,13 @@ from tfs_dash.run_info import well_formed
 Columns = dict[str, np.ndarray]
 
 MAX_BYTES = 512 << 20
-"""Memory for columns, over all runs."""
+"""Memory limit for the columns of all runs."""
 
 MAX_LINES_BYTES = 32 << 20
-"""How much is read of samples and events, from their end."""
+"""Of samples and events, only this many bytes at the end of the log are read."""
 
 MAX_CONFIG_BYTES = 256 << 10
-"""A configuration has a hundredth of this; YAML of megabytes takes a minute to read."""
+"""Larger configurations are not read: YAML of megabytes takes a minute to parse."""
 
 T = TypeVar("T")
 
@@ -39,19 +39,19 @@ LOGS = ("metrics", "validation", "samples", "events")
 
 @dataclass(frozen=True)
 class RunData:
-    """A run as figures and tables see it. `read(log, names)` returns columns, float64 and as long as the log."""
+    """A run for figures and tables. `read(log, names)` returns columns of a log, float64 [rows] each."""
 
     name: str
-    position: int  # among all runs by their start: decides color and dash, so that a run keeps them
+    position: int  # rank by start time; sets color and dash
     info: dict[str, Any] = field(repr=False)
     status: str
     read: Callable[[str, Sequence[str]], Columns] = field(repr=False)
     read_config: Callable[[], dict[str, Any]] = field(repr=False, default=dict)
     read_lines: Callable[[str], list[dict[str, Any]]] = field(repr=False, default=lambda _: [])
     read_tail: Callable[[str], list[dict[str, Any]]] = field(repr=False, default=lambda _: [])  # the last lines
-    bad_lines: Callable[[], int] = field(repr=False, default=lambda: 0)  # of what was read so far
-    files: Callable[[], list[Path | None]] = field(repr=False, default=list)  # what is drawn from, beside run.json
-    stamp: object = field(repr=False, default=None)  # of run.json when `info` was read
+    bad_lines: Callable[[], int] = field(repr=False, default=lambda: 0)  # in the part read so far
+    files: Callable[[], list[Path | None]] = field(repr=False, default=list)  # input files of charts, without run.json
+    stamp: object = field(repr=False, default=None)  # file state of run.json when `info` was read
 
     def training(self, *names: str) -> Columns:
         """Return columns of `metrics.jsonl`."""
@@ -63,7 +63,7 @@ class RunData:
 
 
 class RunIndex:
-    """The runs of an assets folder, by name. A look at it that finds nothing new costs a `stat` a run."""
+    """The runs of an assets folder, by name. A refresh without changes costs one `stat` per run."""
 
     def __init__(self, assets: Path) -> None:
         self.assets = assets
@@ -73,10 +73,10 @@ class RunIndex:
         self._names: dict[str, int] = {}
         self._looked_at = -np.inf
         self._state: object = None
-        self.version = 0  # changes when a run appears, goes or writes its run.json
+        self.version = 0  # incremented when a run is added, removed, or rewrites its run.json
 
     def refresh(self, max_age_seconds: float = 0.0) -> int:
-        """Look again, unless that was done a moment ago; return the version."""
+        """Rescan the folder, unless the last scan is at most `max_age_seconds` old; return the version."""
         with self._lock:
             if time.monotonic() - self._looked_at > max_age_seconds:
                 self._look()
@@ -104,25 +104,25 @@ class RunIndex:
             self.version += 1
 
     def runs(self) -> list[Run]:
-        """Return all runs, the one that was started last at the end."""
+        """Return all runs in the order of their start."""
         return list(self._runs)
 
     def find(self, name: str) -> tuple[int, Run] | None:
-        """Return a run and its position. The name is looked up, never made part of a path."""
+        """Return a run's position and the run, or None. The name is only looked up, never joined to a path."""
         position = self._names.get(name)
         return None if position is None else (position, self._runs[position])
 
     def stamp_of(self, name: str) -> object:
-        """Return what changes when the run's run.json is written."""
+        """Return the file state of a run's run.json, which changes when it is rewritten; None for an unknown run."""
         known = self._known.get(name)
         return None if known is None else known[0]
 
 
 class RunStore:
-    """The runs and their logs. Safe for several threads."""
+    """The runs and their logs. Thread-safe."""
 
     def __init__(self, assets: Path, *, max_bytes: int = MAX_BYTES, cache: ColumnCache | None = None) -> None:
-        """Look at the runs of `assets`; `cache` keeps what is read of long logs for the next start."""
+        """Open the runs of `assets`. `cache` stores the columns of long logs on disk between starts."""
         self.index = RunIndex(assets)
         self.max_bytes = max_bytes
         self.cache = cache
@@ -131,10 +131,10 @@ class RunStore:
         self._bad: dict[tuple[str, str], int] = {}
         self._read: dict[Path, tuple[object, object]] = {}
         self.charts: Once[dict[str, Any]] = Once(24)
-        """What was drawn of these runs, for figures/kept.py."""
+        """Cache of encoded figures, used by figures/kept.py."""
 
     def runs(self) -> list[RunData]:
-        """Return all runs, the one that was started last at the end."""
+        """Return all runs in the order of their start."""
         return [self._data(position, run) for position, run in enumerate(self.index.runs())]
 
     def find(self, name: str) -> RunData | None:
@@ -143,7 +143,7 @@ class RunStore:
         return None if found is None else self._data(*found)
 
     def data_of(self, run: Run, *, position: int, name: str | None = None) -> RunData:
-        """Return a run whose folder may be anywhere, under a name of one's own."""
+        """Return the data of any run, also one outside of the assets folder, optionally under another name."""
         return self._data(position, replace(run, info=well_formed(run.info)), name)
 
     def _data(self, position: int, run: Run, name: str | None = None) -> RunData:
@@ -162,13 +162,13 @@ class RunStore:
         )
 
     def log_sizes(self, names: Sequence[str]) -> list[list[int]]:
-        """Return the sizes of the logs of some runs: while they stay the same there is nothing new to draw."""
+        """Return the sizes in bytes of the logs of some runs, to detect new lines."""
         found = [self.index.find(name) for name in names]
         stamps = ([_stamp(entry[1].log_path(log)) for log in LOGS] for entry in found if entry)
         return [[stamp[1] if stamp else 0 for stamp in of_run] for of_run in stamps]
 
     def state_of(self, runs: Sequence[RunData]) -> object:
-        """Return what changes whenever something that is drawn of these runs does: to be compared, and to be a key."""
+        """Return a hashable fingerprint of everything that charts of these runs are drawn from, as a cache key."""
         return tuple((run.name, run.position, run.status, run.stamp, *map(_stamp, run.files())) for run in runs)
 
     def _columns(self, run: Run, log: str, names: Sequence[str]) -> Columns:
@@ -182,10 +182,10 @@ class RunStore:
         with lock:
             result = columns.read(names)
             self._bad[key] = columns.bad_lines
-        self._forget_oldest()
+        self._evict()
         return result
 
-    def _forget_oldest(self) -> None:
+    def _evict(self) -> None:
         with self._lock:
             total = sum(columns.n_bytes for _, columns in self._logs.values())
             while total > self.max_bytes and len(self._logs) > 1:
@@ -196,19 +196,19 @@ class RunStore:
         return sum(self._bad.get((str(run.folder), log), 0) for log in LOGS)
 
     def _read_lines(self, run: Run, log: str) -> list[dict[str, Any]]:
-        """Return the lines of a short log; of one that is longer than MAX_LINES_BYTES, the last."""
+        """Return the lines of a log that are JSON objects; of a longer log, those in its last MAX_LINES_BYTES."""
 
         def read(size: int) -> list[dict[str, Any]]:
             return run.read(log, max(size - MAX_LINES_BYTES, 0)).rows
 
-        return self._read_again_when_changed(run.log_path(log), read, [])
+        return self._read_if_changed(run.log_path(log), read, [])
 
     def _config(self, run: Run) -> dict[str, Any]:
         path = file_of(run.folder, "config.yaml")
-        return self._read_again_when_changed(path, lambda size: _read_config(path, size), {})
+        return self._read_if_changed(path, lambda size: _read_config(path, size), {})
 
-    def _read_again_when_changed(self, path: Path | None, read: Callable[[int], T], nothing: T) -> T:
-        """Return what `read` makes of a file of that size, read once for each state of the file."""
+    def _read_if_changed(self, path: Path | None, read: Callable[[int], T], nothing: T) -> T:
+        """Return the cached result of `read(size)` for a file; it is called again when the file changes."""
         stamp = _stamp(path)
         if path is None or stamp is None:
             return nothing
@@ -218,7 +218,7 @@ class RunStore:
 
 
 def _read_config(path: Path | None, size: int) -> dict[str, Any]:
-    import yaml  # here: it takes time to load, and the first chart is drawn without
+    import yaml  # lazy: slow to import, and the first chart does not need it
 
     if path is None or size > MAX_CONFIG_BYTES:
         return {}
@@ -227,16 +227,16 @@ def _read_config(path: Path | None, size: int) -> dict[str, Any]:
         config = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError):
         return {}
-    return config if isinstance(config, dict) and _is_of_a_run(config) else {}
+    return config if isinstance(config, dict) and _is_reasonable(config) else {}
 
 
 def open_store(assets: Path) -> RunStore:
-    """Return the runs of an assets folder, what is read of long logs being kept in the user's cache."""
-    return RunStore(assets, cache=users_cache())
+    """Return a store of the runs of an assets folder, with the user's on-disk cache for long logs."""
+    return RunStore(assets, cache=user_cache())
 
 
-def _is_of_a_run(config: dict[str, Any], *, most_values: int = 20_000, deepest: int = 20) -> bool:
-    """Say whether a configuration may be one: aliases make YAML that has no end, or a billion values in ten lines."""
+def _is_reasonable(config: dict[str, Any], *, most_values: int = 20_000, deepest: int = 20) -> bool:
+    """Return False if a configuration is too large or too deep: YAML aliases can be cyclic or expand exponentially."""
     values, left = 0, [(0, config)]
     while left and values < most_values:
         depth, value = left.pop()
@@ -249,7 +249,7 @@ def _is_of_a_run(config: dict[str, Any], *, most_values: int = 20_000, deepest: 
 
 
 def last_lines(path: Path | None, *, tail_bytes: int = 32768) -> list[dict[str, Any]]:
-    """Return the whole lines among the last bytes of a log that are objects, in their order."""
+    """Return the JSON objects among the complete lines in the last `tail_bytes` of a log, in file order."""
     try:
         with open(path or os.devnull, "rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -257,13 +257,13 @@ def last_lines(path: Path | None, *, tail_bytes: int = 32768) -> list[dict[str, 
             content = file.read()
     except OSError:
         return []
-    first = content.find(b"\n") + 1 if size > tail_bytes else 0  # where the first whole line begins
+    first = content.find(b"\n") + 1 if size > tail_bytes else 0  # start of the first complete line
     rows = map(parse_line, content[first : content.rfind(b"\n") + 1].splitlines())
     return [row for row in rows if row is not None]
 
 
 def _stamp(path: Path | None) -> tuple[int, int, int] | None:
-    """Return what changes when a file does; None when it is not there."""
+    """Return (modification time in ns, size, inode) of a file; None when it does not exist."""
     try:
         state = path.stat() if path else None
     except OSError:

@@ -1,4 +1,4 @@
-"""A run in one row: where it stands, the best and the last it reached, and what it cost."""
+"""Summaries of runs for tables and cards: progress, best and last results, and cost."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from tfs_dash.view import View
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What the tables and cards say of a run; None is what is not known."""
+    """Summary of a run. None means unknown. Losses in nats per token, `seconds` of training."""
 
     name: str
     status: str
@@ -25,19 +25,19 @@ class Summary:
     tokens: float | None
     flops: float | None
     seconds: float | None
-    best_loss: float | None  # of the validations
+    best_loss: float | None  # lowest validation loss
     best_step: int | None
     last_loss: float | None
     best_bits_per_byte: float | None
     training_loss: float | None  # smoothed, at the end
-    tokens_per_second: float | None  # median of the last lines
+    tokens_per_second: float | None  # median over the last log lines
 
 
 def summarize(run: RunData) -> Summary:
-    """Return the run's row, counted from its logs: of the long one, only its loss and its last lines are read."""
+    """Return the summary of a run from its logs. Of the training log, only the losses and the last lines are read."""
     last = _last(run, "metrics")
     validation = run.validation("step", "loss", "bits_per_byte")
-    known = np.flatnonzero(np.isfinite(validation["loss"]))  # a first validation that is NaN is no best one
+    known = np.flatnonzero(np.isfinite(validation["loss"]))  # argmin would return a NaN
     best = known[validation["loss"][known].argmin()] if len(known) else None
     best_step = None if best is None else number(float(validation["step"][best]))
     bits = validation["bits_per_byte"][np.isfinite(validation["bits_per_byte"])]
@@ -64,13 +64,13 @@ def summarize(run: RunData) -> Summary:
 def best_of(
     summaries: Sequence[Summary], value: Callable[[Summary], float | None], *, lowest: bool = True
 ) -> Summary | None:
-    """Return the summary with the lowest (or highest) value; None when nobody has one."""
+    """Return the summary with the lowest (or highest) value; None if all values are unknown."""
     known = [summary for summary in summaries if value(summary) is not None]
     return (min if lowest else max)(known, key=value, default=None)  # type: ignore[type-var, arg-type]
 
 
 def common_target(runs: Sequence[RunData], view: View) -> float | None:
-    """Return the loss that costs are compared at: the view's, or the best that all runs reached."""
+    """Return the target loss for comparing costs: the view's, or the lowest that all runs reached; None without one."""
     if view.target > 0:
         return view.target
     lowest = [float(curve.loss.min()) for run in runs if len((curve := compute_curve(run, view)).loss)]
@@ -78,7 +78,7 @@ def common_target(runs: Sequence[RunData], view: View) -> float | None:
 
 
 def grid_rows(runs: Sequence[RunData]) -> list[dict[str, Any]]:
-    """Return the rows of the table of all runs, newest first: from `run.json` and the last lines of two logs."""
+    """Return the rows of the table of all runs, newest first, from `run.json` and the last lines of two logs."""
     rows = []
     for run in reversed(runs):
         info = run.info

@@ -1,4 +1,4 @@
-"""A training log in memory: of a run folder, or of a JSON file of the original tools."""
+"""Training logs in memory, read from a run folder or from a JSON log of the original tools."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from tfs_core.runs import Run, read_run
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingMetrics:
-    """One optimizer step of a `TrainingRun`; None stands for what was not written down, or was not finite."""
+    """One optimizer step of a `TrainingRun`. None means not logged or not finite."""
 
     step: int
     epoch: int | None
@@ -24,7 +24,7 @@ class TrainingMetrics:
     grad_norm: float | None = None
     tokens_per_sec: float | None = None
     timestamp: str | None = None  # the original's logs only
-    extras: dict[str, Any] = field(default_factory=dict)  # whatever else the line held
+    extras: dict[str, Any] = field(default_factory=dict)  # all other fields of the line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class ValidationMetrics:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRun:
-    """A training log in memory, whoever wrote it."""
+    """A training log in memory, of a tfs run or of the original tools."""
 
     experiment_name: str
     model_type: str
@@ -53,7 +53,10 @@ class TrainingRun:
 
 
 def load_training_log(path: str | Path) -> TrainingRun:
-    """Return the log in a run folder, or in a JSON file of the original tools; raises CheckpointError for neither."""
+    """Return the log of a run folder or of a JSON file of the original tools.
+
+    Raises CheckpointError for a path that is neither, or that cannot be read.
+    """
     path = Path(path)
     run = read_run(path)
     if run is not None:
@@ -65,7 +68,7 @@ def load_training_log(path: str | Path) -> TrainingRun:
         raise CheckpointError(f"{path} is neither a run folder nor a log file: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            f"{path} is no training log of the original tools, or it was cut short while being written: {error!r}"
+            f"{path} is no training log of the original tools, or it is truncated: {error!r}"
         ) from None
 
 
@@ -121,5 +124,5 @@ def _validation_metrics(row: Mapping[str, Any]) -> ValidationMetrics:
 
 
 def _finite(value: Any) -> Any:
-    """Return None for the bare NaN and Infinity that the original's logs hold, else the value."""
+    """Return the value, or None for NaN and Infinity, which the original tools' logs contain."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,8 +1,8 @@
-"""A dashboard made visible from elsewhere, by a reverse tunnel of this machine's own `ssh`.
+"""Sharing the dashboard through a reverse ssh tunnel, opened with the installed `ssh`.
 
-The far end is either a server of the user's (any account that ssh reaches) or the public relay localhost.run. ssh says
-in its output where the far end listens. Whose key the far end has is checked as ssh always does; nothing here turns
-that off. The tunnel ends with the process that opened it, however that ends: see `keep`.
+The remote end is either a server of the user (any account that ssh can log in to) or the public relay localhost.run.
+Its address is parsed from ssh's output. Host keys are always checked. The tunnel closes when the process that opened it
+ends, even if that process is killed: see `keep`.
 """
 
 import os
@@ -21,24 +21,24 @@ from tfs_core.errors import TfsError, UsageError
 from tfs_core.terminal import harmless
 
 RELAY = "localhost.run"
-"""A public relay that speaks plain ssh: nothing to install, no account. https://localhost.run/docs/cli"""
+"""A public relay that is used with plain ssh, without an account. https://localhost.run/docs/cli"""
 
 RELAY_ACCOUNT = f"nokey@{RELAY}"
 
 MAX_HOURS = 24.0
-"""A tunnel that is forgotten closes after so long."""
+"""Upper limit of a tunnel's lifetime, so that a forgotten one closes."""
 
 _TARGET = re.compile(r"(?:(?P<user>[A-Za-z0-9_][\w.+-]*)@)?(?P<host>[A-Za-z0-9_][\w.-]*)(?::(?P<port>\d{1,5}))?")
 _ALLOCATED = re.compile(r"Allocated port (\d+) for remote forward")
 _RELAYED = re.compile(r"tunneled with tls termination, (https://[A-Za-z0-9.-]+)\s*$")
 
 Changed = Callable[[str | None, str], None]
-"""Told of the tunnel's new address, or None at its end, and of the reason in a sentence."""
+"""Callback with the tunnel's new address (None when it has closed) and the reason in a sentence."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where a tunnel leads: `user@host:port` of an ssh server, or a name of the user's ssh configuration."""
+    """The ssh server of a tunnel: `user@host:port`, or a Host of the user's ssh configuration."""
 
     account: str  # [user@]host
     host: str
@@ -46,12 +46,12 @@ class Target:
 
     @property
     def is_relay(self) -> bool:
-        """Whether this is the public relay, which tells its address in its own words."""
+        """True for the public relay, which prints its address in its own format."""
         return self.host.lower() == RELAY
 
 
 def parse_target(text: str) -> Target:
-    """Return the target that a person typed. Raises UsageError: what ssh could take for an option is none."""
+    """Parse `[user@]host[:port]`. Raises UsageError for anything else, above all text that ssh reads as an option."""
     found = _TARGET.fullmatch(text)
     if found is None:
         raise UsageError(f"--share-via {harmless(text)}: expected user@host or user@host:port, as in ssh")
@@ -60,7 +60,7 @@ def parse_target(text: str) -> Target:
 
 
 class Tunnel:
-    """An open tunnel: `url` is where the far end listens, without the token."""
+    """An open tunnel. `url` is its public address, without the token."""
 
     def __init__(
         self,
@@ -72,18 +72,20 @@ class Tunnel:
         interactive: bool = False,
         ssh: Sequence[str] = ("ssh",),
     ) -> None:
-        """Open it, and return when the far end listens. Raises TfsError that says in a sentence why it does not.
+        """Open the tunnel, and return when the remote end listens.
 
-        `local_address` is `127.0.0.1:7860`, where the dashboard listens. `interactive`: a person is at the terminal,
-        whom ssh may ask for a password, or whether a new host's key is the right one. `changed` is called later, from
-        a thread: the relay gives a new address now and then, and some day the tunnel ends.
+        `local_address` is the dashboard's address, such as `127.0.0.1:7860`. `hours` is the lifetime, at most
+        MAX_HOURS. With `interactive`, ssh may ask in the terminal for a password or to confirm a new host key.
+        `changed` is called from another thread when the relay assigns a new address and when the tunnel closes.
+
+        Raises UsageError for `hours` out of range, and TfsError with the reason when no tunnel can be opened.
         """
         if not 0 < hours <= MAX_HOURS:
             raise UsageError(f"--share-hours {hours:g}: expected more than 0, and {MAX_HOURS:g} at most")
         if shutil.which(ssh[0]) is None:
             raise TfsError(
                 "There is no ssh on this machine. Install OpenSSH's client (Debian, Ubuntu: apt install "
-                "openssh-client), or hand over a file: tfs dash export report.html"
+                "openssh-client), or send a file: tfs dash export report.html"
             )
         self._target = target
         self._changed = changed
@@ -91,7 +93,7 @@ class Tunnel:
         self._opened: Queue[bool] = Queue()
         self._asked_to_end = False
         self.url = ""
-        self._far_host = target.host if target.is_relay else _real_name([*ssh], target)
+        self._remote_host = target.host if target.is_relay else _resolved_name([*ssh], target)
         self._keeper = subprocess.Popen(
             [sys.executable, "-P", "-m", "tfs_dash.tunnel", *ssh_command(ssh, target, local_address, interactive)],
             stdin=subprocess.PIPE,
@@ -105,18 +107,18 @@ class Tunnel:
             if not self._opened.get(timeout=180 if interactive else 30):
                 raise TfsError(explain(target, self._said))
         except Empty:
-            raise TfsError(f"{target.host} opened no tunnel in time.{self._last_words()}") from None
+            raise TfsError(f"{target.host} did not open a tunnel in time.{self._last_output()}") from None
         finally:
             if not self.url:
                 self.close()
         self._deadline.start()
 
     def close(self) -> None:
-        """End the tunnel, and ssh with it; `changed` is not called for an end that was asked for."""
+        """Close the tunnel and end ssh, without calling `changed`."""
         self._asked_to_end = True
         self._deadline.cancel()
         if self._keeper.stdin and not self._keeper.stdin.closed:
-            self._keeper.stdin.close()  # what `keep` waits for
+            self._keeper.stdin.close()  # signals `keep` to end ssh
         try:
             self._keeper.wait(timeout=10)
         except subprocess.TimeoutExpired:
@@ -125,10 +127,10 @@ class Tunnel:
 
     def _expire(self, hours: float) -> None:
         self.close()
-        self._changed(None, f"It was shared for {hours:g} hours; that is over.")
+        self._changed(None, f"Sharing ended after {hours:g} hours.")
 
     def _listen(self) -> None:
-        """Read what ssh says until it ends."""
+        """Read ssh's output until ssh ends; report address changes and the end."""
         assert self._keeper.stdout is not None
         for raw in self._keeper.stdout:
             line = harmless(raw.decode("utf-8", "replace")).strip()
@@ -140,26 +142,26 @@ class Tunnel:
             if is_first:
                 self._opened.put(True)
             else:
-                self._changed(url, "The relay has given the dashboard another address.")
+                self._changed(url, "The relay assigned the dashboard a new address.")
         if not self.url:
             self._opened.put(False)
         elif not self._asked_to_end:
-            self._changed(None, f"The tunnel has ended by itself.{self._last_words()}")
+            self._changed(None, f"The tunnel closed unexpectedly.{self._last_output()}")
 
     def _address_in(self, line: str) -> str | None:
         if self._target.is_relay:
             found = _RELAYED.search(line)
             return found[1] if found else None
         allocated = _ALLOCATED.search(line)
-        return f"http://{self._far_host}:{allocated[1]}" if allocated else None
+        return f"http://{self._remote_host}:{allocated[1]}" if allocated else None
 
-    def _last_words(self) -> str:
+    def _last_output(self) -> str:
         said = [line for line in self._said if line]
         return f" ssh said: {said[-1]}" if said else ""
 
 
 def ssh_command(ssh: Sequence[str], target: Target, local_address: str, interactive: bool) -> list[str]:
-    """Return the command that opens the tunnel; what is given here goes before the user's ssh configuration."""
+    """Return the ssh command that opens the tunnel. Its options override the user's ssh configuration."""
     remote = "80" if target.is_relay else "*:0"
     options = {
         "StrictHostKeyChecking": "ask" if interactive else "yes",
@@ -168,25 +170,25 @@ def ssh_command(ssh: Sequence[str], target: Target, local_address: str, interact
         "ServerAliveInterval": "15",
         "ServerAliveCountMax": "3",
         "ConnectTimeout": "15",
-        "ControlMaster": "no",  # over a connection that is open already the tunnel would outlive the command
+        "ControlMaster": "no",  # over a shared connection the tunnel would outlive this ssh process
         "ControlPath": "none",
         "ForwardAgent": "no",
         "ForwardX11": "no",
         "PermitLocalCommand": "no",
         "Compression": "yes",
-        "LogLevel": "INFO",  # the port is told at this level
+        "LogLevel": "INFO",  # the level at which ssh prints the allocated port
     }
     command = [*ssh, "-T", "-R", f"{remote}:{local_address}"]
     command += [part for name, value in options.items() for part in ("-o", f"{name}={value}")]
     if target.port is not None:
         command += ["-p", str(target.port)]
     if not target.is_relay:
-        command.append("-N")  # the relay tells its address where a shell would talk
+        command.append("-N")  # the relay prints its address in the remote session, so it needs one
     return [*command, "--", target.account]
 
 
-def _real_name(ssh: list[str], target: Target) -> str:
-    """Return the host's name, which the user's ssh configuration may shorten."""
+def _resolved_name(ssh: list[str], target: Target) -> str:
+    """Return the target's full host name, resolved through the user's ssh configuration."""
     answer = subprocess.run(
         [*ssh, "-G", "--", target.account], capture_output=True, text=True, encoding="utf-8", errors="replace"
     )
@@ -195,7 +197,7 @@ def _real_name(ssh: list[str], target: Target) -> str:
 
 
 def is_reachable(url: str) -> bool:
-    """Say whether the far end of a tunnel answers from here: a server of one's own may keep the port to itself."""
+    """Return True if the tunnel's remote port accepts connections from here; a server may bind it to loopback only."""
     host, _, port = url.partition("://")[2].rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=5).close()
@@ -205,34 +207,37 @@ def is_reachable(url: str) -> bool:
 
 
 def explain(target: Target, said: Sequence[str]) -> str:
-    """Return in a sentence why ssh opened no tunnel, and what to do about it."""
+    """Return the reason why ssh opened no tunnel, and advice, from ssh's output lines."""
     text = "\n".join(said)
     by_hand = f"ssh {'-p ' + str(target.port) + ' ' if target.port else ''}{target.account}"
     if "REMOTE HOST IDENTIFICATION HAS CHANGED" in text:
         return (
-            f"{target.host} has another key than the one this machine knows: somebody may be in between. Ask who runs "
-            "it before you go on; nothing was shared."
+            f"{target.host} has a different host key than the one known here: the connection may be intercepted. Ask "
+            "its administrator before you continue; nothing was shared."
         )
     if "Host key verification failed" in text:
         return (
-            f"The key of {target.host} is not known here, so nobody can say who would answer. Connect once by hand "
-            f"and compare its fingerprint: {by_hand}"
+            f"The host key of {target.host} is not known here, so its identity cannot be verified. Connect once by "
+            f"hand and compare its fingerprint: {by_hand}"
         )
     if "Permission denied" in text or "Too many authentication failures" in text:
-        return f"{target.host} refused the login of {target.account}. See that this works first: {by_hand}"
+        return f"{target.host} refused the login of {target.account}. Make sure that this works first: {by_hand}"
     if "remote port forwarding failed" in text or "forwarding request denied" in text:
-        return f"{target.host} lets this account open no port (AllowTcpForwarding in its sshd_config)."
-    last = next((line for line in reversed(said) if line), "ssh ended without a word")
-    return f"No tunnel to {target.host}: {last}. See that this works first: {by_hand}"
+        return f"{target.host} does not allow this account to forward ports (AllowTcpForwarding in its sshd_config)."
+    last = next((line for line in reversed(said) if line), "ssh ended without a message")
+    return f"No tunnel to {target.host}: {last}. Make sure that this works first: {by_hand}"
 
 
 def keep(command: Sequence[str]) -> int:
-    """Run ssh until it ends or our input does: when whoever started us is gone, killed even, so is the tunnel."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the one who started us decides
+    """Run ssh until it ends or stdin closes, and return its exit status.
+
+    The operating system closes stdin when the parent process ends, even if it is killed, and the tunnel with it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent decides
     ssh = subprocess.Popen(command, stdin=subprocess.PIPE)
 
     def end_with_our_input() -> None:
-        os.read(0, 1)  # not sys.stdin, whose lock would be held when Python ends
+        os.read(0, 1)  # not sys.stdin: its lock would be held at interpreter exit
         ssh.terminate()
 
     threading.Thread(target=end_with_our_input, daemon=True).start()

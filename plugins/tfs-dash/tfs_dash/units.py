@@ -1,4 +1,4 @@
-"""Numbers as people read them: 12.3 M tokens, 4.56 PFLOPs, 1 h 23 min."""
+"""Human-readable numbers: 12.3 M tokens, 4.56 PFLOPs, 1 h 23 min."""
 
 import math
 
@@ -6,7 +6,7 @@ PREFIXES = ["", "k", "M", "G", "T", "P", "E", "Z", "Y"]
 
 
 def short(value: float | None, unit: str = "") -> str:
-    """Return three digits and a prefix: `12.3 M`; `–` for what is not known."""
+    """Return a number with three digits and an SI prefix, `12.3 M`; `–` if it is unknown or not finite."""
     if value is None or not math.isfinite(value):
         return "–"
     power = 0 if abs(value) < 1000 else min(int(math.log10(abs(value)) // 3), len(PREFIXES) - 1)
@@ -18,17 +18,17 @@ def short(value: float | None, unit: str = "") -> str:
 
 
 def count(value: float | None) -> str:
-    """Return a whole number with all its digits while there are few: `3,000`, `12.3 M`."""
+    """Return a whole number with all digits below a million, `3,000`, else shortened, `12.3 M`."""
     return short(value) if value is None or abs(value) >= 1e6 or not math.isfinite(value) else f"{value:,.0f}"
 
 
 def flops(value: float | None) -> str:
-    """Return a number of floating-point operations: `4.56 PFLOPs`."""
+    """Return a number of floating-point operations, `4.56 PFLOPs`."""
     return "–" if value is None else short(value, "FLOPs")
 
 
 def duration(seconds: float | None) -> str:
-    """Return a time in its two largest units: `1 h 23 min`."""
+    """Return a duration in its two largest units, `1 h 23 min`."""
     if seconds is None or not math.isfinite(seconds):
         return "–"
     if seconds < 59.95:
@@ -42,7 +42,7 @@ def duration(seconds: float | None) -> str:
 
 
 def loss(value: float | None) -> str:
-    """Return a loss, a perplexity or bits per byte with four digits behind the point, fewer for a large one."""
+    """Return a loss, a perplexity or bits per byte with four decimals, or shortened from 100 on."""
     if value is None or not math.isfinite(value):
         return "–"
     return f"{value:.4f}" if abs(value) < 100 else short(value)

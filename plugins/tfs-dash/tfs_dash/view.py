@@ -1,8 +1,8 @@
-"""What is looked at, and how: the part of the address after the question mark, short enough to read and to share.
+"""The View: chosen runs and display settings, serialized as the query string of the address.
 
-`?runs=wide,narrow&x=flops&log=xy` is a View; what is at its default is left out. A comma in a run's own name is `%2C`
-before the whole is quoted. Whatever stands in an address is taken as a wish: what makes no sense is dropped, and
-nothing of it becomes part of a path.
+`?runs=wide,narrow&x=flops&log=xy` is a View; settings with their default value are left out. A comma in a run's name is
+written `%2C` before the whole is URL-quoted. Addresses are untrusted input: invalid values are ignored, and no value is
+joined to a path.
 """
 
 import math
@@ -13,13 +13,13 @@ from urllib.parse import parse_qsl, quote
 from tfs_dash.store import RunData, RunStore
 
 MAX_RUNS = 64
-"""The most runs on a page; more is refused, since nobody could tell the lines apart."""
+"""Maximum number of runs on a page. More lines could not be told apart; the rest is ignored."""
 
 NEWEST = 6
-"""How many runs are shown while none is chosen."""
+"""Number of newest runs that are shown when none is chosen."""
 
 COLORS = 10
-"""How many lines are told apart by color alone."""
+"""Number of runs that are distinguished by color alone."""
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "x": ("steps", "tokens", "seconds", "flops"),
@@ -32,33 +32,31 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "axes": ("x", "xy", "none"),
     "group": ("none", "group", "tag", "model", "experiment", "status"),
 }
-"""The words that a part of an address may have; the first is the default."""
+"""Allowed values of the fields with a fixed set of values; the first is the default."""
 
 
-LARGEST = {"smooth": 0.999, "budget": 60.0}
-"""What a number may be at most: smoothing that never forgets shows nothing, and 10**60 FLOPs is more than any run."""
+MAX_VALUES = {"smooth": 0.999, "budget": 60.0}
+"""Upper limits of numeric fields: a smoothing weight of 1 would never update, and no run has 10**60 FLOPs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """One set of runs looked at in one way. Text fields are free; those of CHOICES have one of its words."""
+    """The chosen runs and the display settings. Fields named in CHOICES have one of its values; other text is free."""
 
     runs: tuple[str, ...] = ()
     x: str = "steps"
     y: str = "loss"
     show: str = "both"
-    smooth: float = 0.9  # what the past keeps at each step; 0: as logged
+    smooth: float = 0.9  # weight of the past per step; 0: no smoothing
     log: str = ""
     seeds: str = "apart"
     second: str = "none"  # second axis
-    axes: str = "x"  # those of loss against compute that are logarithmic
-    budget: float = (
-        0.0  # where runs are compared: log10 of FLOPs; 0: the most that all have spent, or as many as can be
-    )
-    target: float = 0.0  # the loss to reach; 0: the best that all reached
+    axes: str = "x"  # the logarithmic axes of loss against compute
+    budget: float = 0.0  # compute at which runs are compared, log10 of FLOPs; 0: automatic, see compute.fullest_budget
+    target: float = 0.0  # the loss to reach; 0: the lowest that all runs reached
     prompt: str = ""
-    step: int = 0  # the samples' step; 0: the last
-    rows: str = "different"  # of the configuration
+    step: int = 0  # step of the samples; 0: the last
+    rows: str = "different"  # rows of the page Config
     group: str = "none"
     search: str = ""
 
@@ -67,16 +65,16 @@ DEFAULT = View()
 
 
 def parse_view(query: object) -> View:
-    """Return the view that an address asks for; what it says wrongly is as if it did not say it.
+    """Parse a query string into a View. Unknown names and invalid values are ignored; nothing is raised.
 
-    `query` is what the browser says it is: a text, or anything at all.
+    `query` comes from the browser, so it may be any JSON value; one that is not a string counts as empty.
     """
     found: dict[str, object] = {}
     kinds = {field.name: field.type for field in fields(View)}
-    text = query.encode("utf-8", "replace").decode() if isinstance(query, str) else ""  # no half characters
+    text = query.encode("utf-8", "replace").decode() if isinstance(query, str) else ""  # replaces lone surrogates
     try:
         given = parse_qsl(text.lstrip("?"), max_num_fields=64, keep_blank_values=True)
-    except ValueError:  # more fields than there are
+    except ValueError:  # too many fields
         given = []
     for name, text in given:
         if name == "runs":
@@ -87,7 +85,7 @@ def parse_view(query: object) -> View:
         elif kinds.get(name) in (float, int):
             number = _number(text)
             if number is not None:
-                found[name] = min(kinds[name](number), LARGEST.get(name, number))  # type: ignore[operator]
+                found[name] = min(kinds[name](number), MAX_VALUES.get(name, number))  # type: ignore[operator]
         elif name in kinds:
             found[name] = text[:500]
     return View(**found)  # type: ignore[arg-type]
@@ -106,7 +104,7 @@ def _number(text: str) -> float | None:
 
 
 def to_query(view: View) -> str:
-    """Return the address's part for a view, `?...`, or nothing for the default one."""
+    """Return the query string of a view, `?...`, or an empty string for the default view."""
     parts = []
     for field in fields(View):
         value = getattr(view, field.name)
@@ -120,19 +118,19 @@ def to_query(view: View) -> str:
 
 
 def chosen_runs(view: View, store: RunStore) -> tuple[list[RunData], list[str]]:
-    """Return the runs of a view, those started first first, and the names that no run has.
+    """Return the runs of a view in the order of their start, and the chosen names that do not exist.
 
-    While none is chosen these are the newest, so that a run that begins appears by itself.
+    If no run is chosen, these are the NEWEST newest runs, so a new run appears automatically.
     """
     if not view.runs:
-        return told_apart(store.runs()[-NEWEST:]), []
+        return with_distinct_colors(store.runs()[-NEWEST:]), []
     found = {name: store.find(name) for name in view.runs}
     runs = sorted((run for run in found.values() if run is not None), key=lambda run: run.position)
-    return told_apart(runs), [name for name, run in found.items() if run is None]
+    return with_distinct_colors(runs), [name for name, run in found.items() if run is None]
 
 
-def told_apart(runs: Sequence[RunData]) -> list[RunData]:
-    """Return up to ten runs so that no two have the same color: who started later gives way. More stay as they are."""
+def with_distinct_colors(runs: Sequence[RunData]) -> list[RunData]:
+    """Return the runs with distinct colors: if two collide, the later run gets a free color. No-op above COLORS."""
     if len(runs) > COLORS:
         return list(runs)
     free, result = set(range(COLORS)), []
@@ -144,6 +142,6 @@ def told_apart(runs: Sequence[RunData]) -> list[RunData]:
 
 
 def labels(runs: Sequence[RunData]) -> dict[str, str]:
-    """Return for each run a name short enough for a legend, and still its own."""
+    """Return a legend label for each run: its name, shortened to 31 characters if all labels stay unique."""
     short = {run.name: run.name if len(run.name) <= 32 else f"{run.name[:20]}…{run.name[-10:]}" for run in runs}
     return short if len(set(short.values())) == len(short) else {run.name: run.name for run in runs}

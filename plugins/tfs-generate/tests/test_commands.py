@@ -1,4 +1,4 @@
-"""`tfs generate` and `tfs chat` on a small run, used rightly and wrongly."""
+"""`tfs generate` and `tfs chat` on a small run: output, and errors for wrong use."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ Invoke = Callable[..., Result]
 
 
 def small_config(documents: Path) -> dict[str, Any]:
-    """Return the configuration of a run of a second."""
+    """Return the configuration of a run that takes a second."""
     data = {
         "dataset": {"name": "text", "path": str(documents)},
         "tokenizer": "byte",
@@ -37,7 +37,7 @@ def small_config(documents: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with documents, and assets with the run `tiny`."""
+    """Return a folder with documents, and an assets folder with the run `tiny`."""
     folder = tmp_path_factory.mktemp("trained")
     (folder / "documents").mkdir()
     for i in range(8):
@@ -59,13 +59,13 @@ def invoke(trained: Path) -> Invoke:
 
 @pytest.fixture
 def copied(trained: Path, tmp_path: Path) -> Path:
-    """Return a copy of the assets that a test may spoil; its runs still name the documents of `trained`."""
+    """Return a copy of the assets that a test may modify; its runs still refer to the documents of `trained`."""
     shutil.copytree(trained / "assets", tmp_path / "assets")
     return tmp_path / "assets"
 
 
 def writes(monkeypatch: pytest.MonkeyPatch, *pieces: str | BaseException) -> None:
-    """Have the model write these pieces, whatever it is asked; an exception is raised where it stands."""
+    """Replace the model's output by these pieces, for any prompt; an exception among them is raised."""
 
     def stream_text(*_arguments: object, **_options: object) -> Iterator[str]:
         for piece in pieces:
@@ -77,7 +77,7 @@ def writes(monkeypatch: pytest.MonkeyPatch, *pieces: str | BaseException) -> Non
 
 
 def asks(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
-    """Return a list that fills with what the model is asked to continue, and how."""
+    """Return a list that records the prompts and the sampling arguments of every call."""
     asked: list[tuple[str, dict[str, Any]]] = []
 
     def stream_text(_model: object, _tokenizer: object, prompt: str, **options: Any) -> Iterator[str]:
@@ -167,7 +167,7 @@ def test_generate_prints_brackets_and_escape_codes_harmlessly(invoke: Invoke, mo
         (("--temperature", "-1"), 2, "temperature must be 0"),
         (("--temperature", "nan"), 2, "temperature must be 0"),
         (("--temperature", "warm"), 2, "'warm' is not a valid float"),
-        (("--top-p", "2"), 2, "top-p is a share of the probability"),
+        (("--top-p", "2"), 2, "top-p is a probability"),
         (("--top-k", "-5"), 2, "top-k must be 0"),
         (("--max-length", "0"), 2, "'--max-length': 0 is not in the range"),
         (("--seed", "-1"), 2, "'--seed': -1 is not in the range"),
@@ -229,7 +229,7 @@ def test_chat_settings_change_how_the_next_answers_are_written(invoke: Invoke, m
         ("temp hot", "temp takes a number, not 'hot'"),
         ("temp -1", "temperature must be 0"),
         ("topk 1.5", "topk takes a whole number, not '1.5'"),
-        ("topp 2", "top-p is a share"),
+        ("topp 2", "top-p is a probability"),
         ("length 0", "length must be at least 1, not 0"),
     ],
 )
@@ -266,7 +266,7 @@ def test_chat_takes_what_is_no_command_as_text(
 
 
 def typed(monkeypatch: pytest.MonkeyPatch, *lines: str | type[BaseException]) -> None:
-    """Have the user type these lines, an exception being a key: KeyboardInterrupt is Ctrl-C, EOFError Ctrl-D."""
+    """Simulate these input lines; an exception stands for a key: KeyboardInterrupt for Ctrl-C, EOFError for Ctrl-D."""
     left = list(lines)
 
     def read(_prompt: str = "") -> str:

@@ -1,4 +1,4 @@
-"""How text is written: choosing a token, the window, the cache, whole characters."""
+"""Text generation: sampling a token, the window, the cache, whole characters."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -23,13 +23,13 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def drawn(logits: list[float], sampling: Sampling, times: int = 300) -> set[int]:
-    """Return every id that comes up."""
+    """Return the set of all sampled ids."""
     generator = seeded()
     return {choose_token(torch.tensor(logits), sampling, generator) for _ in range(times)}
 
 
 class Successor(AutogradModel):
-    """Expects id + 1 after every id, and keeps what it was shown."""
+    """Predicts id + 1 after every id, and records its inputs."""
 
     def __init__(self, vocab_size: int = 256, max_seq_len: int = 4, dtype: Any = "float32") -> None:
         super().__init__(ModelConfig(max_seq_len=max_seq_len, dtype=dtype), vocab_size=vocab_size)
@@ -57,7 +57,7 @@ class ByteTokenizer:
 
 
 class Reciter(AutogradModel):
-    """Writes given bytes, whatever it is shown."""
+    """Predicts given bytes, for any input."""
 
     def __init__(self, written: bytes) -> None:
         super().__init__(ModelConfig(max_seq_len=100), vocab_size=256)
@@ -129,9 +129,9 @@ def test_logits_that_are_not_finite_are_an_error_in_a_sentence(sampling: Samplin
         ({"temperature": float("nan")}, "temperature must be"),
         ({"temperature": float("inf")}, "temperature must be"),
         ({"top_k": -1}, "top-k must be 0 .* not -1"),
-        ({"top_p": 2.0}, "top-p is a share .* not 2.0"),
-        ({"top_p": 0.0}, "top-p is a share .* not 0.0"),
-        ({"top_p": float("nan")}, "top-p is a share"),
+        ({"top_p": 2.0}, "top-p is a probability.* not 2.0"),
+        ({"top_p": 0.0}, "top-p is a probability.* not 0.0"),
+        ({"top_p": float("nan")}, "top-p is a probability"),
     ],
 )
 def test_impossible_settings_are_refused_in_a_sentence(options: dict[str, float], message: str) -> None:
@@ -226,7 +226,7 @@ def test_generate_moves_no_global_random_state() -> None:
 
 @pytest.fixture
 def transformer() -> Any:
-    """A small `torch` model, far from its initial values, so that its expectations differ from place to place."""
+    """A small `torch` model with large weights, so that its predictions differ between positions."""
     entry = get_registry().find("model", "torch")
     config_class = entry.load_config_class()
     assert config_class is not None
@@ -259,7 +259,7 @@ def test_generate_with_a_cache_shows_each_token_once(transformer: Any, monkeypat
 
 @pytest.fixture
 def two_threads_and_medium() -> Iterator[None]:
-    """Settings as a run may have chosen them."""
+    """Set two threads and `medium`, as a run may have done."""
     threads, kernel = torch.get_num_threads(), torch.get_float32_matmul_precision()
     torch.set_num_threads(2)
     torch.set_float32_matmul_precision("medium")

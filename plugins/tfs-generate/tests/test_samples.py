@@ -1,4 +1,4 @@
-"""Samples while training: the texts, their records, and a training that goes on as if there had been none."""
+"""Samples during training: the texts, their records, and a training that they do not affect."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ def documents(tmp_path: Path) -> Path:
 
 
 def trained(documents: Path, name: str, **sections: Any) -> Run:
-    """Return a run of six steps with dropout and a validation every two; `sections` go into its configuration."""
+    """Return a run of six steps with dropout and a validation every two; `sections` extend its configuration."""
     data = {"dataset": {"name": "text", "path": str(documents)}, "tokenizer": "byte", "max_length": 16}
     config = {
         "experiment_name": "tiny",
@@ -53,7 +53,7 @@ def without_times(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def written(run: Run, prompt: str) -> str:
-    """Return what `tfs generate` writes with the last checkpoint of a run and the settings of its samples."""
+    """Return the output of `tfs generate` for the last checkpoint of a run, with the settings of its samples."""
     arguments = ["generate", str(run.folder), "--prompt", prompt]
     for option in ("max_length", "temperature", "top_k", "seed"):
         arguments += [f"--{option.replace('_', '-')}", str(SAMPLES[option])]

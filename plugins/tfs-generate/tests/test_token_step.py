@@ -1,4 +1,4 @@
-"""The kind `token-step`: what `--compile` finds, when a step is called, and what happens once it has failed."""
+"""The kind `token-step`: its lookup by `--compile`, its calls, and its fallback after a failure."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,7 +46,7 @@ def build(config, *, model, name, report):
 
 @pytest.fixture
 def model() -> Any:
-    """A small `torch` model, far from its initial values, so that what it writes differs from place to place."""
+    """A small `torch` model with large weights, so that its predictions differ between positions."""
     entry = get_registry().find("model", "torch")
     config_class = entry.load_config_class()
     assert config_class is not None
@@ -60,7 +60,7 @@ def model() -> Any:
 
 
 class CountingStep:
-    """The model's own step; it counts its calls, and fails at one of them, if told to."""
+    """The model's own step with a count of its calls; fails at a chosen call."""
 
     def __init__(self, model: Any, *, fails_at: int | None = None) -> None:
         self.model, self.fails_at = model, fails_at
@@ -88,7 +88,7 @@ def test_token_step_is_called_wherever_a_single_token_is_new(model: Any) -> None
     step = CountingStep(model)
     assert isinstance(step, TokenStep)
     assert ids_of(model, step) == ids_of(model, None)
-    # 14 tokens: one from the prompt, one more where the text outgrew the context and its last half was read anew.
+    # 14 tokens: one from the prompt, one more where the text exceeded the context and its last half was computed again.
     assert len(step.threads) == 12
 
 
@@ -111,7 +111,7 @@ def test_token_step_that_fails_while_writing_is_gone_on_with_as_without(model: A
 
 @pytest.fixture(scope="module")
 def assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return assets with the run `tiny`."""
+    """Return an assets folder with the run `tiny`."""
     folder = tmp_path_factory.mktemp("trained")
     (folder / "documents.txt").write_text("the cat sat on the mat. " * 30, encoding="utf-8")
     tfs_core.run(
@@ -135,7 +135,7 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
-    """Return `install(distribution)`, which brings a token step; no other plugin does until the test ends."""
+    """Return `install(distribution)`, which installs a token step; those of other plugins are disabled."""
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("TFS_DISABLE_PLUGINS", ",".join({e.distribution for e in get_registry().entries("token-step")}))
     get_registry.cache_clear()

@@ -1,4 +1,4 @@
-"""`tfs chat`: type a line, and the model goes on from there."""
+"""`tfs chat`: the model continues each line that the user types."""
 
 import sys
 from collections.abc import Iterator
@@ -25,28 +25,28 @@ if TYPE_CHECKING:
     from tfs_generate.token_step import TokenStep
 
 HELP = """\
-Type a line, and the model goes on from there; it remembers nothing of earlier lines.
-  temp 0.5     below 1 surer, above 1 wilder, 0 always the likeliest token
-  topk 40      choose among so many likeliest tokens; 0 among all
-  topp 0.9     choose among the likeliest tokens that make up this share of the probability
-  length 200   tokens to write, at most
-  temp, topk, topp, length alone: what it is now
-  help         this
+Type a line, and the model continues it. Earlier lines are not part of the context.
+  temp 0.5     below 1 more predictable, above 1 more random, 0 always the most likely token
+  topk 40      sample from the 40 most likely tokens; 0 from all
+  topp 0.9     sample from the most likely tokens whose probabilities sum to 0.9
+  length 200   maximum number of new tokens
+  temp, topk, topp, length without a value: show the current value
+  help         show this text
   quit         leave; also exit, q, Ctrl-D
-Ctrl-C stops the model; twice leaves. A line that begins with a space is text, whatever it says."""
+Ctrl-C stops the model; twice leaves. A line that begins with a space is always text, never a command."""
 
 LEAVE = ("quit", "exit", "q")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How the next answer is written."""
+    """The settings of the next answer."""
 
     sampling: "Sampling"
     max_length: int
 
     def show(self, word: str) -> str:
-        """Return a setting in the words that set it."""
+        """Return a setting as the command that sets it."""
         values = {
             "temp": self.sampling.temperature,
             "topk": self.sampling.top_k,
@@ -56,7 +56,7 @@ class Settings:
         return f"{word} {values[word]}"
 
     def change(self, word: str, value: str) -> "Settings":
-        """Return the settings with one changed; raises UsageError when it cannot have that value."""
+        """Return the settings with one changed. Raises UsageError for an invalid value."""
         if word == "temp":
             return replace(self, sampling=replace(self.sampling, temperature=_number(word, value)))
         if word == "topp":
@@ -103,9 +103,9 @@ def chat(
     assets: str | None,
     allow_local_code: bool,
 ) -> None:
-    """Talk to a run's latest checkpoint, or to the checkpoint of a folder.
+    """Chat with a run's latest checkpoint, or with the checkpoint in a folder.
 
-    Each line that you type is continued. `help` says what else can be typed; Ctrl-D leaves.
+    The model continues each line that you type. `help` lists the commands; Ctrl-D leaves.
     """
     from tfs_core.runs import assets_folder
     from tfs_core.trained import load_model
@@ -117,15 +117,15 @@ def chat(
         target, assets=assets_folder(assets), device=device, model=model, allow_local_code=allow_local_code
     )
     token_step = prepare_for_writing(loaded, entry)
-    with suppress(ImportError):  # Windows has none: lines can be typed there without it
-        import readline  # noqa: F401  # gives input() a history and arrow keys
+    with suppress(ImportError):  # Windows has no readline; input() works without it
+        import readline  # noqa: F401  # adds history and arrow keys to input()
     if sys.stdin.isatty():
-        tell(f"{target} at step {loaded.step} continues what you type. help says more, Ctrl-D leaves.")
+        tell(f"{target} at step {loaded.step} continues your lines. help lists the commands, Ctrl-D leaves.")
     _talk(loaded, token_step, settings, new_seed() if seed is None else seed)
 
 
 def _talk(loaded: "LoadedModel", token_step: "TokenStep | None", settings: Settings, seed: int) -> None:
-    """Answer line by line, until the user leaves; answer n is drawn with seed + n."""
+    """Answer line by line until the user leaves; answer n (from 0) is sampled with seed + n."""
     interrupted = False
     while True:
         try:
@@ -136,7 +136,7 @@ def _talk(loaded: "LoadedModel", token_step: "TokenStep | None", settings: Setti
             if interrupted:
                 return
             interrupted = True
-            tell("\nCtrl-C once more, Ctrl-D or quit leaves.")
+            tell("\nCtrl-C again, Ctrl-D or quit leaves.")
             continue
         except UnicodeDecodeError:
             tell("That line is not UTF-8 text.")
@@ -158,13 +158,13 @@ def _talk(loaded: "LoadedModel", token_step: "TokenStep | None", settings: Setti
         except KeyboardInterrupt:
             interrupted = True
             click.echo()
-            tell("Stopped. Ctrl-C once more leaves.")
+            tell("Stopped. Ctrl-C again leaves.")
         except TfsError as error:
             tell(f"Error: {error}")
 
 
 def _answer(loaded: "LoadedModel", token_step: "TokenStep | None", prompt: str, settings: Settings, seed: int) -> None:
-    """Print what follows the prompt, as it is written."""
+    """Print the continuation of the prompt while it is generated."""
     from tfs_core.terminal import harmless
     from tfs_generate.generation import stream_text
 
@@ -180,7 +180,7 @@ def _answer(loaded: "LoadedModel", token_step: "TokenStep | None", prompt: str, 
         token_step=token_step,
         tell=tell,
     )
-    with closing(pieces):  # type: ignore[type-var]  # a generator: left early, it gives the model's mode back
+    with closing(pieces):  # type: ignore[type-var]  # a generator: closing it early restores the model's mode
         for piece in pieces:
             click.echo(harmless(piece), nl=False)
     click.echo()

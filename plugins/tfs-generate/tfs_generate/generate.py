@@ -19,7 +19,7 @@ from tfs_generate.options import (
 @click.command()
 @click.argument("target", metavar="RUN|CHECKPOINT")
 @click.option(
-    "--prompt", default="", help="The text to continue; - reads it from stdin. Without one a new text begins."
+    "--prompt", default="", help="The text to continue; - reads it from stdin. Without it, a new text begins."
 )
 @writing_options
 @model_options
@@ -37,9 +37,9 @@ def generate(
     assets: str | None,
     allow_local_code: bool,
 ) -> None:
-    """Continue a prompt with a run's latest checkpoint, or with the checkpoint of a folder.
+    """Continue a prompt with a run's latest checkpoint, or with the checkpoint in a folder.
 
-    The prompt and what follows it go to stdout as they are written, control characters spelled out.
+    The prompt and its continuation are written to stdout while they are generated, control characters escaped.
     """
     from tfs_core.runs import assets_folder
     from tfs_core.terminal import harmless
@@ -60,7 +60,7 @@ def generate(
     if seed is None:
         seed = new_seed()
         if temperature > 0:
-            tell(f"seed {seed}: --seed {seed} writes the same again")
+            tell(f"seed {seed}: --seed {seed} writes the same text again")
     pieces = stream_text(
         loaded.model,
         loaded.tokenizer,
@@ -79,9 +79,9 @@ def generate(
 
 
 def _read_stdin() -> str:
-    """Return the text of stdin without the newline at its end, which is the shell's rather than the prompt's."""
+    """Return the text of stdin without a final newline, which the shell adds."""
     try:
         text = sys.stdin.buffer.read().decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UsageError(f"the prompt on stdin is not UTF-8 text: byte {error.start} is none") from None
+        raise UsageError(f"the prompt on stdin is not UTF-8 text: byte {error.start} is invalid") from None
     return text.removesuffix("\n").removesuffix("\r")

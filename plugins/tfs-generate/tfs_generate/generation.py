@@ -1,7 +1,7 @@
-"""Writing: one token after another, each drawn from what the model expects next.
+"""Text generation: tokens are sampled one by one from the model's predictions.
 
-A seed gives the same tokens on any device and with or without a key/value cache: ids are drawn on the CPU, from a
-generator of their own. No global random state is moved, and the model's training mode is given back.
+A seed gives the same tokens on any device, with or without a key/value cache: ids are sampled on the CPU, from a
+generator of their own. Global random states are not used, and the model's training mode is restored.
 """
 
 import codecs
@@ -20,57 +20,58 @@ from tfs_core.models import compute_context
 from tfs_generate.token_step import TokenStep
 
 FEW_THREADS_UP_TO = 2**26
-"""The most parameters of a model that writes on few threads; larger ones, which no cache holds, keep all threads."""
+"""Models up to this number of parameters generate on one or two threads. Larger ones, which do not fit in the CPU's
+caches, use all threads."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How the next token is chosen among the model's expectations."""
+    """Sampling parameters: how the next token is selected from the model's logits."""
 
     temperature: float = SamplesConfig.temperature
-    """Below 1 surer, above 1 wilder, 0 always the likeliest token (of equals, the lowest id)."""
+    """Below 1 more predictable, above 1 more random, 0 always the most likely token (of equal ones, the lowest id)."""
 
     top_k: int = SamplesConfig.top_k
-    """Choose among so many likeliest tokens; 0, or more than there are, among all."""
+    """Sample from the `top_k` most likely tokens; 0, or more than vocab_size, from all."""
 
     top_p: float = SamplesConfig.top_p
-    """Choose among the likeliest tokens that make up this share of the probability."""
+    """Sample from the smallest set of most likely tokens whose probabilities sum to at least `top_p`."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise UsageError(f"temperature must be 0 (always the likeliest token) or above, not {self.temperature}")
+            raise UsageError(f"temperature must be 0 (always the most likely token) or above, not {self.temperature}")
         if self.top_k < 0:
-            raise UsageError(f"top-k must be 0 (choose among all tokens) or above, not {self.top_k}")
+            raise UsageError(f"top-k must be 0 (sample from all tokens) or above, not {self.top_k}")
         if not 0 < self.top_p <= 1:
-            raise UsageError(f"top-p is a share of the probability, above 0 and at most 1, not {self.top_p}")
+            raise UsageError(f"top-p is a probability, above 0 and at most 1, not {self.top_p}")
 
 
 def choose_token(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
-    """Return an id drawn by its logits [vocab_size]; raises TrainingError when they are not numbers.
+    """Return an id sampled from logits [vocab_size]. Raises TrainingError when the largest is not finite (or NaN).
 
     Holtzman et al. (2020), "The Curious Case of Neural Text Degeneration", https://arxiv.org/abs/1904.09751 (top-p)
     """
-    highest, likeliest = logits.detach().max(dim=-1)  # each []; of equals the first
+    highest, most_likely = logits.detach().max(dim=-1)  # each []; of equal ones the first
     if not math.isfinite(highest):
         raise TrainingError("the model's logits are not finite: its weights are broken; choose an earlier checkpoint")
     if sampling.temperature == 0:
-        return int(likeliest)
+        return int(most_likely)
 
-    # 1. Each id's share, relative to the likeliest one, whose exponent is 0 at any temperature.
+    # 1. Unnormalized probabilities, relative to the most likely id, whose exponent is 0 at any temperature.
     scores = logits.detach().to("cpu", torch.float64)  # [vocab_size]
-    shares = ((scores - float(highest)) / sampling.temperature).exp()  # [vocab_size]
+    weights = ((scores - float(highest)) / sampling.temperature).exp()  # [vocab_size]
 
-    # 2. The likeliest ids, and of them as few as reach top_p of the probability: at least one.
-    kept = shares.topk(min(sampling.top_k or len(shares), len(shares))).indices  # [n_kept]
+    # 2. Top-k, then top-p: the fewest of the most likely ids that reach top_p of the probability, at least one.
+    kept = weights.topk(min(sampling.top_k or len(weights), len(weights))).indices  # [n_kept]
     if sampling.top_p < 1:
-        likelier = shares[kept].cumsum(0) - shares[kept]  # [n_kept]
-        kept = kept[likelier < sampling.top_p * shares[kept].sum()]  # [n_kept]
+        preceding = weights[kept].cumsum(0) - weights[kept]  # [n_kept]
+        kept = kept[preceding < sampling.top_p * weights[kept].sum()]  # [n_kept]
 
-    # 3. Lay the shares end to end and point. In the order of ids, a last bit more or less can swap no two of them.
+    # 3. Sample by inverting the cumulative distribution, in id order, so that rounding cannot reorder near-ties.
     kept = kept.sort().values  # [n_kept]
-    ends = shares[kept].cumsum(0)  # [n_kept]
-    point = torch.rand(1, generator=generator, dtype=torch.float64) * ends[-1]  # [1]
-    index = int(torch.searchsorted(ends, point, right=True))
+    cumulative = weights[kept].cumsum(0)  # [n_kept]
+    threshold = torch.rand(1, generator=generator, dtype=torch.float64) * cumulative[-1]  # [1]
+    index = int(torch.searchsorted(cumulative, threshold, right=True))
     return int(kept[min(index, len(kept) - 1)])
 
 
@@ -85,11 +86,11 @@ def generate(
     use_cache: bool = True,
     token_step: TokenStep | None = None,
 ) -> Iterator[int]:
-    """Iterate over up to `max_new_tokens` ids that follow the prompt, as they are drawn; `stop_id` ends it, unseen.
+    """Iterate over up to `max_new_tokens` ids that continue the prompt; `stop_id` ends it and is not returned.
 
-    A prompt longer than the model's context is read from its end. When the text outgrows the context, the last half
-    of the context is kept and read anew, with a cache (`use_cache`, and a model that has one) as without. `token_step`
-    takes the place of the model's `forward_with_cache` wherever a single token is new.
+    Of a prompt longer than the model's context, only the end is used. When the text exceeds the context, it is cut to
+    its last tokens, half of the context, which are computed again, with and without a key/value cache (`use_cache`,
+    and a model that has one). `token_step` replaces the model's `forward_with_cache` for a single new token.
 
     Raises ValueError for an empty prompt and for ids outside the vocabulary.
     """
@@ -116,29 +117,29 @@ def _write(
     limit = model.context_limit
     parameters = [parameter for _, parameter in model.named_parameters()]
     device, n_parameters = parameters[0].device, sum(parameter.numel() for parameter in parameters)
-    cacher = model if use_cache and isinstance(model, SupportsKeyValueCache) else None
-    cache = None if cacher is None else cacher.make_cache(1)
-    cached = 0  # how much of the window the cache holds
+    with_cache = model if use_cache and isinstance(model, SupportsKeyValueCache) else None
+    cache = None if with_cache is None else with_cache.make_cache(1)
+    cached = 0  # number of positions of the window in the cache
     was_training = model.training
     model.eval()
     try:
         for _ in range(max_new_tokens):
             input_ids = torch.tensor([window[cached:]], device=device)  # [1, new_len]
             positions = torch.arange(cached, len(window), device=device)[None]  # [1, new_len]
-            alone = len(window) - cached == 1
-            if alone and cacher is not None and token_step is not None:
+            single = len(window) - cached == 1
+            if single and with_cache is not None and token_step is not None:
                 was_in_force = token_step.in_force
                 with suited_to_one_token(device, n_parameters, compiled=was_in_force):
                     logits = token_step(input_ids, positions, cache)  # [1, 1, vocab_size]
                 if was_in_force and not token_step.in_force:
                     lay_out_for_writing(model)
             else:
-                settings = suited_to_one_token(device, n_parameters) if alone else nullcontext()
+                settings = suited_to_one_token(device, n_parameters) if single else nullcontext()
                 with torch.no_grad(), compute_context(model.config, device), settings:
-                    if cacher is None:
+                    if with_cache is None:
                         logits = model.forward(input_ids)  # [1, new_len, vocab_size]
                     else:
-                        logits = cacher.forward_with_cache(input_ids, positions, cache)  # [1, new_len, vocab_size]
+                        logits = with_cache.forward_with_cache(input_ids, positions, cache)  # [1, new_len, vocab_size]
             token = choose_token(logits[0, -1], sampling, generator)
             if token == stop_id:
                 return
@@ -147,18 +148,19 @@ def _write(
             window.append(token)
             if limit is not None and len(window) > limit:
                 window = window[-max(1, limit // 2) :]
-                cached = 0  # positions changed, so every key did; a slot is overwritten before it is seen again
+                cached = 0  # positions changed, so all keys are stale; each slot is overwritten before it is read
     finally:
         model.train(was_training)
 
 
 @contextmanager
 def suited_to_one_token(device: torch.device, n_parameters: int, *, compiled: bool = False) -> Iterator[None]:
-    """Set a CPU to products of a matrix and one vector, for as long as this lasts, instead of a run's large ones.
+    """Set kernel and threads of a CPU for matrix-vector products within the block, and restore them afterwards.
 
-    The default kernel takes half to two thirds of the time that oneDNN's takes (`medium`), and is as exact. A second
-    thread costs more than it brings: with it a model of 6 million parameters wrote 0.85 times as many tokens a second,
-    one of 40 million 0.9 times. Compiled, with next to nothing between the products, two threads are quicker than one.
+    The default kernel takes half to two thirds of the time of oneDNN's (`medium`), and is as exact. A second thread
+    costs more than it saves: with two threads a model of 6 million parameters wrote 0.85 times as many tokens per
+    second, one of 40 million 0.9 times. In a compiled step, with almost no overhead between the products, two threads
+    are faster than one.
     """
     if device.type != "cpu":
         yield
@@ -176,10 +178,10 @@ def suited_to_one_token(device: torch.device, n_parameters: int, *, compiled: bo
 
 @torch.no_grad()
 def lay_out_for_writing(model: LanguageModel) -> None:
-    """Lay the matrices of a model's linear layers and embeddings out in memory column by column, on a CPU.
+    """Store the weights of linear layers and embeddings in column-major order, in place, on a CPU.
 
-    Column by column is how the product of a matrix and a single token reads fastest: up to a quarter more tokens a
-    second. Every number stays what it is. For a model that is only read: while training, rows are the better order.
+    Matrix-vector products read column-major weights fastest: up to a quarter more tokens per second. The values do not
+    change. Only for inference: in training, row-major order is faster.
     """
     for module in model.modules() if isinstance(model, nn.Module) else ():
         if isinstance(module, nn.Linear | nn.Embedding) and module.weight.device.type == "cpu":
@@ -198,11 +200,11 @@ def stream_text(
     token_step: TokenStep | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Iterator[str]:
-    """Iterate over what follows the prompt, in pieces that are whole characters, until end of text or `max_length` ids.
+    """Iterate over the continuation of a prompt, in whole characters, until end of text or `max_length` ids.
 
-    An empty prompt starts from the end-of-text token, as a new document does. `begins_document` puts it before any
-    prompt: right for a model trained on padded rows, each of which begins so. `tell` is called with a sentence when
-    the prompt is longer than the model's context, whose end is then continued.
+    An empty prompt starts from the end-of-text token, like a new document. `begins_document` puts that token before
+    every prompt, for a model trained on padded rows, which begin with it. `tell` is called with a message when the
+    prompt is longer than the model's context; its end is then continued.
     """
     ids = [int(token) for token in tokenizer.encode_batch([prompt])[0]]
     if begins_document or not ids:
@@ -223,7 +225,7 @@ def stream_text(
 
 
 def _characters(tokenizer: Tokenizer, ids: Iterator[int]) -> Iterator[str]:
-    """Iterate over the text of ids; a character's bytes may come in several ids, and bytes that are no text: U+FFFD."""
+    """Iterate over the text of ids. A character may span several ids; invalid UTF-8 becomes U+FFFD."""
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     for token in ids:
         piece = decoder.decode(tokenizer.decode_bytes([token]))

@@ -1,4 +1,4 @@
-"""What generate and chat have in common: how the text is sampled, and `--compile`."""
+"""Options and helpers shared by generate and chat: sampling, and `--compile`."""
 
 import random
 from collections.abc import Callable
@@ -25,52 +25,52 @@ _WRITING_OPTIONS = (
         type=click.IntRange(min=1),
         default=SamplesConfig.max_length,
         show_default=True,
-        help="Tokens to write, at most.",
+        help="The maximum number of new tokens.",
     ),
     click.option(
         "--temperature",
         type=float,
         default=SamplesConfig.temperature,
         show_default=True,
-        help="Below 1 surer, above 1 wilder, 0 always the likeliest token.",
+        help="Below 1 more predictable, above 1 more random, 0 always the most likely token.",
     ),
     click.option(
         "--top-k",
         type=int,
         default=SamplesConfig.top_k,
         show_default=True,
-        help="Choose among so many likeliest tokens; 0 among all.",
+        help="Sample from this many most likely tokens; 0: from all.",
     ),
     click.option(
         "--top-p",
         type=float,
         default=SamplesConfig.top_p,
         show_default=True,
-        help="Choose among the likeliest tokens that make up this share of the probability.",
+        help="Sample from the most likely tokens whose probabilities sum to this value.",
     ),
     click.option(
         "--seed",
         type=click.IntRange(0, LARGEST_SEED),
-        help="The same seed writes the same text. [default: another one each time]",
+        help="The same seed writes the same text. [default: random]",
     ),
     click.option(
         "--compile",
         "compiled",
         is_flag=True,
-        help="Compile the step of one token: seconds at first, then each token is faster. For long texts.",
+        help="Compile the one-token step: takes seconds at first, then each token is faster. For long texts.",
     ),
 )
 
 
 def writing_options(command: Command) -> Command:
-    """Give a command the options that say how it writes (`seed` is None when it is not given)."""
+    """Add the sampling options to a command (`seed` is None when it is not given)."""
     for option in reversed(_WRITING_OPTIONS):
         command = option(command)
     return command
 
 
 def find_token_step() -> "Entry":
-    """Return the installed component that `--compile` asks for. Raises UsageError unless there is exactly one."""
+    """Return the installed token step for `--compile`. Raises UsageError unless there is exactly one."""
     from tfs_core.registry import get_registry
 
     registry = get_registry()
@@ -82,13 +82,13 @@ def find_token_step() -> "Entry":
     if len(entries) > 1:
         names = ", ".join(entry.qualified_name for entry in entries)
         raise UsageError(
-            f"--compile finds more than one token-step: {names}. Leave a plugin out with TFS_DISABLE_PLUGINS=NAME."
+            f"--compile finds more than one token-step: {names}. Disable a plugin with TFS_DISABLE_PLUGINS=NAME."
         )
     return entries[0]
 
 
 def prepare_for_writing(loaded: "LoadedModel", entry: "Entry | None") -> "TokenStep | None":
-    """Return the token step of `--compile`, None without one; the model is then laid out in memory for writing."""
+    """Return the token step of `--compile`, else None. Without a working one, the weights are stored column-major."""
     from tfs_generate.generation import lay_out_for_writing, suited_to_one_token
 
     model = loaded.model
@@ -96,7 +96,7 @@ def prepare_for_writing(loaded: "LoadedModel", entry: "Entry | None") -> "TokenS
     if entry is not None:
         parameters = [parameter for _, parameter in model.named_parameters()]
         n_parameters = sum(parameter.numel() for parameter in parameters)
-        with suited_to_one_token(parameters[0].device, n_parameters, compiled=True):  # as when it is called
+        with suited_to_one_token(parameters[0].device, n_parameters, compiled=True):  # the settings of its calls
             step = entry.build(None, model=model, name=loaded.config.model.name, report=tell)
     if step is None or not step.in_force:
         lay_out_for_writing(model)
@@ -104,7 +104,7 @@ def prepare_for_writing(loaded: "LoadedModel", entry: "Entry | None") -> "TokenS
 
 
 def begins_document(loaded: "LoadedModel") -> bool:
-    """Return whether the rows of training began with the end-of-text token, so that a prompt must, too."""
+    """Return True when rows began with the end-of-text token in training, so that a prompt must, too."""
     from tfs_core.registry import get_registry
 
     batching = get_registry().find("batching", loaded.config.data.batching.name).load_factory()
@@ -112,7 +112,7 @@ def begins_document(loaded: "LoadedModel") -> bool:
 
 
 def require_utf8(prompt: str) -> None:
-    """Raise UsageError for a prompt whose bytes were no UTF-8: Python hands each of those on as a lone surrogate."""
+    """Raise UsageError for a prompt that is not UTF-8: Python decodes each invalid byte as a lone surrogate."""
     for place, character in enumerate(prompt):
         if "\udc80" <= character <= "\udcff":
             raise UsageError(
@@ -121,5 +121,5 @@ def require_utf8(prompt: str) -> None:
 
 
 def new_seed() -> int:
-    """Return a seed that nobody chose; no random state is moved."""
+    """Return a random seed, without using a global random state."""
     return random.SystemRandom().randrange(2**32)

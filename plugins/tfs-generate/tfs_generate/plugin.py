@@ -1,4 +1,4 @@
-"""What this plugin offers: two commands, a logger, and a kind of component. Imports nothing heavy."""
+"""Components of the plugin: two commands, a logger, and a kind of component. No heavy imports."""
 
 from collections.abc import Iterable
 
@@ -16,7 +16,7 @@ def tfs_commands() -> Iterable[Component]:
             summary="Continue a prompt with a trained model",
             factory="tfs_generate.generate:generate",
         ),
-        Component(name="chat", summary="Talk to a trained model", factory="tfs_generate.chat:chat"),
+        Component(name="chat", summary="Chat with a trained model", factory="tfs_generate.chat:chat"),
     ]
 
 
@@ -25,7 +25,7 @@ def tfs_loggers() -> Iterable[Component]:
     return [
         Component(
             name="samples",
-            summary="Continuations of fixed prompts after each validation: what `samples` in a configuration asks for",
+            summary="Continuations of fixed prompts after each validation (the section `samples`)",
             factory="tfs_generate.samples:build",
             config="tfs_core.config.schema:SamplesConfig",
         )

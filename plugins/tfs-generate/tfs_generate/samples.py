@@ -1,4 +1,4 @@
-"""The logger `samples`: what the model writes after fixed prompts, with the same seed at each validation."""
+"""The logger `samples`: continuations of fixed prompts after each validation, always with the same seed."""
 
 from collections.abc import Set
 from dataclasses import asdict
@@ -10,7 +10,7 @@ from tfs_generate.generation import Sampling, stream_text
 
 
 class Samples(RunLogger):
-    """Continues the prompts after each validation, and hands each continuation to all loggers."""
+    """Continues the prompts after each validation, and sends each continuation to all loggers."""
 
     def __init__(self, config: SamplesConfig, run: RunContext) -> None:
         self._config = config
@@ -18,11 +18,11 @@ class Samples(RunLogger):
         self._sampling = Sampling(temperature=config.temperature, top_k=config.top_k, top_p=config.top_p)
 
     def moments(self, step: int) -> Set[Moment]:  # noqa: ARG002
-        """Return the moment after a validation, whatever the step."""
+        """Return the moment after a validation, at every step."""
         return {"validation"}
 
     def observe(self, moment: Moment, view: ModelView) -> None:  # noqa: ARG002
-        """Write the continuations, in the order of the prompts."""
+        """Generate the continuations, in the order of the prompts."""
         config = self._config
         settings = {**asdict(self._sampling), "max_length": config.max_length, "seed": config.seed}
         with view.evaluating() as model:

@@ -1,11 +1,11 @@
-"""The kind `token-step`: a faster `forward_with_cache` for one new token, which another plugin may bring.
+"""The component kind `token-step`: a faster `forward_with_cache` for one new token, provided by a plugin.
 
-`--compile` of generate and chat asks for the component of this kind that is installed. Its factory is called as
+`--compile` of generate and chat uses the installed component of this kind. Its factory is called as
 `build(config, *, model, name, report) -> TokenStep`:
 
     model   a LanguageModel, on its device, with its weights
     name    the model's name, for messages
-    report  tells the user, in a sentence, what is going on
+    report  called with a message for the user
 
 and raises UsageError for a model that has no key/value cache.
 """
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class TokenStep(Protocol):
-    """A model's `forward_with_cache` for one sequence and one new token, computed in another way."""
+    """A model's `forward_with_cache` for one sequence and one new token, in a faster implementation."""
 
     in_force: bool
-    """Whether the other way is in use. False once it failed: the step then calls the model's own
-    `forward_with_cache`, and stays False from then on."""
+    """True while the faster implementation is in use. After its first failure it stays False, and the step calls the
+    model's own `forward_with_cache`."""
 
     def __call__(self, input_ids: "Tensor", positions: "Tensor", cache: Any) -> "Tensor":
         """Return the logits [1, 1, vocab_size] of one new id at its position, both int64 [1, 1].
 
-        Writes the token's keys and values to the cache, as the model does. The model is in eval mode, and neither the
-        id nor the position is checked. Computes without a graph and in the model's dtype, whatever the caller's
-        context, and raises nothing that the model itself would not raise.
+        Writes the keys and values of the token to the cache, as the model does. The model is in eval mode, and neither
+        the id nor the position is checked. Computes without a graph and in the model's dtype, in any context of the
+        caller, and raises only errors that the model itself would raise.
         """
         ...

@@ -1,4 +1,4 @@
-"""The bigram yardstick: right numbers, an honest sum of probabilities, any vocabulary."""
+"""The bigram logger: correct values, probabilities that sum to 1, vocabularies of any size."""
 
 import math
 from pathlib import Path
@@ -27,7 +27,7 @@ BYTE_LENGTHS = np.array([1, 1, 2, 0])
 
 @pytest.fixture(params=["table", "sorted pairs"])
 def any_counts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run the test with each way of holding the counts."""
+    """Run the test with the dense and with the sparse counts."""
     if request.param == "sorted pairs":
         monkeypatch.setattr(bigram, "TABLE_CELLS", 0)
 

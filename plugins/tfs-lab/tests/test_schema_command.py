@@ -1,4 +1,4 @@
-"""`tfs config schema`: printed, or written into a file."""
+"""`tfs config schema`: output on stdout, or to a file."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The tables of settings in the documentation: value, default and explanation of every field."""
+"""The tables of settings in the documentation: values, default and documentation of every field."""
 
 from dataclasses import dataclass
 

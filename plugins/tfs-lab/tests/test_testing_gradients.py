@@ -1,4 +1,4 @@
-"""Wrong gradients are found, and right ones are not: the checks of tfs_lab.testing.gradients."""
+"""The checks of tfs_lab.testing.gradients: wrong gradients fail, correct ones pass."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ from tfs_core.models import AutogradModel
 
 
 class Squasher(AutogradModel):
-    """logits = output @ tanh(table[id] + bias), with dropout, a shift that no softmax notices, and autograd."""
+    """logits = output @ tanh(table[id] + bias), with dropout, a shift that softmax cancels, and autograd."""
 
     def __init__(self, config: ModelConfig, *, vocab_size: int, generator: torch.Generator) -> None:
         super().__init__(config, vocab_size=vocab_size)
@@ -35,7 +35,7 @@ class Squasher(AutogradModel):
 
 
 class ByHand(Squasher):
-    """The same without autograd. `wrong` says how its backward is."""
+    """The same model with a hand-written backward. `wrong` selects an error of it."""
 
     wrong = ""
 
@@ -114,7 +114,7 @@ def test_wrong_gradient_is_found_and_named(wrong: str, parameter: str) -> None:
 
 
 def test_every_element_of_a_large_tensor_counts() -> None:
-    """One wrong element of the table: the sampled elements miss it as a rule, the directions never do."""
+    """With one wrong element in the table, the sampled elements usually miss it; the directions always show it."""
     for seed in range(5):
         changed = SmallModel(
             name="squasher",

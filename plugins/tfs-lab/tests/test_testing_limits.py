@@ -1,4 +1,4 @@
-"""The limits of `tfs check`: faults that pass every check, as docs/checking.md says, and where each shows."""
+"""The limits of `tfs check`: faults that pass every check (docs/checking.md), and where each has an effect."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ FIRST_LEAK = 64
 
 
 class OneHead(AutogradModel):
-    """One attention head without a block around it. Its softmax is wrong for large scores: it subtracts no maximum."""
+    """One attention head without a block. Its softmax subtracts no maximum, so it overflows for large scores."""
 
     def __init__(self, config: ModelConfig, *, vocab_size: int, generator: torch.Generator) -> None:
         super().__init__(config, vocab_size=vocab_size)
@@ -49,7 +49,7 @@ class LateLeak(OneHead):
 
 
 class ScoresIgnored(OneHead):
-    """Every position averages the past."""
+    """The scores are ignored: every position averages the past."""
 
     def scores(self, x: Tensor) -> Tensor:
         return 0.0 * super().scores(x)  # [batch_size, seq_len, seq_len]

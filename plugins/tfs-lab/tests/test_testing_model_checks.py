@@ -1,4 +1,4 @@
-"""A good model passes every check, and a model that is wrong in one way fails the check that is about it."""
+"""A correct model passes every check; a model with one error fails the check for that error."""
 
 import math
 from typing import Any
@@ -19,7 +19,7 @@ WIDTH = 4
 
 
 class Averager(AutogradModel):
-    """Each position sees the mean of the embeddings so far, through a small hidden layer."""
+    """Each position gets the mean of the embeddings up to it, through a small hidden layer."""
 
     def __init__(self, config: ModelConfig, *, vocab_size: int, generator: torch.Generator) -> None:
         super().__init__(config, vocab_size=vocab_size)
@@ -34,7 +34,7 @@ class Averager(AutogradModel):
             raise ValueError(f"{input_ids.shape[1]} tokens are more than {self.config.max_seq_len}")
 
     def seen(self, input_ids: Tensor) -> Tensor:
-        """Return what each position sees [batch_size, seq_len, WIDTH]."""
+        """Return the mean embedding of each position [batch_size, seq_len, WIDTH]."""
         counts = torch.arange(1, input_ids.shape[1] + 1, dtype=self.table.weight.dtype)[:, None]
         return self.table(input_ids).cumsum(dim=1) / counts + self.table(input_ids)
 
@@ -211,7 +211,7 @@ class TakesAnyState(Averager):
 
 
 class HiddenState(Averager):
-    """Has a counter that changes the function, and that no state_dict has."""
+    """Has a counter that changes the function and is missing from state_dict."""
 
     calls = 0
 
@@ -224,7 +224,7 @@ class HiddenState(Averager):
 
 
 class WithCache(Averager):
-    """A key/value cache in its simplest form: the ids so far."""
+    """A minimal key/value cache: the ids so far."""
 
     stale = False
 
@@ -242,7 +242,7 @@ class StaleCache(WithCache):
 
 
 class WithDocuments(Averager):
-    """The mean is of a position's own document."""
+    """The mean is restricted to the position's own document."""
 
     takes_document_ids = True
     crosses, loss_forgets = False, False
@@ -270,7 +270,7 @@ class LossForgetsDocuments(WithDocuments):
 
 
 class InTwoSteps(Averager):
-    """The logits in two steps."""
+    """Computes the logits in two steps."""
 
     def features(self, input_ids: Tensor) -> Tensor:
         self.check(input_ids)
@@ -302,14 +302,14 @@ class NarrowParameters(Averager):
 
 
 class NarrowBackward(Averager):
-    """Right in float64, wrong in bfloat16."""
+    """Correct in float64, wrong in bfloat16."""
 
     def backward(self, scale: float) -> None:
         super().backward(0.7 * scale if self.config.dtype == "bfloat16" else scale)
 
 
 class Frozen(Averager):
-    """A part of it does not learn."""
+    """Has a frozen part."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -414,12 +414,12 @@ def test_checks_of_what_a_model_does_not_offer_are_skipped() -> None:
         (WritesTargets, "arguments are left alone", "target_ids was changed"),
         (KeepsInEval, "eval keeps nothing", "new tensors"),
         (ChangesWhatItKept, "kept tensors stay as they were", "test_testing_model_checks.py"),
-        (BackwardWritesItsCache, "kept tensors stay as they were", "backward changed a kept tensor"),
+        (BackwardWritesItsCache, "kept tensors stay as they were", "backward modified a saved tensor"),
         (OwnSeed, "same seed, same model", "differs between two models of the same seed"),
         (NoSeed, "same seed, same model", "the generator is not used"),
         (ForgetsState, "save and load", "lacks parameters: output.bias"),
         (TakesAnyState, "save and load", "accepted a state without"),
-        (HiddenState, "resume", "the losses went on as"),
+        (HiddenState, "resume", "the losses after loading are"),
         (CrossesDocuments, "document masks", "changes the logits of the second"),
         (LossForgetsDocuments, "document masks", "the same with and without the ids"),
         (OtherLogitsInTwoSteps, "logits in two steps", "is not forward(ids)"),
@@ -427,7 +427,7 @@ def test_checks_of_what_a_model_does_not_offer_are_skipped() -> None:
         (StaleCache, "key/value cache", "differ from those of the full forward"),
         (NarrowParameters, "narrow types", "small updates would vanish"),
         (NarrowBackward, "narrow types", "in bfloat16 the gradients are off by"),
-        (SureOfItself, "starts near uniform", "guessing at random"),
+        (SureOfItself, "starts near uniform", "uniform predictions give"),
         (Stubborn, "learns one batch", "the loss went from"),
         (WrongFlops, "FLOPs", "PyTorch counts"),
         (WrongOperation, "each operation", "square(power=2): x"),
@@ -459,7 +459,7 @@ def test_every_check_says_what_it_means_and_has_a_name_of_its_own() -> None:
 
 
 def test_falling_loss_says_nothing_of_the_gradients() -> None:
-    """Why there are checks at all: a tenth too much in one gradient, and one batch is learned all the same."""
+    """The reason for the checks: with an error of 10 % in one gradient, one batch is still learned."""
 
     class SlightlyWrong(Averager):
         def backward(self, scale: float) -> None:
@@ -508,5 +508,5 @@ def test_first_loss_is_near_that_of_guessing() -> None:
 
 @pytest.mark.parametrize("option", ["d_model", "max_seq_len"])
 def test_model_too_small_to_be_checked_is_refused(option: str) -> None:
-    with pytest.raises(ConfigError, match=f"^{option}=1 is too small to be checked, a right model would fail: choose "):
+    with pytest.raises(ConfigError, match=f"^{option}=1 is too small to check: a correct model would fail. Choose "):
         small_model("torch", {"n_heads": 1, option: 1})

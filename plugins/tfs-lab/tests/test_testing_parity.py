@@ -1,4 +1,4 @@
-"""Two models that should be one function: equal ones pass, and each way of differing is found."""
+"""Parity of two models: equal models pass, and every kind of difference is found."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Shape comments that are true pass; each kind of lie, and each comment that nothing came by, is told with its line."""
+"""True shape comments pass; each kind of error, and each unreached comment, is reported with its line."""
 
 import importlib.util
 import sys
@@ -118,7 +118,7 @@ def test_complaint_names_the_line(report: Callable[..., ShapeReport]) -> None:
 
 def test_comment_that_no_tensor_came_by_is_told(report: Callable[..., ShapeReport]) -> None:
     found = report("def run():\n    if False:\n        x = torch.ones(2)  # [batch]\n    y = None  # [seq]\n")
-    assert [line.rpartition(": ")[2] for line in found.never_reached] == ["no tensor came by this shape comment"] * 2
+    assert [line.rpartition(": ")[2] for line in found.never_reached] == ["no tensor reached this shape comment"] * 2
     assert not found.complaints
     with pytest.raises(AssertionError, match=r"commented\.py:4"):
         found.require()

@@ -1,4 +1,4 @@
-"""The core's own components pass the suites; stand-ins that are wrong in one way fail, and say why."""
+"""The core's own components pass the suites; stand-ins with one error fail, with a message."""
 
 import re
 import subprocess
@@ -86,7 +86,7 @@ Found = Callable[..., dict[str, CheckResult]]
 
 @pytest.fixture
 def found(monkeypatch: pytest.MonkeyPatch) -> Found:
-    """Return a function that runs the checks of a kind on a stand-in for the component that would be chosen."""
+    """Return a function that runs the checks of a kind on a stand-in for the selected component."""
 
     def run(module: str, checks: Sequence[Check[Any]], subject: Any, factory: Callable[..., Any]) -> dict[str, Any]:
         def stand_in(kind: str, name: str, options: object) -> Chosen:
@@ -101,7 +101,7 @@ def found(monkeypatch: pytest.MonkeyPatch) -> Found:
 @pytest.mark.parametrize(
     ("rate", "failing", "says"),
     [
-        (lambda step, peak, total: peak * step / total, "rates", "the first update would be lost"),
+        (lambda step, peak, total: peak * step / total, "rates", "the first update would have no effect"),
         (lambda step, peak, total: 1.5 * peak, "rates", "above the peak"),
         (lambda step, peak, total: float("nan"), "rates", "nan"),
         (lambda step, peak, total: peak * (1 - step / total) + 1e-9, "warm-up", "fall"),
@@ -133,7 +133,7 @@ class Deaf(torch.optim.SGD):
 
 
 class Forgetful(torch.optim.SGD):
-    """Has a state that its state_dict leaves out."""
+    """Has a state that is missing from its state_dict."""
 
     steps = 0
 
@@ -178,7 +178,7 @@ def test_optimizer_that_leaves_parameters_out_is_found(found: Found) -> None:
 
 
 class Bytes:
-    """A right tokenizer: bytes, and end of text."""
+    """A correct tokenizer: bytes, and end of text."""
 
     vocab_size, end_of_text_id = 257, 256
 
@@ -243,7 +243,7 @@ class LoadsAnother(Bytes):
         (PadsBatches, "batches", "other ids in a batch"),
         (CountsEndOfText, "bytes", "end of text has a length"),
         (ReplacesSurrogates, "lone surrogates", "was encoded"),
-        (LoadsAnother, "save and load", "another one after loading"),
+        (LoadsAnother, "save and load", "differs after loading"),
     ],
 )
 def test_wrong_tokenizer_is_found(found: Found, tokenizer: type[Bytes], failing: str, says: str) -> None:
@@ -260,7 +260,7 @@ def test_right_tokenizer_passes(found: Found) -> None:
 
 
 class Source:
-    """A right data set of two documents."""
+    """A correct data set of two documents."""
 
     def splits(self) -> list[str]:
         return ["train"]
@@ -328,10 +328,10 @@ class Forgetful(Streams):
 @pytest.mark.parametrize(
     ("source", "failing", "says"),
     [
-        (Forgetful, "places", "goes on with other documents from place [1]"),
+        (Forgetful, "places", "continues with other documents from place [1]"),
         (NoTrain, "documents", "there must be 'train'"),
         (Empty, "documents", "has no documents"),
-        (Shuffled, "documents", "are others when"),
+        (Shuffled, "documents", "differ when"),
         (NoText, "documents", "are dict, not str"),
         (AllAtOnce, "stream", "returned a list"),
         (Restless, "fingerprint", "another fingerprint"),
@@ -373,7 +373,7 @@ def test_wrong_logger_is_found(found: Found) -> None:
 
 @pytest.fixture
 def distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """Return a function that puts a plugin, as pip would have installed it, where a fresh process finds it."""
+    """Return a function that installs a plugin, in the layout of pip, where a fresh process finds it."""
 
     def install(plugin: str, config: str = "") -> str:
         (tmp_path / "stranger.py").write_text(dedent(plugin), encoding="utf-8")
@@ -431,7 +431,7 @@ def test_right_plugin_passes(distribution: Callable[..., str]) -> None:
         ("TFS_PLUGIN_API = 1", "", "registers no component"),
         ("    import torch\n" + GOOD, PARTS, "torch"),
         (GOOD, PARTS.replace("def flat", "def other"), "stranger_parts:flat"),
-        (GOOD, PARTS.replace('"""How high it is."""', ""), "no string under height"),
+        (GOOD, PARTS.replace('"""How high it is."""', ""), "undocumented: height"),
         (GOOD, PARTS.replace("frozen=True, ", ""), "not a frozen dataclass"),
     ],
 )
@@ -510,7 +510,7 @@ def test_suite_skips_parity_without_a_mirror() -> None:
 
 
 class Unrepeatable(Packed):
-    """Draws another row each time."""
+    """Returns other rows at every call."""
 
     calls = 0
 
@@ -563,15 +563,15 @@ class TooFewDocuments(Packed):
 @pytest.mark.parametrize(
     ("batching", "failing", "says"),
     [
-        (Unrepeatable, "pure", "asked for again, has other batches"),
+        (Unrepeatable, "pure", "requested again, differs"),
         (Miscounted, "batches", "targets are valid, not"),
-        (Unshifted, "batches", "an input is not the target before it"),
-        (HalfAStep, "batches", "a step has 4 rows, `rows_per_step` says otherwise"),
-        (BothReadAll, "ranks", "two ranks validate on other rows"),
+        (Unshifted, "batches", "an input differs from the target before it"),
+        (HalfAStep, "batches", "a step has 4 rows, not `rows_per_step`"),
+        (BothReadAll, "ranks", "in validation two ranks read other rows"),
         (ForgetsTheEnd, "validation", "which are not the"),
         (TooLong, "length", "total_steps(tokens=1) is 2"),
         (WrongDocuments, "documents", "of document (0,)"),
-        (TooFewDocuments, "documents", "targets, of documents"),
+        (TooFewDocuments, "documents", "targets, not"),
     ],
 )
 def test_wrong_batching_is_found(found: Found, batching: type[Packed], failing: str, says: str) -> None:
@@ -582,7 +582,7 @@ def test_wrong_batching_is_found(found: Found, batching: type[Packed], failing: 
 
 
 class Plain:
-    """A wrapper that leaves the loss as it is."""
+    """A wrapper that returns the loss unchanged."""
 
     stage = "adapt"
     changes_weights = False
@@ -639,11 +639,11 @@ class Draws(Plain):
     ("wrapper", "failing", "says"),
     [
         (OddStage, "stage", "its stage is 'sometime'"),
-        (AddsAParameter, "stage", "it changes what parameters there are"),
+        (AddsAParameter, "stage", "it changes the parameters"),
         (DoublesTraining, "training", "without it"),
         (WrongGradient, "training", "first output.weight, off by 1.0e-02"),
         (DoublesEvaluation, "evaluation", "without it"),
-        (Draws, "random state", "the random state after `wrap` is another"),
+        (Draws, "random state", "`wrap` changes the random state"),
     ],
 )
 def test_wrong_wrapper_is_found(found: Found, wrapper: type[Plain], failing: str, says: str) -> None:

@@ -1,11 +1,12 @@
-"""A logger that computes a yardstick: a model that knows which token follows which, and nothing else.
+"""A logger that computes a reference value for a run: the bits per byte of a smoothed bigram model.
 
-The probability of b after a is counted in the training tokens, and leans on b's own frequency where a is rare:
+The probability of b after a is counted in the training tokens and smoothed with the frequency of b:
 
     p(b | a) = (count(a, b) + strength * p(b)) / (count(a) + strength)
 
 MacKay & Peto (1995), "A hierarchical Dirichlet language model", https://doi.org/10.1017/S1351324900000218.
-The strength is the one of a few that does best on a tenth of the tokens, when the other nine are counted.
+The strength is chosen from `STRENGTHS`: the one with the lowest loss on the last tenth of the training tokens, when the
+first nine tenths are counted.
 """
 
 import math
@@ -19,17 +20,20 @@ from tfs_core.contracts import RunContext, RunLogger
 from tfs_core.data.store import TokenSplit, open_store
 
 MOST_TOKENS = 1 << 21
-"""More are not counted, and not measured: enough for a yardstick, and read in a fraction of a second."""
+"""The most tokens of a split that are used: enough for a reference value, and read in a fraction of a second."""
 
 STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 TABLE_CELLS = 1 << 22
-"""Up to so many pairs of ids a table holds all counts; beyond, only pairs that occur are held, sorted."""
+"""The largest vocab_size**2 for a dense table of counts; above it, only the pairs that occur are stored, sorted."""
 
 Tokens = NDArray[np.int64]
 
 
 def build(config: None, *, run: RunContext) -> RunLogger:  # noqa: ARG001 (it has no options)
-    """Return a logger that is told nothing more: its number is in run.json, from the beginning of the run on."""
+    """Record `bigram_bits_per_byte` in run.json when the run starts; the logger that is returned does nothing.
+
+    The value is null when it is not finite. A resumed run keeps the recorded one.
+    """
     store, tokenizer = None if run.tokens is None else open_store(run.tokens, identity={}), run.tokenizer
     if store is not None and tokenizer is not None and run.info.get("bigram_bits_per_byte") is None:
         vocab_size, byte_lengths = tokenizer.vocab_size, tokenizer.byte_lengths()
@@ -41,26 +45,27 @@ def build(config: None, *, run: RunContext) -> RunLogger:  # noqa: ARG001 (it ha
 def bigram_bits_per_byte(
     train: TokenSplit, validation: TokenSplit, vocab_size: int, byte_lengths: NDArray[np.int64]
 ) -> float:
-    """Return the bits per byte of validation text: nats of all its targets, end of text included, as in training.
+    """Return the bits per byte of the validation text: the nats of all targets, end of text included, as in training.
 
-    At most `MOST_TOKENS` from the beginning of each split are used. Infinite if no byte of text is among them.
+    `byte_lengths` [vocab_size] is the length of each id in bytes. The first `MOST_TOKENS` tokens of each split are
+    used. Returns infinity when they contain no byte of text.
     """
-    counted, measured = _beginning(train), _beginning(validation)
-    tenth = max(len(counted) // 10, 1)
-    tried = _Bigram(counted[:-tenth], vocab_size)
-    best = int(np.argmin(tried.nats(counted[-tenth - 1 :], STRENGTHS)))
-    nats = _Bigram(counted, vocab_size).nats(measured, STRENGTHS[best : best + 1])[0]
-    n_bytes = int(byte_lengths[measured[1:]].sum())
+    train_tokens, validation_tokens = _first_tokens(train), _first_tokens(validation)
+    tenth = max(len(train_tokens) // 10, 1)
+    first_part = _Bigram(train_tokens[:-tenth], vocab_size)
+    best = int(np.argmin(first_part.nats(train_tokens[-tenth - 1 :], STRENGTHS)))
+    nats = _Bigram(train_tokens, vocab_size).nats(validation_tokens, STRENGTHS[best : best + 1])[0]
+    n_bytes = int(byte_lengths[validation_tokens[1:]].sum())
     return nats / math.log(2) / n_bytes if n_bytes else math.inf
 
 
-def _beginning(split: TokenSplit) -> Tokens:
-    """Return the end of text that stands before the first document, and the tokens from there on."""
+def _first_tokens(split: TokenSplit) -> Tokens:
+    """Return the first `MOST_TOKENS` tokens of a split, with an end-of-text token before them as the first context."""
     return np.concatenate([split.tokens[-1:], split.tokens[:MOST_TOKENS]]).astype(np.int64)
 
 
 class _Bigram:
-    """The counts of a text, the first token of which is a context only."""
+    """The bigram counts of a token sequence; its first token serves as a context only."""
 
     def __init__(self, tokens: Tokens, vocab_size: int) -> None:
         self._vocab_size = vocab_size
@@ -76,22 +81,22 @@ class _Bigram:
             self._known_pairs, self._pair_counts = np.unique(pairs, return_counts=True)
 
     def nats(self, tokens: Tokens, strengths: Sequence[float]) -> list[float]:
-        """Return, for each strength, the surprise at every token but the first, added up."""
-        together = self._count(self._pairs(tokens))
-        alone = self._unigram[tokens[1:]]
+        """Return, for each strength, the sum of -log p (nats) over all tokens but the first."""
+        pair_counts = self._count(self._pairs(tokens))
+        unigram = self._unigram[tokens[1:]]
         contexts = self._contexts[tokens[:-1]]
-        return [float(np.log((contexts + strength) / (together + strength * alone)).sum()) for strength in strengths]
+        return [float(np.log((contexts + s) / (pair_counts + s * unigram)).sum()) for s in strengths]
 
     def _pairs(self, tokens: Tokens) -> Tokens:
         return tokens[:-1] * self._vocab_size + tokens[1:]
 
     def _count(self, pairs: Tokens) -> NDArray[Any]:
-        """Return how often each of the pairs was counted."""
+        """Return the count of each pair [n_pairs]; 0 for a pair that does not occur."""
         if self._known_pairs is None:
             return np.asarray(self._pair_counts[pairs])
         if not len(self._known_pairs):
             return np.zeros(len(pairs), dtype=np.int64)
-        asked, place_of_asked = np.unique(pairs, return_inverse=True)
-        places = np.minimum(np.searchsorted(self._known_pairs, asked), len(self._known_pairs) - 1)
-        counts = np.where(self._known_pairs[places] == asked, self._pair_counts[places], 0)
-        return np.asarray(counts[place_of_asked])
+        unique_pairs, inverse = np.unique(pairs, return_inverse=True)
+        places = np.minimum(np.searchsorted(self._known_pairs, unique_pairs), len(self._known_pairs) - 1)
+        counts = np.where(self._known_pairs[places] == unique_pairs, self._pair_counts[places], 0)
+        return np.asarray(counts[inverse])

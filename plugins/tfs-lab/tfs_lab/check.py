@@ -1,6 +1,6 @@
-"""`tfs check MODEL`: is this model right? Numbers instead of a falling loss.
+"""`tfs check MODEL`: verify a model numerically, because a falling loss proves nothing.
 
-The checks themselves are in `tfs_lab.testing`, where a plugin's own tests run them too; this asks and prints.
+The checks are in `tfs_lab.testing`, which the tests of plugins use too; this module is the command line.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from tfs_lab.testing.small_model import small_model
 
 @click.command()
 @click.argument("model")
-@click.option("--against", metavar="MODEL", help="Compare with this model too; by default the one that MODEL mirrors.")
-@click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="An option of the model, as in its YAML.")
-@click.option("--break", "fault", metavar="FAULT", help="Plant a known fault first, to see where it is caught.")
-@click.option("--list-faults", is_flag=True, help="List the faults that MODEL can plant in itself, and stop.")
-@click.option("--seed", default=1337, show_default=True, help="Decides weights, token ids and samples.")
+@click.option("--against", metavar="MODEL", help="Compare with this model too. Default: the one that MODEL mirrors.")
+@click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="Set an option of the model, as in YAML.")
+@click.option("--break", "fault", metavar="FAULT", help="Plant a known fault first, to see which checks catch it.")
+@click.option("--list-faults", is_flag=True, help="List the faults that MODEL can plant, and exit.")
+@click.option("--seed", default=1337, show_default=True, help="Seed of weights, token ids and samples.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def check(
     model: str,
@@ -41,16 +41,17 @@ def check(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Prove a model right: a plugin's, by its name, or one in a file, as ./my_model.py:MyModel.
+    """Verify a model: gradients, causality, padding, saving, resuming, parity with its mirror.
 
-    A small model in float64 is built anew for every check. The exit code is 0 when every check passes and 1 when one
-    fails; so with --break it is 1 when the fault is caught, and 0 when it slips through.
+    MODEL is the name of an installed model, or a class in a file, as ./my_model.py:MyModel. Every check builds a new
+    small model in float64. The exit code is 0 when every check passes and 1 when one fails; so with --break it is 1
+    when the fault is caught, and 0 when it is missed.
     """
-    subject = small_model(model, parsed(settings), seed=seed, fault=fault)
+    subject = small_model(model, parse_settings(settings), seed=seed, fault=fault)
     built = subject.build()
     known_faults = dict(built.faults()) if isinstance(built, SupportsFaults) else {}
     if list_faults:
-        click.echo(json.dumps(known_faults) if as_json else described(known_faults, model))
+        click.echo(json.dumps(known_faults) if as_json else describe_faults(known_faults, model))
         return
     other_name = against or built.mirrors
     try:
@@ -79,8 +80,8 @@ def check(
         raise SystemExit(1)
 
 
-def parsed(settings: Sequence[str]) -> dict[str, Any]:
-    """Return the options that `--set KEY=VALUE` gives, values read as YAML. Raises ConfigError."""
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """Return the options given by `--set KEY=VALUE`, the values parsed as YAML. Raises ConfigError."""
     document = Document(values={"model": {}}, places={(): Place(source="--set", base=Path.cwd())})
     apply_overrides(document, [f"model.{setting.removeprefix('model.')}" for setting in settings])
     document.raise_problems()
@@ -88,15 +89,15 @@ def parsed(settings: Sequence[str]) -> dict[str, Any]:
     return options
 
 
-def described(faults: Mapping[str, str], model: str) -> str:
-    """Return the faults as text, a paragraph each."""
+def describe_faults(faults: Mapping[str, str], model: str) -> str:
+    """Return the faults as text, one line each, with an example command."""
     if not faults:
-        return f"'{model}' declares no faults that could be planted."
+        return f"'{model}' declares no faults that can be planted."
     width = max(map(len, faults))
     lines = [harmless(f"{name:{width}}  {meaning}") for name, meaning in faults.items()]
     return "\n".join([*lines, "", f"See one caught: tfs check {model} --break {next(iter(faults))}"])
 
 
 def parameter_count(model: LanguageModel) -> int:
-    """Return how many numbers the model learns."""
+    """Return the number of elements of all parameters."""
     return sum(parameter.numel() for _, parameter in model.named_parameters())

@@ -1,4 +1,4 @@
-"""The commands that join groups of the core: `tfs plugins check` and `tfs config schema`."""
+"""Commands that extend command groups of the core: `tfs plugins check` and `tfs config schema`."""
 
 import dataclasses
 import json
@@ -16,9 +16,9 @@ from tfs_core.registry import Registry, get_registry
 @click.argument("name", required=False)
 @as_json
 def plugins_check(name: str | None, json_: bool) -> None:
-    """Import all that a plugin refers to, and say what is wrong; exit code 1 when something is.
+    """Import everything that a plugin refers to and report problems; the exit code is 1 when there are any.
 
-    NAME is a distribution, or a component of it. Without NAME: every plugin.
+    NAME is a distribution or a component. Without NAME, every plugin is checked.
     """
     from tfs_lab.plugin_checks import check_plugin
 
@@ -35,18 +35,18 @@ def plugins_check(name: str | None, json_: bool) -> None:
 
 
 def _plugins_with(registry: Registry, name: str) -> list[Plugin]:
-    """Return the plugins of a distribution, or of the distributions that have a component of that name."""
+    """Return the plugins of the distribution of that name, or of the distributions with a component of that name."""
     distributions = {canonical(name)} & {plugin.distribution for plugin in registry.plugins}
     distributions = distributions or {entry.distribution for entry in entries_named(registry, name)}
     return [plugin for plugin in registry.plugins if plugin.distribution in distributions]
 
 
 @click.command()
-@click.option("--output", metavar="FILE", type=click.Path(path_type=Path), help="Write it there; else it is printed.")
+@click.option("--output", metavar="FILE", type=click.Path(path_type=Path), help="Write to this file instead of stdout.")
 def config_schema(output: Path | None) -> None:
-    """Print the JSON schema of a configuration, for an editor to complete and explain it.
+    """Print the JSON schema of a configuration, for completion and validation in an editor.
 
-    Write it to a file, and put this line first in your YAML (for the YAML language server, in VS Code and others):
+    Write it to a file, and make this the first line of your YAML (for the YAML language server of VS Code and others):
 
     # yaml-language-server: $schema=tfs.schema.json
     """

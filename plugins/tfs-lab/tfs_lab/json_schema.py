@@ -1,4 +1,4 @@
-"""The JSON schema of a configuration, with which an editor completes, explains and checks the YAML as it is typed."""
+"""The JSON schema of a configuration, with which an editor completes, documents and validates the YAML."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Schema = dict[str, Any]
 
 
 def json_schema() -> Schema:
-    """Return the JSON schema (draft 2020-12) of a configuration for the plugins that are installed.
+    """Return the JSON schema (draft 2020-12) of a configuration for the installed plugins.
 
-    Each component is one alternative: its name alone, or a mapping with its name and its own options. What takes more
-    than one setting to judge (heads that do not divide a width) is left to `tfs config validate`.
+    Each component is one alternative: its name alone, or a mapping with its name and its options. Rules that involve
+    several settings (n_heads must divide d_model) are left to `tfs config validate`.
     """
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A run of tfs", **_section(RunConfig)}
     schema["$defs"] = {kind: _choices(kind) for kind in COMPONENT_KINDS.values()}
@@ -37,7 +37,7 @@ def _section(cls: type) -> Schema:
             continue
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         schema = _value(hints[field.name], COMPONENT_KINDS.get(field.name, ""))
-        if isinstance(default, Choice):  # which is meant when the mapping has no name
+        if isinstance(default, Choice):  # a mapping without a name sets options of the default component
             entry = get_registry().find(COMPONENT_KINDS[field.name], default.name)
             schema = {"anyOf": [schema, _component(entry, required=[])]}
         if default is dataclasses.MISSING:
@@ -69,7 +69,7 @@ def _value(hint: Any, kind: str) -> Schema:
 
 
 def _choices(kind: str) -> Schema:
-    """Return the schema of a choice of a component: one of those installed."""
+    """Return the schema of a setting that selects an installed component of a kind."""
     alternatives = [_component(entry) for entry in get_registry().entries(kind)]
     names = [name for alternative in alternatives for name in alternative["properties"]["name"]["enum"]]
     schema: Schema = {"anyOf": [{"type": "string", "enum": names}, *alternatives]}
@@ -83,7 +83,7 @@ def _choices(kind: str) -> Schema:
 
 
 def _component(entry: Entry, *, required: Sequence[str] = ("name",)) -> Schema:
-    """Return the schema of one component as a mapping; any options are right when their class cannot be imported."""
+    """Return the schema of one component as a mapping; accepts any option when its class cannot be imported."""
     options: Schema = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
     try:
         if config_class := entry.load_config_class():

@@ -1,4 +1,4 @@
-"""For a training loop of your own: a log and checkpoints as `tfs run` writes them, under the original tools' names."""
+"""The log and the checkpoints of `tfs run` for your own training loop, under the class names of the original tools."""
 
 import json
 import math
@@ -20,7 +20,7 @@ from tfs_core.run_folder import RunFolder
 
 
 class CheckpointManager:
-    """Checkpoints for a training loop of your own, in the folder `<checkpoint_dir>/<experiment_name>/`."""
+    """Checkpoints for your own training loop, in the folder `<checkpoint_dir>/<experiment_name>/`."""
 
     def __init__(
         self, checkpoint_dir: str | Path, model: LanguageModel, experiment_name: str, max_checkpoints: int = 5
@@ -38,7 +38,7 @@ class CheckpointManager:
         metrics: Mapping[str, float] | None = None,
         is_best: bool = False,
     ) -> Path:
-        """Save and return the checkpoint's folder; `is_best` makes it the one that `load("best")` finds."""
+        """Save a checkpoint and return its folder; `is_best` marks it as the one that `load("best")` loads."""
         state = {
             "epoch": epoch,
             "global_step": global_step,
@@ -53,9 +53,10 @@ class CheckpointManager:
     def load(
         self, checkpoint_path: str | Path | None = None, optimizer: torch.optim.Optimizer | None = None
     ) -> dict[str, Any] | None:
-        """Load a checkpoint (the newest whole one, `"best"`, or a folder) and return what `save` was told.
+        """Load a checkpoint (by default the newest valid one; else `"best"`, or a folder) and return its state.
 
-        None when there is none yet. Raises CheckpointError when the one asked for is damaged or does not fit.
+        The state holds the arguments of `save`. Returns None when there is no checkpoint. Raises CheckpointError when
+        the checkpoint is damaged or does not fit the model.
         """
         if checkpoint_path is None:
             folder, damaged = newest_valid_checkpoint(self._keeper.folder)
@@ -70,7 +71,7 @@ class CheckpointManager:
         return self._keeper.latest()
 
     def get_best(self) -> Path | None:
-        """Return the folder of the best checkpoint, None while none was called so."""
+        """Return the folder of the best checkpoint, None while no checkpoint is marked as best."""
         pointer = self._keeper.folder / "best"
         return self._keeper.folder / pointer.read_text(encoding="utf-8").strip() if pointer.exists() else None
 
@@ -80,10 +81,10 @@ class CheckpointManager:
 
 
 class TrainingLogger:
-    """A log for a training loop of your own: a run folder `<log_dir>/<experiment_name>/`, as `tfs run` writes it.
+    """A log for your own training loop: a run folder `<log_dir>/<experiment_name>/` in the format of `tfs run`.
 
-    A folder of that name is left alone, and the next free one of `<experiment_name>-2`, ... taken. What it is not told
-    (tokens, FLOPs) is null in the files.
+    When that folder exists, the first free name of `<experiment_name>-2`, ... is used. Values that the loop does not
+    pass (tokens, FLOPs) are null in the files.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class TrainingLogger:
             "model": {"name": model_type, **(model_config or {})},
             "training": dict(train_config or {}),
         }
-        config = json.loads(json.dumps(config, default=str))  # a dtype or a path as its name
+        config = json.loads(json.dumps(config, default=str))  # a dtype or a path becomes its name
         self._run_folder = RunFolder.create_in(Path(log_dir), None, experiment_name)
         self.folder = self._run_folder.folder
         self._run_folder.__enter__()  # locked until finish(), or until the process ends
@@ -128,9 +129,9 @@ class TrainingLogger:
         grad_norm: float | None = None,
         tokens_processed: int | None = None,
     ) -> None:
-        """Write a line of metrics.jsonl; `tokens_processed` are the tokens of this step."""
+        """Append a line to metrics.jsonl; `tokens_processed` is the number of tokens of this step."""
         stepped_at = time.perf_counter()
-        unknown: Any = None  # a training loop of tfs knows everything; this one writes null
+        unknown: Any = None  # the trainer of tfs fills in all fields; here the others are null
         speed = unknown
         if tokens_processed is not None:
             self._tokens = (self._tokens or 0) + tokens_processed
@@ -152,8 +153,8 @@ class TrainingLogger:
         self._summary = {**self._summary, "last_step": step, "tokens": self._tokens}
         self._run_folder.heartbeat(summary=self._summary)
 
-    def log_validation(self, step: int, epoch: int, loss: float, perplexity: float | None = None) -> None:  # noqa: ARG002 (the step's line has the epoch)
-        """Write a line of validation.jsonl; the perplexity, exp(loss), need not be given."""
+    def log_validation(self, step: int, epoch: int, loss: float, perplexity: float | None = None) -> None:  # noqa: ARG002 (the line of the step has the epoch)
+        """Append a line to validation.jsonl; `perplexity` defaults to exp(loss)."""
         unknown: Any = None
         self._jsonl.on_validation(
             ValidationRecord(
@@ -173,7 +174,7 @@ class TrainingLogger:
         self._run_folder.write_info(summary=self._summary)
 
     def finish(self) -> None:
-        """Say that the run ended as it should, and let its folder go."""
+        """Mark the run as finished, and unlock its folder."""
         self._jsonl.on_end("finished")
         self._run_folder.end("finished", summary=self._summary)
         self._run_folder.__exit__(None, None, None)

@@ -1,4 +1,4 @@
-"""What this plugin offers. Imports nothing heavy."""
+"""Components of the plugin. No heavy imports."""
 
 from tfs_core import Component, hookimpl
 
@@ -11,12 +11,12 @@ def tfs_commands() -> list[Component]:
     return [
         Component(
             name="check",
-            summary="Prove a model right: gradients, causality, padding, saving, resuming, parity with its mirror.",
+            summary="Verify a model: gradients, causality, padding, saving, resuming, parity with its mirror.",
             factory="tfs_lab.check:check",
         ),
         Component(
             name="plugins check",
-            summary="Import all that a plugin refers to, and say what is wrong.",
+            summary="Import everything that a plugin refers to, and report problems.",
             factory="tfs_lab.commands:plugins_check",
         ),
         Component(
@@ -29,25 +29,25 @@ def tfs_commands() -> list[Component]:
 
 @hookimpl
 def tfs_loggers() -> list[Component]:
-    """Return the yardstick, which every run has where this plugin is installed."""
-    summary = "The yardstick of console and dashboard: bits per byte of a model that counts pairs of tokens"
+    """Return the bigram logger, which every run has when this plugin is installed."""
+    summary = "The bits per byte of a bigram model, as a reference value in console and dashboard"
     return [Component(name="bigram", summary=summary, factory="tfs_lab.bigram:build")]
 
 
 @hookimpl
 def tfs_components() -> list[Component]:
-    """Return what scripts of the original tools import from `tfs_core.training`."""
+    """Return the classes that scripts of the original tools import from `tfs_core.training`."""
     return [
         Component(
             kind="script",
             name="checkpoint-manager",
-            summary="Checkpoints for a training loop of your own",
+            summary="Checkpoints for your own training loop",
             factory="tfs_lab.own_loop:CheckpointManager",
         ),
         Component(
             kind="script",
             name="training-logger",
-            summary="A log for a training loop of your own",
+            summary="A log for your own training loop",
             factory="tfs_lab.own_loop:TrainingLogger",
         ),
     ]

@@ -1,4 +1,4 @@
-"""What `tfs plugins check` asks: that all a plugin names is there, fits, is documented, and costs nothing unused."""
+"""Checks of `tfs plugins check`: references resolve and fit their kind, options are documented, imports are light."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ HEAVY = {
     "tokenizers",
     "torch",
 }
-"""What a plugin's module may not import, itself or through what it imports, since every `tfs --help` imports it; nor
-may the module of a configuration, which is imported to validate one (by pydantic, so that it may import)."""
+"""Modules that a plugin's module must not import, directly or indirectly, because every `tfs --help` imports it. The
+same holds for the module of a configuration class, except for pydantic, with which configurations are validated."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at, and what is wrong with it; None when nothing is."""
+    """A checked item and its problem; None when there is no problem."""
 
     subject: str
     problem: str | None = None
 
 
 def check_plugin(plugin: Plugin) -> Iterator[Finding]:
-    """Iterate over everything there is to check in a plugin. Imports all that it refers to."""
+    """Iterate over the findings of all checks of a plugin. Imports everything that it refers to."""
     if plugin.disabled_by:
-        yield Finding(f"plugin {plugin.distribution}", f"it is kept out by {plugin.disabled_by}")
+        yield Finding(f"plugin {plugin.distribution}", f"it is disabled by {plugin.disabled_by}")
         return
     complaints = [*plugin.problems, *plugin.clashes]
     yield from [Finding(plugin.reference, complaint) for complaint in complaints] or [Finding(plugin.reference)]
@@ -74,7 +74,7 @@ def _check(subject: str, entry: Entry, problem: Callable[[Entry], str | None]) -
 
 
 def _check_light(reference: str, heavy: set[str]) -> Finding:
-    """Import a module in a process of its own and see what came with it."""
+    """Import a module in a fresh process and report the heavy modules that it imports."""
     module = reference.partition(":")[0]
     code = (
         "import importlib, json, sys\n"
@@ -85,10 +85,10 @@ def _check_light(reference: str, heavy: set[str]) -> Finding:
     process = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
     subject = f"importing {module} in a fresh process"
     if process.returncode:
-        return Finding(subject, (process.stderr.strip().splitlines() or ["it ended the process"])[-1])
+        return Finding(subject, (process.stderr.strip().splitlines() or ["the import ended the process"])[-1])
     if not (imported := json.loads(process.stdout.splitlines()[-1])):
         return Finding(subject)
-    return Finding(subject, f"it imports {', '.join(imported)}, which belongs into the module of the factory")
+    return Finding(subject, f"it imports {', '.join(imported)}, which belongs in the module of the factory")
 
 
 def _factory_problem(entry: Entry) -> str | None:
@@ -114,13 +114,13 @@ def _loader_problem(entry: Entry) -> str | None:
 
 
 def _call_problem(called: Callable[..., object], argument: str, keywords: tuple[str, ...] = ()) -> str | None:
-    """Return why something cannot be called with one argument and these keywords; None when it can."""
+    """Return the reason why a callable rejects one argument with these keywords; None when it accepts them."""
     try:
         inspect.signature(called).bind(None, **dict.fromkeys(keywords))
     except TypeError as error:
         return f"it is called as ({', '.join([argument, *(f'{name}=...' for name in keywords)])}): {error}"
     except ValueError:
-        return None  # written in C: its signature cannot be read
+        return None  # a callable written in C may have no readable signature
     return None
 
 
@@ -128,15 +128,15 @@ def _config_problem(entry: Entry) -> str | None:
     from tfs_core.config.documentation import field_docs
 
     config = entry.load_config_class()
-    assert config is not None  # it is checked for components that have one
+    assert config is not None  # called only for components with a configuration class
     if entry.kind == "model" and not issubclass(config, ModelConfig):
-        return "it does not extend tfs_core.contracts.ModelConfig, which every model's options do"
+        return "it does not extend tfs_core.contracts.ModelConfig, the base class of every model's options"
     fields = [field for field in dataclasses.fields(config) if field.init]
     path_option = entry.component.path_option
     if path_option is not None and path_option not in {field.name for field in fields}:
         return f"it has no option '{path_option}', which the component's path_option names"
     if undocumented := sorted({field.name for field in fields} - field_docs(config).keys()):
-        return f"no string under {', '.join(undocumented)} says how to choose the value"
+        return f"undocumented: {', '.join(undocumented)}: put a string under each that says how to choose its value"
     required = [f for f in fields if f.default is f.default_factory is dataclasses.MISSING]
     if not required:
         try:

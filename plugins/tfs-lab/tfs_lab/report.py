@@ -1,4 +1,4 @@
-"""What `tfs check` prints: a line a check, a table of gradients, and where a fault was caught."""
+"""Output of `tfs check`: one line per check, tables of gradients, and a verdict."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ TABLES = {
     },
     "Gradients, operation by operation": {"each operation": ""},
 }
-"""The checks whose comparisons make a table, and what their column is called; "" for the reference's own name."""
+"""The tables, the checks whose comparisons they show, and the column of each; "" for the name of the reference."""
 
 
 @dataclass(kw_only=False)
 class Report:
-    """The results so far, and how they look on a terminal or as JSON."""
+    """The results so far, printed on a terminal or returned as JSON values."""
 
     subject: SmallModel
     other: SmallModel | None
@@ -47,19 +47,19 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing is wrong with the model."""
+        """True when no check failed."""
         return all(result.passed for result in self.results)
 
     @property
     def options(self) -> dict[str, Any]:
-        """Return the options that the model is checked with: numbers, words and null."""
+        """Return the options that the model is checked with: numbers, strings and null."""
         values = {**dataclasses.asdict(self.subject.config), "dtype": "float64"}
         return {
             name: value if isinstance(value, int | float | str | None) else str(value) for name, value in values.items()
         }
 
     def print_head(self) -> None:
-        """Say what is checked."""
+        """Print the model, its options, the sizes of the batches, and the seed."""
         options = ", ".join(f"{name}={value}" for name, value in self.options.items())
         self.say(f"{self.subject.name}: {self.parameters:,} parameters; {options}", style="bold")
         self.say(
@@ -71,7 +71,7 @@ class Report:
         self.say("")
 
     def print_result(self, result: CheckResult) -> None:
-        """Print one check's line; what should have held under one that failed."""
+        """Print the line of a check; for a failed one, also the property that should hold."""
         grid = Table.grid(padding=(0, 2))
         grid.add_column(width=4)
         grid.add_column(width=32)
@@ -79,12 +79,12 @@ class Report:
         status = Text(result.status.upper(), style=COLORS[result.status])
         detail = Text(harmless(result.detail), style="dim" if result.status == "skip" else "")
         if result.status == "fail":
-            detail.append(f"\nWhat should hold: {result.meaning}", style="italic")
+            detail.append(f"\nExpected: {result.meaning}", style="italic")
         grid.add_row(status, Text(result.name), detail)
         self.console.print(grid)
 
     def print_tables(self) -> None:
-        """Print every gradient's relative error, a column for each way it was checked."""
+        """Print the relative error of every gradient, one column per reference."""
         for title, checks in TABLES.items():
             lines: dict[str, dict[str, Comparison]] = {}
             for result in self.results:
@@ -97,7 +97,7 @@ class Report:
                 self.console.print(gradient_table(title, lines))
 
     def print_verdict(self) -> None:
-        """Say in the last lines whether the model is right, or what caught it."""
+        """Print whether all checks pass; else the failed checks and the first wrong operation and parameter."""
         failed = [result for result in self.results if not result.passed]
         skipped = sum(result.status == "skip" for result in self.results)
         self.say("")
@@ -121,9 +121,9 @@ class Report:
             self.say(f"{order} first wrong {what} is {first}: look there first.")
 
     def first_wrong(self) -> dict[str, str]:
-        """Return where the backward pass first goes wrong, as far as it is known: the operation, and the parameter.
+        """Return the first wrong operation and the first wrong parameter of the backward pass, where they are known.
 
-        Where only parity fails the gradients may well be right, of another function.
+        Parity is left out: where only parity fails, the gradients may be right for another function.
         """
         found: dict[str, str] = {}
         for what, checks in zip(("operation", "parameter"), reversed(TABLES.values()), strict=True):
@@ -133,7 +133,7 @@ class Report:
         return found
 
     def as_values(self) -> dict[str, Any]:
-        """Return everything as JSON values; a number that is not finite becomes null."""
+        """Return the report as JSON values; a number that is not finite becomes null."""
         return {
             "model": self.subject.name,
             "options": self.options,
@@ -156,12 +156,12 @@ class Report:
         }
 
     def say(self, text: str, *, style: str = "") -> None:
-        """Print text as it is, without markup, control characters escaped."""
+        """Print text without interpreting markup; control characters are escaped."""
         self.console.print(Text(harmless(text), style=style))
 
 
 def gradient_table(title: str, lines: dict[str, dict[str, Comparison]]) -> Table:
-    """Return a table: a line a gradient, its norm, its relative error by each reference, and the worst verdict."""
+    """Return a table with one row per gradient: its norm, its relative error by reference, and its verdict."""
     columns = list(dict.fromkeys(column for line in lines.values() for column in line))
     table = Table(title=f"{title}: relative error against", title_justify="left", title_style="bold")
     table.add_column("")
@@ -179,7 +179,7 @@ def gradient_table(title: str, lines: dict[str, dict[str, Comparison]]) -> Table
 
 
 def relative_error(comparison: Comparison) -> Text:
-    """Return a cell of the table, red when the error is too large."""
+    """Return the relative error as a table cell, red when it exceeds the tolerance."""
     number = f"{comparison.relative:.1e}" if comparison.relative else "0"
     return Text(number, style="" if comparison.passed else "bold red")
 

@@ -1,4 +1,4 @@
-"""The tables of settings in `docs/configuration.md` and in the READMEs of plugins, made from the code."""
+"""Tables of settings for `docs/configuration.md` and the READMEs of plugins, generated from the code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tfs_core.config.resolved import plain
 
 
 def settings_table(cls: type) -> str:
-    """Return a Markdown table of a configuration class: each setting, what it may be, its default, how to choose it."""
+    """Return a Markdown table of a configuration class: each setting with its values, default and documentation."""
     hints, docs = get_type_hints(cls, include_extras=True), field_docs(cls)
     rows = [("setting", "value", "default", "what it does, and how to choose it"), ("---", "---", "---", "---")]
     for field in dataclasses.fields(cls):
@@ -21,7 +21,7 @@ def settings_table(cls: type) -> str:
 
 
 def _default(field: dataclasses.Field[Any]) -> str:
-    """Return a field's default as YAML has it; `required` when there is none."""
+    """Return the default of a field in YAML notation; `required` when it has none."""
     default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
     if default is dataclasses.MISSING:
         return "required"

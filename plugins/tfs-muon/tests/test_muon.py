@@ -1,4 +1,4 @@
-"""Muon's update is what the papers say, each parameter is updated by the right rule, and a run resumes to the bit."""
+"""Muon's update follows the papers, each parameter is updated by the right rule, and resuming is bit-identical."""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ def build(named: dict[str, Tensor], *, weight_decay: float = 0.1, **options: Any
 
 
 def train(optimizer: torch.optim.Optimizer, parameters: list[Tensor], steps: int = 10) -> None:
-    """Take steps along the same random gradients, the learning rate changing as a schedule would change it."""
+    """Take steps with fixed random gradients and a learning rate that changes as by a schedule."""
     generator = torch.Generator().manual_seed(1)
     ratios = [group["lr"] / 1e-2 for group in optimizer.param_groups]
     for step in range(steps):
@@ -47,7 +47,7 @@ def test_orthogonalize_brings_nearly_every_singular_value_near_one(shape: tuple[
     singular_values = torch.linalg.svdvals(orthogonalize(random_matrices(*shape), 5))
     assert float(singular_values.max()) < 1.21
     within = (singular_values > 0.68).double().mean()
-    assert float(within) > 0.97  # those that were next to nothing have not come up yet
+    assert float(within) > 0.97  # the smallest ones need more iterations
 
 
 def test_orthogonalize_applies_the_polynomial_to_the_singular_values_and_keeps_the_directions() -> None:
@@ -202,7 +202,7 @@ def test_shape_comments_are_true() -> None:
     assert len(report.checked) > 6
 
 
-# Which parameter goes where
+# Groups of parameters
 
 
 @pytest.mark.parametrize("model", ["torch", "custom"])

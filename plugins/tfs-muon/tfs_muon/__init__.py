@@ -1,1 +1,1 @@
-"""The optimizer `muon`: orthogonalized updates for hidden matrices, AdamW for everything else."""
+"""The optimizer `muon`: orthogonalized updates for hidden matrices, AdamW for all other parameters."""

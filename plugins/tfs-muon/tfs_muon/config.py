@@ -5,32 +5,36 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class MuonConfig:
-    """How Muon updates hidden matrices, and AdamW everything else. `training:` has learning rate and weight decay."""
+    """Options of `muon`: Muon for hidden matrices, AdamW for all other parameters.
+
+    Learning rate and weight decay are settings of `training`.
+    """
 
     momentum: float = 0.95
-    """What of the running mean of a matrix's gradient is kept each step. Lower it for runs of a few hundred steps."""
+    """Decay rate of the exponential moving average of a matrix's gradient. Lower it for runs of a few hundred steps."""
 
     nesterov: bool = True
-    """Mix the newest gradient into the mean once more before it is orthogonalized; better as a rule."""
+    """Nesterov momentum: mix the newest gradient into the average once more before it is orthogonalized. Usually
+    better."""
 
     newton_schulz_steps: int = 5
-    """Steps of the orthogonalization. 5 bring nearly every singular value between 0.7 and 1.2; fewer are faster, and
-    leave the small ones small."""
+    """Iterations of the orthogonalization. 5 bring nearly every singular value between 0.7 and 1.2; fewer are faster,
+    and small singular values stay small."""
 
     betas: tuple[float, float] = (0.9, 0.95)
-    """AdamW's, for the parameters that are left to it: what of the running means of the gradient and of its square is
-    kept each step."""
+    """AdamW's decay rates (beta1, beta2) of the exponential moving averages of the gradient and of its square."""
 
     eps: float = 1e-8
-    """AdamW's, added to the root of the mean square: a parameter that has hardly a gradient does not jump."""
+    """AdamW's constant in the denominator, added to the root of the average square: it limits the updates of parameters
+    with very small gradients."""
 
     adamw_rate_ratio: float = 1.0
-    """The learning rate of the parameters left to AdamW, as a multiple of training.learning_rate."""
+    """The learning rate of AdamW's parameters, as a multiple of training.learning_rate."""
 
     adamw_parameters: tuple[str, ...] = ("*embed*", "*lm_head*", "head.*", "output.*")
-    """Patterns of the names of matrices that are left to AdamW as well: the tables that turn ids into vectors and
-    vectors into logits. Name a convolution too: Muon takes a parameter with more than two axes for a stack of matrices.
-    Vectors (biases, gains) always are AdamW's."""
+    """Name patterns of the matrices that AdamW updates: the embedding tables and the output matrix. Add convolutions:
+    Muon treats a parameter with more than two axes as a stack of matrices. Vectors (biases, gains) are always updated
+    by AdamW."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.momentum < 1.0:

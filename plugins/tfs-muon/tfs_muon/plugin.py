@@ -1,4 +1,4 @@
-"""What this plugin offers: the optimizer `muon`. Imports nothing heavy."""
+"""Components of the plugin: the optimizer `muon`. No heavy imports."""
 
 from collections.abc import Iterable
 
@@ -13,7 +13,7 @@ def tfs_optimizers() -> Iterable[Component]:
     return [
         Component(
             name="muon",
-            summary="momentum whose update is orthogonalized, for hidden matrices; AdamW for the rest",
+            summary="Muon (orthogonalized momentum) for hidden matrices, AdamW for all other parameters",
             factory="tfs_muon.muon:build",
             config="tfs_muon.config:MuonConfig",
         )

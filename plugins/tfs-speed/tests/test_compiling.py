@@ -1,4 +1,4 @@
-"""The wrapper `compile`: the same loss, compiled; after any failure the run goes on without it and says why."""
+"""The wrapper `compile`: the same loss, compiled; after any failure the run continues without it and says why."""
 
 import os
 import subprocess
@@ -39,7 +39,7 @@ class Tiny(AutogradModel):
 
 
 class Branches(Tiny):
-    """A model whose code depends on a value: no single graph."""
+    """A model with control flow that depends on a value: no single graph."""
 
     def forward(self, input_ids: Tensor) -> Tensor:
         logits = super().forward(input_ids)
@@ -48,7 +48,7 @@ class Branches(Tiny):
 
 @dataclass
 class Told:
-    """What a wrapper said and recorded."""
+    """The messages and records of a wrapper."""
 
     reported: list[str] = field(default_factory=list)
     warned: list[str] = field(default_factory=list)
@@ -93,7 +93,7 @@ def loss_and_gradient(model: AutogradModel, loss: nn.Module, of: Batch) -> tuple
 
 
 def eager_loss(of: Batch) -> float:
-    """Return what `Tiny` computes without the wrapper."""
+    """Return the loss of `Tiny` without the wrapper."""
     return float(Tiny().loss(of.input_ids, of.target_ids))
 
 
@@ -123,7 +123,7 @@ def test_compiled_loss_is_the_loss_in_training_and_in_validation() -> None:
     assert len(list(loss.parameters())) == len(list(model.parameters()))
     assert model.training
 
-    model.dropout.p = 0.0  # a compiler draws the dropped elements in its own way
+    model.dropout.p = 0.0  # compiled code draws other dropout masks
     found, expected = loss_and_gradient(model, loss, batch()), loss_and_gradient(model, LossModule(model), batch())
     assert found[0] == pytest.approx(expected[0], rel=1e-6)
     assert float((found[1] - expected[1]).norm()) <= 1e-6 * float(expected[1].norm())
@@ -195,7 +195,7 @@ def test_failure_at_a_later_shape_is_told_and_training_goes_on(monkeypatch: pyte
 def test_training_and_validation_are_compiled_each_and_the_mode_is_left_as_it_was(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    called: list[bool | None] = []  # whether lengths may vary: in validation always
+    called: list[bool | None] = []  # the argument `dynamic`: always True in validation
 
     def counted(module: nn.Module, *, dynamic: bool | None, **options: Any) -> Callable[..., Tensor]:
         def compiled(*tensors: Any) -> Tensor:
@@ -226,7 +226,7 @@ def test_model_that_is_not_one_graph_is_computed_as_it_is() -> None:
 
 
 def test_machine_without_a_compiler_trains_without_it(tmp_path: Path) -> None:
-    environment = {"CXX": "no-such-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}  # nothing compiled earlier
+    environment = {"CXX": "no-such-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}  # an empty cache
     command = [sys.executable, "-c", WITHOUT_COMPILER, str(Path(__file__).parent)]
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -266,7 +266,7 @@ def test_resumed_run_stays_without_where_it_was_without(
     told = Told()
     compiled(Tiny(), told, recorded=recorded)
     assert told.facts["compiled"] is in_force
-    assert in_force or "the run began without, and goes on so" in told.warned[0]
+    assert in_force or "the run started without compiling" in told.warned[0]
 
 
 @pytest.mark.long

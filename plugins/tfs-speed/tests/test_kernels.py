@@ -1,4 +1,4 @@
-"""The wrapper `kernels`: the kernel that the run began with, else the faster exact one, measured here."""
+"""The wrapper `kernels`: the recorded kernel of a resumed run, else the faster exact one by measurement."""
 
 import platform
 import sys
@@ -24,7 +24,7 @@ def precision_kept() -> Iterator[None]:
 
 
 def measured(monkeypatch: pytest.MonkeyPatch, *, error: float = 3e-7, speedup: float = 2.0) -> None:
-    """Make the measurements come out so."""
+    """Replace the measurements by these values."""
     errors = {"highest": 2e-7, "medium": error}
     monkeypatch.setattr(kernels, "_product_error", lambda kernel: errors[kernel])
     monkeypatch.setattr(kernels, "_time_kernels", lambda step: [speedup] * 5)
@@ -33,7 +33,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, *, error: float = 3e-7, speedup: f
 def wrap(
     name: str = "torch", *, device: str = "cpu", recorded: dict[str, Any] | None = None
 ) -> tuple[Any, dict[str, Any]]:
-    """Apply the wrapper to a small model, and return the model and what was recorded."""
+    """Apply the wrapper to a small model, and return the model and the records."""
     subject = small_model(name)
     model, (input_ids, target_ids) = subject.build(dropout=0.1), subject.batch()
     facts: dict[str, Any] = {}
@@ -126,9 +126,9 @@ def test_kernels_are_timed_on_the_training_step_in_turn(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("speedups", "expected"),
     [
-        ([2.0, 0.3, 2.0, 2.0, 2.0], "medium"),  # one round met something else on the machine
+        ([2.0, 0.3, 2.0, 2.0, 2.0], "medium"),  # one round disturbed by other load
         ([2.0, 0.3, 2.0, 1.1, 2.0], "highest"),
-        ([9.0, 9.0, 1.0, 1.0, 1.0], "highest"),  # faster on the average only
+        ([9.0, 9.0, 1.0, 1.0, 1.0], "highest"),  # faster only on average
     ],
 )
 def test_medium_must_be_clearly_faster_in_nearly_every_round(

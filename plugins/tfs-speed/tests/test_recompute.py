@@ -1,4 +1,4 @@
-"""The wrapper `activation-checkpointing`: less memory, the same bits, and an error where it cannot be done."""
+"""The wrapper `activation-checkpointing`: less memory, bit-identical results, and an error where it does not apply."""
 
 from typing import Any
 

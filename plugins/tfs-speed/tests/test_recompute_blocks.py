@@ -1,4 +1,4 @@
-"""What activation checkpointing computes again, counted and weighed on a model with lists within lists."""
+"""Activation checkpointing on a model with nested lists: number of recomputations, and saved memory."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ VOCAB_SIZE = 7
 
 
 class Part(nn.Module):
-    """An item of a list: a product and dropout, and a list of its own; counts how often it is computed."""
+    """An item of a list: a linear layer, dropout, and a list of its own; counts its forward passes."""
 
     def __init__(self, inner: int = 0) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ def batch() -> tuple[Tensor, Tensor]:
 
 
 def objective(model: AutogradModel, *, saving: bool = True) -> Objective:
-    """Return the loss of a model, which keeps less with the wrapper."""
+    """Return the loss of a model, by default in the wrapper."""
     loss: nn.Module = LossModule(model)
     if saving:
         context = WrapContext(model=model, model_name="mine", device="cpu", ranks=OneRank())

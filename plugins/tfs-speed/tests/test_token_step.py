@@ -1,4 +1,4 @@
-"""`--compile`: a compiled step writes the same tokens, and whatever fails, writing goes on without it and says why."""
+"""`--compile`: a compiled step gives the same tokens; after any failure, generation continues without it."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ VOCAB_SIZE, PROMPT = 96, list(range(20, 27))
 
 
 def small(name: str, *, dtype: str = "float32") -> Any:
-    """Return a small model far from its initial values, so that what it writes differs from place to place."""
+    """Return a small model with large weights, so that its predictions differ between positions."""
     entry = get_registry().find("model", name)
     config_class = entry.load_config_class()
     assert config_class is not None
@@ -32,7 +32,7 @@ def small(name: str, *, dtype: str = "float32") -> Any:
 
 @torch.no_grad()
 def written(model: Any, step: CompiledStep | None) -> list[int]:
-    """Return what follows the prompt, drawn to the end of the context; `step` computes all tokens but the first."""
+    """Return the sampled continuation up to the context limit; `step` computes all tokens but the first."""
     generator = torch.Generator().manual_seed(3)
     model.eval()
     cache = model.make_cache(1)
@@ -68,7 +68,7 @@ def test_compiled_step_is_one_graph_whatever_the_position(name: str, monkeypatch
         graphs.append(graph)
         return graph.forward
 
-    monkeypatch.setattr("tfs_speed.token_step._spelled_out", count)
+    monkeypatch.setattr("tfs_speed.token_step._compile_with_row_sums", count)
     model = small(name)
     step = CompiledStep(model, name=name, report=lambda said: None)
     assert written(model, step) == written(model, None)
@@ -90,7 +90,7 @@ def test_linear_of_one_row_computes_in_bfloat16_where_linear_does() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         expected, result = F.linear(x, weight), linear_of_one_row(x, weight)
     assert result.dtype == expected.dtype == torch.bfloat16
-    # A sum in another order may fall on the other side of a rounding: one step of bfloat16's eight bits.
+    # Sums in another order may round differently, by one unit in the last of bfloat16's eight bits.
     torch.testing.assert_close(result, expected, rtol=2**-7, atol=0)
 
 
@@ -98,7 +98,7 @@ def test_compiler_that_fails_is_done_without_and_named_in_a_line(monkeypatch: py
     def fails(graph: fx.GraphModule, example_inputs: list[Tensor]) -> Any:
         raise RuntimeError("no compiler here")
 
-    monkeypatch.setattr("tfs_speed.token_step._spelled_out", fails)
+    monkeypatch.setattr("tfs_speed.token_step._compile_with_row_sums", fails)
     model, told = small("baseline"), []
     step = CompiledStep(model, name="baseline", report=told.append)
     assert told[1].startswith("not compiled, and tokens take longer. ")
@@ -110,7 +110,7 @@ def test_compiler_that_fails_is_done_without_and_named_in_a_line(monkeypatch: py
 
 
 def test_failure_after_the_first_call_is_told_once_and_the_model_computes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tfs_speed.token_step._spelled_out", lambda graph, example_inputs: graph.forward)
+    monkeypatch.setattr("tfs_speed.token_step._compile_with_row_sums", lambda graph, example_inputs: graph.forward)
     model, told = small("torch"), []
     step = CompiledStep(model, name="torch", report=told.append)
 
@@ -132,7 +132,7 @@ def test_model_that_asks_for_values_is_not_compiled_and_writes_as_before() -> No
 
 
 class WithoutCache(AutogradModel):
-    """A model that reads everything anew for each token."""
+    """A model without a key/value cache."""
 
     def __init__(self) -> None:
         super().__init__(ModelConfig(), vocab_size=VOCAB_SIZE)

@@ -1,1 +1,1 @@
-"""Speed-ups with a measured number, each a component: see README.md."""
+"""Speed-ups with a measured effect, each a component: see README.md."""

@@ -1,8 +1,9 @@
 """`runtime.compile`: the loss compiled by `torch.compile`, with a fallback to the eager loss at the first failure.
 
-Only the loss is compiled, in training and in validation; the optimizer is not. A compiler can fail in many ways: many
-machines have no C++ compiler to begin with. When it fails while it is tried out, or in a later forward pass, the run
-goes on with the eager loss and says why. A failure that first shows in the backward pass of a later shape ends the run.
+Only the loss is compiled, for training and for validation; the optimizer is not. Compilation can fail in many ways; on
+many machines there is no C++ compiler. When it fails in the trial at the start, or in a later forward pass, the run
+continues with the eager loss and reports the reason. A failure that first occurs in the backward pass of a later shape
+ends the run.
 """
 
 import time
@@ -19,18 +20,18 @@ from tfs_core.random_state import random_state_kept
 
 
 class CompiledLoss(nn.Module):
-    """A loss, computed by its compiled versions until one of them fails, and by itself from then on."""
+    """A loss with compiled versions; after the first failure of one of them, the eager loss is used."""
 
     def __init__(
-        self, loss: nn.Module, model: AutogradModel, *, lengths_vary: bool, gave_up: Callable[[str], None]
+        self, loss: nn.Module, model: AutogradModel, *, lengths_vary: bool, on_failure: Callable[[str], None]
     ) -> None:
-        """Compile nothing yet: `torch.compile` does at the first call. `gave_up` is called with the reason, once."""
+        """Set up `torch.compile`, which compiles at the first call. `on_failure` is called once, with the reason."""
         super().__init__()
         self.loss = loss
         self.in_force = True
-        self._model = (model,)  # in a tuple, and the compiled ones in a dict: its submodules are those of `loss`
-        self._gave_up = gave_up
-        # In one graph or not at all: a loss compiled in parts is slow, and nothing would show it.
+        self._model = (model,)  # in a tuple, like the compiled versions in a dict: not a submodule
+        self._on_failure = on_failure
+        # fullgraph: a loss compiled in several graphs is slow, without any message.
         self._compiled: dict[bool, Callable[..., Tensor]] = {
             True: torch.compile(loss, fullgraph=True, dynamic=lengths_vary or None),  # in training
             False: torch.compile(loss, fullgraph=True, dynamic=True),  # the last validation batch may have fewer rows
@@ -44,15 +45,15 @@ class CompiledLoss(nn.Module):
             check_input_ids(input_ids, vocab_size=model.vocab_size, context_limit=model.context_limit)
             try:
                 return self._compiled[model.training](*tensors)
-            except Exception as error:  # a compiler raises anything; an error of the batch's own is raised again below
+            except Exception as error:  # a compiler may raise anything; an error of the batch is raised again below
                 self.give_up(in_short(error))
         loss: Tensor = self.loss(*tensors)
         return loss
 
     def give_up(self, reason: str) -> None:
-        """Compute the eager loss from now on."""
+        """Use the eager loss from now on."""
         self.in_force = False
-        self._gave_up(reason)
+        self._on_failure(reason)
 
 
 class Compile:
@@ -62,22 +63,22 @@ class Compile:
     changes_weights = False
 
     def wrap(self, loss: nn.Module, *, context: WrapContext) -> nn.Module:
-        """Return the loss compiled and tried out; `loss` itself for a model, or a resumed run, that goes without."""
+        """Return the compiled loss after a trial; `loss` itself when it is not compiled, or was not before a resume."""
 
-        def gave_up(reason: str) -> None:
+        def on_failure(reason: str) -> None:
             context.record(compiled=False, why={"compile": f"not compiled: {reason}"})
             context.warn(f"the loss is not compiled, and steps take longer: {reason}")
 
         model = context.model
         if not has_autograd_loss(model):
-            gave_up(f"the model '{context.model_name}' has a backward of its own")
+            on_failure(f"the model '{context.model_name}' has a backward of its own")
             return loss
         if context.recorded.get("compiled") is False:
-            gave_up("the run began without, and goes on so")
+            on_failure("the run started without compiling, and a resumed run keeps that")
             return loss
         context.report("compiling the loss: once, a minute or two before the first step ...")
         started_at = time.perf_counter()
-        compiled = CompiledLoss(loss, model, lengths_vary=context.lengths_vary, gave_up=gave_up)
+        compiled = CompiledLoss(loss, model, lengths_vary=context.lengths_vary, on_failure=on_failure)
         _try_out(compiled, model, context)
         if compiled.in_force:
             seconds = time.perf_counter() - started_at
@@ -105,7 +106,7 @@ def _try_out(compiled: CompiledLoss, model: AutogradModel, context: WrapContext)
         batch_loss(model, batch, context.device, objective)
         try:
             objective.backward(1.0)
-        except Exception as error:  # as above; a backward that fails without the compiler fails at the first step
+        except Exception as error:  # as above; a backward that also fails uncompiled fails at the first step
             compiled.give_up(in_short(error))
     model.train(was_training)
     for parameter in model.parameters():

@@ -1,10 +1,10 @@
 """`runtime.matmul: auto`: the faster exact kernel of float32 matrix products, measured on this CPU.
 
 On many CPUs `torch.set_float32_matmul_precision("medium")` selects oneDNN's product: twice as fast as the default and
-as exact. On others the same word means rounding to bfloat16, and attention kernels that make many small products may
-slow down under it. So both are measured: the error on products, the time on a training step.
+as exact. On others the same setting rounds to bfloat16, and attention kernels with many small products may be slower
+under it. So both are measured: the error of products, and the time of a training step.
 
-A kernel decides the last bits of every result, so a run keeps the one that it began with.
+The kernel affects the last bits of every result, so a resumed run keeps the recorded one.
 """
 
 import ctypes
@@ -27,28 +27,28 @@ EXACT = 2e-6
 """The largest relative error of a product that counts as float32: both kernels show 3e-7, bfloat16 shows 3e-3."""
 
 CLEARLY_FASTER = 1.15
-"""How many times faster `medium` must be to be chosen; where they are close it is always `highest`."""
+"""The speedup that `medium` must reach to be chosen; when the two are close, `highest` is always chosen."""
 
-NEARLY_EVERY = 0.8
-"""The share of rounds in which it must be: other load on the machine may slow either kernel by chance."""
+REQUIRED_FRACTION = 0.8
+"""The fraction of rounds that must reach the speedup: other load on the machine may slow down either kernel."""
 
-LEAST_ROUNDS, TIMED_SECONDS = 5, 0.5
-"""The least number of rounds, and the seconds that all of them last at least, after a round to warm up."""
+MIN_ROUNDS, TIMED_SECONDS = 5, 0.5
+"""The minimum number of rounds and their minimum total time in seconds, after a warm-up round."""
 
 TIMED_FLOPS = 2e10
-"""The size of the timed training step, unless a single row is larger: enough to tell the kernels apart."""
+"""The FLOPs of the timed training step (more when a single row needs more): enough to distinguish the kernels."""
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 class Kernels:
-    """The wrapper `kernels`: it returns the loss as it is, and puts the chosen kernel in force for this process."""
+    """The wrapper `kernels`: sets the chosen kernel for this process, and returns the loss unchanged."""
 
     stage: Literal["tune"] = "tune"
     changes_weights = False
 
     def wrap(self, loss: nn.Module, *, context: WrapContext) -> nn.Module:
-        """Return `loss`. On a CPU, freed memory is kept from now on (`keep_freed_memory`)."""
+        """Return `loss`. On a CPU, freed memory is also kept for reuse from now on (`keep_freed_memory`)."""
 
         def training_step() -> None:
             if context.trial_batch is None:
@@ -58,7 +58,7 @@ class Kernels:
 
         if context.device == "cpu":
             keep_freed_memory()
-        # A kernel's name means something else on another device: there the exact one is taken.
+        # The names mean other kernels on another device: use the exact one there.
         same_device = context.recorded.get("device", context.device) == context.device
         recorded = context.recorded.get("matmul") if same_device else "highest"
         with _precision_kept():
@@ -74,10 +74,10 @@ def build(config: None) -> Kernels:  # noqa: ARG001 (it has no options)
 
 
 def choose_matmul(recorded: str | None, device: str, training_step: Callable[[], object]) -> tuple[str, dict[str, Any]]:
-    """Return what torch.set_float32_matmul_precision is to be given, and why: JSON values for run.json.
+    """Return the argument for torch.set_float32_matmul_precision, and the reason with measurements (JSON for run.json).
 
-    `recorded` is what the resumed run computed with; `training_step` is what the kernels are timed on. The precision
-    in force is changed meanwhile.
+    `recorded` is the setting of the run that is resumed, None for a new one; the kernels are timed on `training_step`.
+    The current precision is not restored.
     """
     if device != "cpu":
         return recorded or "highest", {"matmul": "recorded" if recorded else "fixed: faster ones round on this device"}
@@ -93,17 +93,17 @@ def choose_matmul(recorded: str | None, device: str, training_step: Callable[[],
     speedups = _time_kernels(training_step)
     times_faster = sum(speedup >= CLEARLY_FASTER for speedup in speedups)
     measured |= {"speedup": statistics.median(speedups), "rounds": len(speedups), "rounds_clearly_faster": times_faster}
-    faster = times_faster >= NEARLY_EVERY * len(speedups)
+    faster = times_faster >= REQUIRED_FRACTION * len(speedups)
     reason = "measured: medium is exact and faster" if faster else "measured: medium is not clearly faster"
     return "medium" if faster else "highest", {"matmul": reason, **measured}
 
 
 def keep_freed_memory() -> bool:
-    """Have the C library keep the memory of freed tensors for the next ones, and return whether it does.
+    """Configure glibc's malloc to keep freed memory for reuse; return True on success.
 
-    Every step frees the memory that the next one allocates again. By default glibc returns large blocks to the system,
-    which hands them out page by page, zeroed, at the next touch: a tenth of a step and more
-    (`benchmarks/kept_memory.py`). Other C libraries have no such switch.
+    Every step frees the memory that the next step allocates again. By default glibc returns large blocks to the system,
+    which then zeroes and maps every page at its next access: a tenth of a step and more
+    (`benchmarks/kept_memory.py`). Other C libraries have no `mallopt`: returns False.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is None:
@@ -112,7 +112,7 @@ def keep_freed_memory() -> bool:
 
 
 def _training_step(loss: nn.Module, batch: Batch, context: WrapContext) -> None:
-    """Run forward and backward on the first rows of a batch. No random state and no gradient changes."""
+    """Run forward and backward on the first rows of a batch. Random states are restored, gradients reset to None."""
     model = context.model
     seq_len = batch.input_ids.shape[1]
     rows = max(1, int(TIMED_FLOPS / (1 + seq_len * model.flops_per_token(seq_len))))
@@ -128,13 +128,13 @@ def _training_step(loss: nn.Module, batch: Batch, context: WrapContext) -> None:
 def _product_error(kernel: str) -> float:
     """Return the largest relative error, against float64, of the kinds of products that training computes."""
     torch.set_float32_matmul_precision(kernel)
-    generator = torch.Generator().manual_seed(0)  # its own: measuring must not move the run's random state
+    generator = torch.Generator().manual_seed(0)  # its own, so that measuring does not change the run's random state
     largest = 0.0
     for left_shape, right_shape in [((256, 512), (512, 384)), ((16, 64, 32), (16, 32, 64))]:
         left = torch.randn(left_shape, generator=generator)
         right = torch.randn(right_shape, generator=generator)
         exact = left.double() @ right.double()
-        # A backward pass multiplies transposed tensors: the same numbers, laid out the other way.
+        # A backward pass multiplies transposed tensors: the same values in another memory layout.
         for a, b in [(left, right), (left.mT.contiguous().mT, right), (left, right.mT.contiguous().mT)]:
             error = torch.linalg.vector_norm((a @ b).double() - exact) / torch.linalg.vector_norm(exact)
             largest = max(largest, float(error))
@@ -142,15 +142,15 @@ def _product_error(kernel: str) -> float:
 
 
 def _time_kernels(step: Callable[[], object]) -> list[float]:
-    """Return how many times faster a step is under `medium`, round by round.
+    """Return the speedup of a step under `medium` in each round.
 
-    Within a round one follows the other, each as often first, so that other load on the machine slows both alike.
+    A round times both kernels in alternating order, so that other load on the machine affects both equally.
     """
-    for kernel in ("highest", "medium"):  # to warm up
+    for kernel in ("highest", "medium"):  # warm-up
         _timed(step, kernel)
     speedups: list[float] = []
     started_at = time.perf_counter()
-    while len(speedups) < LEAST_ROUNDS or time.perf_counter() - started_at < TIMED_SECONDS:
+    while len(speedups) < MIN_ROUNDS or time.perf_counter() - started_at < TIMED_SECONDS:
         order = ("highest", "medium") if len(speedups) % 2 == 0 else ("medium", "highest")
         seconds = {kernel: _timed(step, kernel) for kernel in order}
         speedups.append(seconds["highest"] / seconds["medium"])
@@ -158,7 +158,7 @@ def _time_kernels(step: Callable[[], object]) -> list[float]:
 
 
 def _timed(step: Callable[[], object], kernel: str) -> float:
-    """Return the seconds that a step takes under a kernel."""
+    """Return the time of a step under a kernel, in seconds."""
     torch.set_float32_matmul_precision(kernel)
     started_at = time.perf_counter()
     step()

@@ -1,4 +1,4 @@
-"""What this plugin offers. Imports nothing heavy."""
+"""Components of the plugin. No heavy imports."""
 
 from collections.abc import Iterable
 
@@ -10,7 +10,7 @@ TFS_PLUGIN_API = 1
 
 @hookimpl
 def tfs_components() -> Iterable[Component]:
-    """Offer three wrappers, and the compiled step of `tfs generate --compile`."""
+    """Return three wrappers, and the compiled step of `tfs generate --compile`."""
     return [
         Component(
             kind="wrapper",
@@ -21,19 +21,19 @@ def tfs_components() -> Iterable[Component]:
         Component(
             kind="wrapper",
             name="activation-checkpointing",
-            summary="Blocks computed again in the backward pass: less memory (runtime.activation_checkpointing).",
+            summary="Blocks recomputed in the backward pass to save memory (runtime.activation_checkpointing).",
             factory="tfs_speed.recompute:build",
         ),
         Component(
             kind="wrapper",
             name="kernels",
-            summary="The faster exact kernel of float32 products, measured on this CPU (runtime.matmul: auto).",
+            summary="The faster exact kernel of float32 matrix products, measured on this CPU (runtime.matmul: auto).",
             factory="tfs_speed.kernels:build",
         ),
         Component(
             kind="token-step",
             name="compiled",
-            summary="The step that writes one token, compiled (tfs generate --compile).",
+            summary="The compiled step for one new token (tfs generate --compile).",
             factory="tfs_speed.token_step:build",
         ),
     ]

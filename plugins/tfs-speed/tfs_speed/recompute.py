@@ -1,7 +1,7 @@
-"""`runtime.activation_checkpointing`: blocks whose activations are computed again in the backward pass.
+"""`runtime.activation_checkpointing`: the activations of blocks are recomputed in the backward pass.
 
-The inputs of a block stay in memory instead of everything inside it: activation memory falls from all layers' to one
-layer's, for about a third more compute. No bit of a run changes.
+Only the inputs of each block stay in memory, not the activations inside it: the memory for these falls from all blocks
+to one, for about a third more compute. The results of a run are bit-identical.
 
 Chen et al. (2016), "Training Deep Nets with Sublinear Memory Cost", https://arxiv.org/abs/1604.06174
 """
@@ -19,23 +19,23 @@ from tfs_core.models import AutogradModel
 
 
 class ActivationCheckpointing:
-    """The wrapper `activation-checkpointing`: the items of every outermost nn.ModuleList are computed again."""
+    """The wrapper `activation-checkpointing`: the items of every outermost nn.ModuleList are recomputed."""
 
     stage: Literal["checkpoint"] = "checkpoint"
     changes_weights = False
 
     def wrap(self, loss: nn.Module, *, context: WrapContext) -> nn.Module:
-        """Return `loss`, whose model keeps less. Raises ConfigError for a model without such a list."""
+        """Return `loss`, whose model now saves fewer activations. Raises ConfigError for a model without a list."""
         model = context.model
         blocks = list(_outermost_items(model)) if isinstance(model, AutogradModel) else []
         if not blocks:
             raise ConfigError(
                 f"runtime.activation_checkpointing: the model '{context.model_name}' has no nn.ModuleList under "
-                "autograd, whose items could be computed again. Leave it out."
+                "autograd, whose items could be recomputed. Leave it out."
             )
         for block in blocks:
-            # `forward` is replaced on the instance, which nothing else does as well: a module around the block renames
-            # its parameters (and so the checkpoint's), hooks cannot run a forward pass again, and PyTorch's composable
+            # `forward` is replaced on the instance, because the alternatives fail: a module around the block renames
+            # its parameters (also in checkpoints), hooks cannot run a forward pass again, and PyTorch's composable
             # `checkpoint`, made of hooks, cannot be compiled in one graph.
             block.forward = partial(_recomputed, block, block.forward)
         return loss
@@ -53,9 +53,9 @@ def _outermost_items(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def _recomputed(block: nn.Module, forward: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    """Return `forward(...)`; in training mode only its inputs are saved, and the backward pass computes it again.
+    """Return `forward(...)`; in training mode only its inputs are saved, and the backward pass recomputes it.
 
-    With the random state of the first time, so that dropout drops the same elements.
+    The recomputation restores the random state, so that dropout drops the same elements.
     """
     if not block.training:
         return forward(*arguments, **named)

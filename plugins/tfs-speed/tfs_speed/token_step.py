@@ -1,9 +1,9 @@
-"""`--compile` of generate and chat: the step that writes one token, compiled into one function by `torch.compile`.
+"""`--compile` of generate and chat: the step for one new token, compiled into one function by `torch.compile`.
 
-For a single token every matrix product is one of a matrix and a vector. Libraries are tuned for larger products, and
-between two of them Python decides what comes next. Compiled, the step is one function, in which such a product is
-written as a sum along every row of the matrix. Compiling takes seconds, PyTorch caches the result on disk, and it pays
-off in long conversations (benchmarks/nanogpt_generation.py).
+For a single token, every matrix product is a matrix-vector product. Libraries are tuned for larger products, and each
+operation has the overhead of Python. Compiled, the step is one function, in which a matrix-vector product is a sum
+along each row of the matrix. Compiling takes seconds, and PyTorch caches the result on disk; it pays off in long
+conversations (benchmarks/nanogpt_generation.py).
 """
 
 import time
@@ -20,34 +20,34 @@ from tfs_core.models import compute_context
 
 
 class CompiledStep:
-    """A model's `forward_with_cache` for one new token, compiled; the model's own from the first failure on.
+    """A model's `forward_with_cache` for one new token, compiled; uncompiled after the first failure.
 
-    The compiled code is made for the threads and the precision in force while it is built: they are the caller's, who
-    sets them alike around building and calling it.
+    The compiled code assumes the number of threads and the precision at the time of building. The caller must set the
+    same ones around every call.
     """
 
     in_force: bool
-    """Whether the compiled step computes; False after a failure."""
+    """True while the compiled step is in use; False after a failure."""
 
     def __init__(self, model: LanguageModel, *, name: str, report: Callable[[str], None]) -> None:
-        """Compile it and tell in a sentence how that went. Raises UsageError for a model without a key/value cache."""
+        """Compile the step and report the result. Raises UsageError for a model without a key/value cache."""
         if not isinstance(model, SupportsKeyValueCache):
             raise UsageError(f"--compile is for models with a key/value cache, and '{name}' has none: leave it out")
         self.in_force = True
         self._model = model
         self._report = report
         self._compiled: Callable[..., Tensor] = torch.compile(
-            model.forward_with_cache, backend=_spelled_out, fullgraph=True, dynamic=False
+            model.forward_with_cache, backend=_compile_with_row_sums, fullgraph=True, dynamic=False
         )
-        self._is_made = False
-        report("compiling the step that writes a token: ten seconds or more the first time, a few when it was kept ...")
+        self._is_built = False
+        report("compiling the one-token step: ten seconds or more the first time, a few when it is cached ...")
         started_at = time.perf_counter()
         device = next(parameter.device for _, parameter in model.named_parameters())
         input_ids, positions = torch.zeros(2, 1, 1, dtype=torch.int64, device=device)  # each [1, 1]
         was_training = model.training
         model.eval()
         self(input_ids, positions, model.make_cache(1))
-        self._is_made = True
+        self._is_built = True
         model.train(was_training)
         if self.in_force:
             report(f"compiled in {time.perf_counter() - started_at:.0f} s")
@@ -61,10 +61,10 @@ class CompiledStep:
         with torch.no_grad(), compute_context(self._model.config, input_ids.device):
             if self.in_force:
                 try:
-                    # Shapes, modes and threads are those that it was made for: skipping the guards saves a seventh.
-                    with torch.compiler.set_stance("default", skip_guard_eval_unsafe=self._is_made):
+                    # Shapes, modes and threads are those of the compilation: skipping the guards saves a seventh.
+                    with torch.compiler.set_stance("default", skip_guard_eval_unsafe=self._is_built):
                         return self._compiled(input_ids, positions, cache)
-                except Exception as error:  # a compiler raises anything
+                except Exception as error:  # a compiler may raise anything
                     self.in_force = False
                     self._report(f"not compiled, and tokens take longer. PyTorch says: {in_short(error)}")
             return model.forward_with_cache(input_ids, positions, cache)
@@ -77,12 +77,12 @@ def build(
     name: str,
     report: Callable[[str], None],
 ) -> CompiledStep:
-    """Return the compiled step of a model, tried out; it has no options."""
+    """Return the compiled step of a model, after a trial call; it has no options."""
     return CompiledStep(model, name=name, report=report)
 
 
-def _spelled_out(graph: fx.GraphModule, example_inputs: list[Tensor]) -> Callable[..., Any]:
-    """Return what PyTorch's default compiler makes of a graph, whose linear layers are sums where that is faster."""
+def _compile_with_row_sums(graph: fx.GraphModule, example_inputs: list[Tensor]) -> Callable[..., Any]:
+    """Compile a graph with PyTorch's default compiler; on a CPU, linear layers are first replaced by sums."""
     if all(tensor.device.type == "cpu" for tensor in example_inputs if isinstance(tensor, Tensor)):
         for node in graph.graph.nodes:
             if node.target is F.linear:
@@ -95,7 +95,7 @@ def _spelled_out(graph: fx.GraphModule, example_inputs: list[Tensor]) -> Callabl
 def linear_of_one_row(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return `F.linear(x, weight, bias)` for x [..., 1, d_in], as a sum along each row of the weight [d_out, d_in].
 
-    In bfloat16, as there, the products are summed in float32 and the sum is rounded once.
+    In bfloat16, as in `F.linear`, the products are summed in float32 and the sum is rounded once.
     """
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)

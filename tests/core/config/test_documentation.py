@@ -27,7 +27,7 @@ class Wide(ModelConfig):
 def test_field_docs_are_the_strings_under_the_fields_inherited_ones_included() -> None:
     docs = field_docs(Wide)
     assert docs["width"] == "How wide, over two lines."
-    assert docs["dtype"].startswith("What the model computes in.")
+    assert docs["dtype"].startswith("Number format of the computation.")
     assert docs["max_seq_len"] == "Ours, not the parent's | with a bar."
     assert "silent" not in docs
 

@@ -128,7 +128,7 @@ def test_loading_a_local_model_checks_its_options(folder: Path, options: dict[st
 
 
 def test_loading_a_local_model_that_its_file_does_not_have_suggests_the_nearest(folder: Path) -> None:
-    with pytest.raises(ConfigError, match=r"there is no 'MyModle' that can be called. Did you mean 'MyModel'\? In the"):
+    with pytest.raises(ConfigError, match=r"there is no callable 'MyModle'. Did you mean 'MyModel'\? In the"):
         load_local_model(choose(folder, "MyModle"))
 
 

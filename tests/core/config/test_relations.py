@@ -97,7 +97,8 @@ def test_sample_settings_without_prompts_are_an_error_even_at_their_defaults(err
 def test_sampling_settings_at_temperature_0_are_an_error(errors: Errors, setting: str) -> None:
     name = setting.split(":")[0]
     assert errors(file(more=f"samples: {{prompts: [a], temperature: 0, {setting}}}")) == [
-        f"run.yaml:5: samples.{name}: has no effect at temperature 0, where the likeliest token is taken. Leave it out"
+        f"run.yaml:5: samples.{name}: has no effect at temperature 0, which always takes the likeliest token. "
+        "Leave it out"
     ]
 
 
@@ -115,7 +116,7 @@ def test_rows_longer_than_the_model_takes_are_an_error_at_the_setting_that_was_g
 
 def test_logger_named_twice_is_an_error(errors: Errors) -> None:
     (told,) = errors(file(more="loggers:\n  - jsonl\n  - console\n  - {name: jsonl}\n"))
-    assert told == "run.yaml:8: loggers.2: 'jsonl' is there already, with the same options"
+    assert told == "run.yaml:8: loggers.2: 'jsonl' is given twice with the same options"
 
 
 def test_logger_named_twice_with_other_options_is_accepted(load: Load) -> None:
@@ -125,7 +126,7 @@ def test_logger_named_twice_with_other_options_is_accepted(load: Load) -> None:
 
 def test_experiment_name_that_is_no_folder_is_an_error(errors: Errors) -> None:
     (told,) = errors(file(), "experiment_name=../a")
-    assert told == "--set: experiment_name: a folder's name cannot hold '/', and the run's folder is called so"
+    assert told == "--set: experiment_name: a folder's name cannot hold '/', and the run's folder gets this name"
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_missing_required_settings_say_what_they_are(errors: Errors) -> None:
     told = errors("model: torch\ntraining: {max_steps: 1}\ndata: {tokenizer: gpt2, dataset: jsonl}\n")
     assert told == [
         "run.yaml:1: experiment_name is missing. "
-        "What the run's folder is called (with a number after it from the second run on).",
+        "The name of the run's folder; from the second run on, a number is appended.",
         "run.yaml:3: data.dataset.path is missing. Where the text is.",
     ]
 

@@ -1,9 +1,9 @@
-// What the browser does alone: the address, the theme, the zoom. Files here are loaded from this server only.
+// Client-side callbacks: the address, the theme, the zoom. Scripts are loaded from this server only.
 (function () {
   "use strict";
   const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
   const skip = () => window.dash_clientside.no_update;
-  // Runs stand side by side with commas between them; one in a name is written otherwise (view.py reads it too).
+  // Run names are joined with commas, so commas in names are escaped (the same format as in view.py).
   const withoutComma = (name) => name.replace(/%/g, "%25").replace(/,/g, "%2C");
   const withCommas = (name) => name.replace(/%2C/g, ",").replace(/%25/g, "%");
   const asText = (value) => (Array.isArray(value) ? value.map(withoutComma).join(",") : String(value));
@@ -11,7 +11,7 @@
   const parse = (text, like) =>
     Array.isArray(like) ? text.split(",").filter(Boolean).map(withCommas) : typeof like === "number" ? Number(text) : text;
 
-  // The page says what its charts and its table need beside what it loads itself.
+  // The page's data attributes name the scripts of charts and of the table, which are loaded lazily.
   const code = document.currentScript.dataset;
   const load = (address) =>
     new Promise(function (resolve, reject) {
@@ -19,12 +19,12 @@
       Object.assign(script, { src: address, onload: resolve, onerror: reject });
       document.head.append(script);
     });
-  // plotly.js runs while Dash is still asked for the layout. A chart that comes sooner waits: Dash takes what stands
-  // under this name, be it a promise.
+  // Load plotly.js while Dash still requests the layout. Dash awaits window.Plotly, which may be a promise, so a chart
+  // that is ready earlier waits for it.
   if (code.plotly) window.Plotly = load(code.plotly);
 
-  // The one thing that Dash's code takes from its polyfill for old browsers, which would need a tenth of a second to
-  // run and is left out (front.py): a generator that was compiled to a function that goes from step to step.
+  // A minimal regeneratorRuntime, the only function that Dash's code uses of its polyfill for old browsers. The polyfill
+  // itself takes a tenth of a second to run and is left out (front.py). It runs a generator compiled to a state machine.
   window.regeneratorRuntime = window.regeneratorRuntime || {
     mark: (generator) => generator,
     wrap: function* (step, outer, self) {
@@ -36,8 +36,8 @@
     },
   };
 
-  // What the address gave controls in the last second. It is not to come back as if somebody had chosen it: pressing
-  // Back quickly, the address has gone on by then.
+  // The values set from the address in the last second, per control. A control reports such a value as a change, which
+  // must not be written back: after a quick second press of Back, the address is already a different one.
   const given = new Map();
   function give(id, value) {
     const before = given.get(id.name);
@@ -59,18 +59,19 @@
     document.body && (document.body.dataset.agThemeMode = theme);
   }
   try {
-    show(JSON.parse(window.localStorage.getItem("theme-wish")) || systemTheme()); // before anything is drawn
+    show(JSON.parse(window.localStorage.getItem("theme-wish")) || systemTheme()); // before the first paint
   } catch (error) {
     show(systemTheme());
   }
 
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
     tfs: {
-      // The clock rests while nobody looks.
+      // No polling while the tab is hidden.
       tick: (n) => (document.hidden ? skip() : n),
 
-      // A page whose controls follow the runs is another place for other runs. The first page may be here already. The
-      // page Runs waits for the code of its table, if another page was the first.
+      // Request the page at the address, unless it is shown already (the first page may come with the layout). For pages
+      // whose layout depends on the runs, the runs are part of the place. The page Runs first loads its table script, if
+      // another page was opened first.
       arrive: function (path, search, here, followRuns) {
         const runs = followRuns.includes(path) && new URLSearchParams(search || "").get("runs");
         const place = runs ? path + "?runs=" + runs : path;
@@ -78,10 +79,10 @@
         return path === "/" && code.table && !window.dash_ag_grid ? load(code.table).then(() => place) : place;
       },
 
-      // What a page came with may be behind `now`, which went on while the page was made, or the page came with nothing.
+      // Request the charts and parts if the page was sent without them, or if `now` has changed since they were made.
       catchUp: (shown, now) => (same(shown, now) ? skip() : now),
 
-      // Controls -> address. What has its default value is left out; what is on other pages stays.
+      // Controls -> address. Default values are left out; settings of other pages are kept.
       address: function (values, base, ids, search) {
         const query = new URLSearchParams(search || "");
         const parts = new Map(query);
@@ -99,7 +100,7 @@
         return text ? "?" + text : "";
       },
 
-      // Address -> controls: for links, the back button, and the field for runs, which is there before its page.
+      // Address -> controls: for links, the back button, and the run selector, which exists before its page.
       controls: function (search, base, ids, values) {
         const query = new URLSearchParams(search || "");
         ids.forEach((id, i) => {
@@ -117,7 +118,7 @@
         ];
       },
 
-      // The table's ticks and the field for runs show the same choice.
+      // Synchronize the selected rows of the table with the run selector.
       ticked: function (grids, chosen) {
         const rows = grids[0];
         if (!Array.isArray(rows)) return skip();
@@ -144,7 +145,7 @@
       },
       otherTheme: (clicks, theme) => (theme === "dark" ? "light" : "dark"),
 
-      // Plotly tells of every resize; the server hears only of another range on the x axis, and on which axes it was.
+      // Plotly also reports resizes. Send the server only a new range of the x axis, with the axes that it belongs to.
       zoom: function (change, figure, before) {
         if (!change || !figure) return skip();
         const ends = change["xaxis.range"] || [change["xaxis.range[0]"], change["xaxis.range[1]"]];
@@ -154,8 +155,8 @@
         const zoom = { revision: figure.layout.uirevision, range: range };
         return same(zoom, before) ? skip() : zoom;
       },
-      // The chart's own zoom is kept here: Dash writes a zoom back into the figure, and to Plotly, which would keep it
-      // by itself (uirevision), the next figure then looks as if it asked for the whole axis.
+      // Keep the chart's zoom when a new figure arrives. Plotly's uirevision cannot do it: Dash writes the zoom back into
+      // the figure, so to Plotly the next figure seems to request the whole axis.
       paint: function (figure, theme, templates) {
         if (!figure || !theme) return skip();
         const layout = Object.assign({}, figure.layout, { template: templates[theme] });
@@ -189,7 +190,7 @@
     },
   });
 
-  // For the table of runs.
+  // Formatters for the table of runs.
   const functions = (window.dashAgGridFunctions = window.dashAgGridFunctions || {});
   const missing = (value) => value === null || value === undefined;
   functions.tfsPlain = (value) => (missing(value) ? "–" : String(value));
@@ -210,7 +211,7 @@
   onSliders.tfsNumber = (value) => String(value);
   onSliders.tfsFlops = (power) => functions.tfsShort(Math.pow(10, power)) + "FLOPs";
 
-  // What is not known comes last, whichever way is sorted; numbers as numbers.
+  // Sort unknown values last in both directions, and numbers numerically.
   functions.tfsCompare = function (a, b, nodeA, nodeB, descending) {
     if (missing(a) || missing(b)) return missing(a) && missing(b) ? 0 : (missing(a) ? 1 : -1) * (descending ? -1 : 1);
     return typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), undefined, { numeric: true });

@@ -1,2 +1,1 @@
-"""Runs turned into figures: plain dictionaries as Plotly takes them, with NumPy arrays in them. Nothing is read here
-but what a run hands out, nothing is drawn, and the theme comes later (`figures.style.TEMPLATES`)."""
+"""Figures of runs: Plotly figures as plain dictionaries with NumPy arrays, without the theme (`style.TEMPLATES`)."""

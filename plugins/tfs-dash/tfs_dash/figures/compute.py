@@ -1,4 +1,4 @@
-"""Loss against what it cost: curves over FLOPs, what a budget buys, what the last doubling of compute brought."""
+"""Figures of loss against compute: curves over FLOPs, loss at a budget, and gain per doubling."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ NO_FLOPS = "No FLOPs logged yet: runs of `tfs run` count them from the first ste
 
 
 def flops_figure(runs: Sequence[RunData], view: View, window: Window = None) -> Figure:
-    """Return loss against cumulative FLOPs, with the budget as a line and each run's loss there as a dot."""
+    """Return loss against cumulative FLOPs, with the budget as a line and each run's loss at it as a circle."""
     curves = {run.name: compute_curve(run, view) for run in runs}
     if not any(len(curve.cost) for curve in curves.values()):
         return empty_figure(NO_FLOPS)
@@ -78,16 +78,16 @@ def flops_figure(runs: Sequence[RunData], view: View, window: Window = None) -> 
 
 
 def chosen_budget(curves: list[compute.Curve], view: View) -> float | None:
-    """Return the FLOPs at which runs are compared: the view's, or the most that all have spent, or as many as can be.
+    """Return the FLOPs at which runs are compared: the view's budget, or the largest that the most curves cover.
 
-    A small run may have ended before a large one was first validated: then the three that can be compared are.
+    That need not be all curves: a small run may have ended before the first validation of a large one.
     """
     return 10.0**view.budget if view.budget > 0 else compute.fullest_budget(curves)
 
 
 def equal_compute_figure(runs: Sequence[RunData], view: View, window: Window = None) -> Figure:
-    """Return each run's loss at the same budget, the best at the top."""
-    del window  # a few dots: there is nothing to refine
+    """Return each run's loss at the budget, the best at the top."""
+    del window  # one point per run: zooming needs no more
     curves = {run.name: compute_curve(run, view) for run in runs}
     budget = chosen_budget(list(curves.values()), view)
     losses = {
@@ -117,7 +117,7 @@ def equal_compute_figure(runs: Sequence[RunData], view: View, window: Window = N
 
 
 def efficiency_figure(runs: Sequence[RunData], view: View, window: Window = None) -> Figure:
-    """Return how far the loss fell in the last doubling of compute, at each point of each run."""
+    """Return the gain of a doubling of compute along each run, in nats."""
     names, traces = labels(runs), []
     for run in runs:
         gains = compute.gain_of_doubling(compute_curve(run, view))
@@ -134,7 +134,7 @@ def efficiency_figure(runs: Sequence[RunData], view: View, window: Window = None
             }
         )
     if not any(len(trace["x"]) for trace in traces):
-        return empty_figure("Too short to say: a run needs validations over a doubling of its compute.")
+        return empty_figure("Not enough data: a run needs validations that span a doubling of its compute.")
     result = figure(
         traces,
         x_title="floating-point operations of training (FLOPs)",

@@ -1,4 +1,4 @@
-"""Whether a run is well: its learning rate, the norm of its gradient, its speed, and steps that were not finite."""
+"""Figures of a run's health: learning rate, gradient norm, throughput, and non-finite steps."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,7 +18,7 @@ TITLES = {
 
 
 def health_figure(column: str, runs: Sequence[RunData], view: View, window: Window = None) -> Figure:
-    """Return a column of the training logs; steps whose loss or gradient was not finite are marked with a cross."""
+    """Return a column of the training logs. Steps whose loss or gradient was not finite are marked with a cross."""
     scale, names, log_x = x_scale(view, runs), labels(runs), "x" in view.log
     if window is not None:
         window = (window[0] * scale, window[1] * scale)
@@ -49,7 +49,7 @@ def health_figure(column: str, runs: Sequence[RunData], view: View, window: Wind
             }
         )
     if not any(len(trace["x"]) for trace in traces):
-        return empty_figure("Nothing logged yet: it appears here with the first step.")
+        return empty_figure("Nothing logged yet. The chart appears with the first step.")
     shapes = []
     for run in runs:
         marks = nonfinite_at(run, X_COLUMNS[view.x]) / scale
@@ -92,7 +92,7 @@ def health_figure(column: str, runs: Sequence[RunData], view: View, window: Wind
         showlegend=len(runs) > 1,
     )
     if column == "learning_rate":
-        result["layout"]["yaxis"]["tickformat"] = "~e"  # 3e-4, as configurations say it
+        result["layout"]["yaxis"]["tickformat"] = "~e"  # 3e-4, as in configurations
     result["layout"]["yaxis"]["rangemode"] = "normal" if column == "grad_norm" else "tozero"
     if any(trace.get("yaxis") == "y3" for trace in traces):
         result["layout"]["yaxis3"] = {"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True}
@@ -100,12 +100,12 @@ def health_figure(column: str, runs: Sequence[RunData], view: View, window: Wind
 
 
 def nonfinite_at(run: RunData, x_column: str, most: int = 50) -> np.ndarray:
-    """Return where a step's loss, or its gradient's norm, was not finite: at most the first `most` places."""
+    """Return the x of the first `most` steps whose loss or gradient norm was not finite."""
     columns = run.training(x_column, "loss", "grad_norm")
-    sick = ~np.isfinite(columns["loss"])
-    if np.isfinite(columns["grad_norm"]).any():  # a logger that never knew the norm says nothing by leaving it out
-        sick |= ~np.isfinite(columns["grad_norm"])
-    places = columns[x_column][sick]
+    nonfinite = ~np.isfinite(columns["loss"])
+    if np.isfinite(columns["grad_norm"]).any():  # a log without any norm does not mean NaN
+        nonfinite |= ~np.isfinite(columns["grad_norm"])
+    places = columns[x_column][nonfinite]
     return places[np.isfinite(places)][:most]
 
 

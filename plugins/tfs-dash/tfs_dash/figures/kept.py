@@ -1,4 +1,4 @@
-"""From runs to what the browser is sent of a chart: drawn once for each state of its runs."""
+"""Cache of encoded figures, keyed by the state of their runs."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,7 +10,7 @@ from tfs_dash.view import View
 Draw = Callable[[Sequence[RunData], View, Window], Figure]
 
 
-def kept_figure(draw: Draw, runs: Sequence[RunData], view: View, store: RunStore, window: Window = None) -> Figure:
-    """Return the chart of these runs as they are on the disk now, ready to be sent: others get it too, unchanged."""
+def cached_figure(draw: Draw, runs: Sequence[RunData], view: View, store: RunStore, window: Window = None) -> Figure:
+    """Return the encoded figure of the runs in their current state on disk. It is shared: do not modify it."""
     key = (draw, view, window, store.state_of(runs))
     return store.charts.get(key, lambda: encoded(draw(runs, view, window)))

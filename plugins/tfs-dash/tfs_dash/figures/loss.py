@@ -1,4 +1,4 @@
-"""The loss of any number of runs in one chart: training and validation, on any axis, seeds as mean and band."""
+"""The loss chart: training and validation of any number of runs, on any axis, with seeds as mean and band."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from tfs_dash.curves import (
     Y_TITLES,
     Window,
     drawn,
-    same_but_for_the_seed,
+    group_by_seed,
     training_curve,
     validation_curve,
     x_scale,
@@ -20,17 +20,17 @@ from tfs_dash.store import RunData
 from tfs_dash.view import View, labels
 
 PERPLEXITIES = [base * 10**power for power in range(8) for base in (1, 2, 5)]
-"""Where the second axis has its marks."""
+"""Tick values of the perplexity axis."""
 
 
 def loss_figure(runs: Sequence[RunData], view: View, window: Window = None) -> Figure:
-    """Return the chart of the runs' losses; refined inside the window that is zoomed in on."""
+    """Return the loss chart, in full resolution inside the zoom window."""
     scale = x_scale(view, runs)
     if window is not None:
         window = (window[0] * scale, window[1] * scale)
     names = labels(runs)
     if view.seeds == "mean":
-        groups = same_but_for_the_seed(runs)
+        groups = group_by_seed(runs)
         traces = [trace for group in groups for trace in _group_traces(group, names, view, window)]
     else:
         traces = [trace for run in runs for trace in _run_traces(run, names[run.name], view, window)]
@@ -58,11 +58,11 @@ def _why_empty(runs: Sequence[RunData], view: View) -> str:
         return "No run is chosen: pick some in the field above."
     if view.y == "bits_per_byte":
         return "No validation yet: bits per byte are measured at validations (training.eval_every)."
-    return f"Nothing logged yet on this axis ({view.x}): it appears here with the first step."
+    return f"Nothing logged yet on this axis ({view.x}). The chart appears with the first step."
 
 
 def _run_traces(run: RunData, label: str, view: View, window: Window) -> list[Figure]:
-    """Return what a run adds: faint as logged, the smoothed line, and the validations as a line with dots."""
+    """Return the traces of a run: a faint line as logged, the smoothed line, and the validations with markers."""
     log_x = "x" in view.log
     common = {"legendgroup": safe(run.name), "mode": "lines", "type": "scatter"}
     traces = []
@@ -114,7 +114,7 @@ def _hover(label: str, kind: str, view: View) -> str:
 
 
 def _group_traces(group: list[RunData], names: dict[str, str], view: View, window: Window) -> list[Figure]:
-    """Return the mean of a group's runs with a band of one standard deviation; of one run, the run itself."""
+    """Return the mean of a group with a band of one standard deviation; for a single run, its own traces."""
     if len(group) == 1:
         return _run_traces(group[0], names[group[0].name], view, window)
     kinds = [kind for kind in ("training", "validation") if view.show in ("both", kind)]
@@ -153,7 +153,7 @@ def _curve_of(run: RunData, kind: str, view: View) -> tuple[np.ndarray, np.ndarr
 
 
 def _add_perplexity_axis(result: Figure) -> None:
-    """Add an axis at the right that reads exp(loss): the same line, no second curve, and it follows every zoom."""
+    """Add a right-hand axis with exp(loss) for the same lines. It follows every zoom."""
     result["data"].append(
         {"x": [None], "y": [None], "yaxis": "y2", "type": "scatter", "showlegend": False, "hoverinfo": "skip"}
     )

@@ -1,4 +1,4 @@
-"""What all figures share: colors, light and dark, axes, and the way from NumPy to what a browser decodes."""
+"""Shared figure style: colors, themes and axes, and the encoding of arrays for the browser."""
 
 import base64
 import html
@@ -19,7 +19,7 @@ GRAPH_CONFIG: dict[str, Any] = {
     "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
     "toImageButtonOptions": {"format": "png", "scale": 2, "filename": "tfs"},
 }
-"""For every graph, on a page or in a report."""
+"""Plotly's configuration of every graph, on pages and in reports."""
 
 COLORS = (
     "#1f8fe0",
@@ -33,10 +33,10 @@ COLORS = (
     "#7f9a2c",
     "#8a8f98",
 )
-"""Ten that can be told apart on white and on black, with the common color blindnesses too (hue and lightness vary)."""
+"""Ten colors that differ in hue and lightness, for white and black backgrounds and common color blindness."""
 
 DASHES = ("solid", "dash", "dot", "dashdot")
-"""The second ten runs are dashed, and so on."""
+"""Line styles: one per ten runs, in order."""
 
 
 def _template(*, paper: str, text: str, grid: str, line: str) -> Figure:
@@ -71,12 +71,12 @@ TEMPLATES = {
 
 
 def color(run: RunData) -> str:
-    """Return the run's color: the same whatever else is shown."""
+    """Return the run's color, which depends on its position alone."""
     return COLORS[run.position % len(COLORS)]
 
 
 def dash(run: RunData) -> str:
-    """Return the run's line style, which tells it from the run ten before."""
+    """Return the run's line style, which distinguishes runs of the same color."""
     return DASHES[run.position // len(COLORS) % len(DASHES)]
 
 
@@ -87,12 +87,12 @@ def faint(hex_color: str, opacity: float) -> str:
 
 
 def safe(text: object) -> str:
-    """Return a text from a log for a figure: Plotly reads some HTML (`<a href>`, `<b>`) in every text it draws."""
+    """Escape untrusted text for a figure: Plotly interprets some HTML (`<a href>`, `<b>`) in every text."""
     return html.escape(str(text), quote=False)
 
 
 def hover(label: str, *lines: str) -> str:
-    """Return what is shown beside the mouse: the run in bold and lines in Plotly's template language."""
+    """Return a Plotly hover template: the label in bold, then `lines`, in Plotly's template syntax."""
     return "<br>".join([f"<b>{safe(label)}</b>", *lines]) + "<extra></extra>"
 
 
@@ -106,7 +106,7 @@ def figure(
     revision: str = "",
     **layout: Any,  # Plotly's own
 ) -> Figure:
-    """Return a figure with two axes. While `revision` stays the same a new figure keeps the zoom."""
+    """Return a figure with two axes. The browser keeps the zoom while `revision` is unchanged."""
     return {
         "data": [dict(trace) for trace in data],
         "layout": {
@@ -126,14 +126,14 @@ def _exponents(log: bool) -> Figure:
 
 
 def empty_figure(message: str) -> Figure:
-    """Return a figure that says why there is nothing to see, and what to do."""
+    """Return a figure without data that shows a message: the reason and advice."""
     note = {"text": safe(message), "showarrow": False, "xref": "paper", "yref": "paper", "x": 0.5, "y": 0.5}
     hidden = {"visible": False}
     return {"data": [], "layout": {"xaxis": hidden, "yaxis": hidden, "annotations": [{**note, "font": {"size": 15}}]}}
 
 
 def encoded(value: Any) -> Any:
-    """Return a figure for the browser: arrays as base64 of their bytes, losses as float32, whole numbers as int32."""
+    """Return a figure with its arrays base64-encoded for Plotly: whole numbers int32, others float32 or float64."""
     if isinstance(value, np.ndarray):
         return _encoded_array(value)
     if isinstance(value, dict):
@@ -158,5 +158,5 @@ def _encoded_array(values: np.ndarray) -> Any:
         and (np.diff(values.astype("f4")) == 0).any()
         and (np.diff(values) > 0).all()
     ):
-        kind = "f8"  # an x axis on which float32 would put different points on top of each other
+        kind = "f8"  # float32 would merge distinct points of an x axis
     return {"dtype": kind, "bdata": base64.b64encode(values.astype(f"<{kind}").tobytes()).decode()}

@@ -1,1 +1,1 @@
-"""One file a page: its path, its layout for a view, the charts and the parts on it."""
+"""The dashboard's own pages, one module each: the layout, and the functions that fill its charts and parts."""

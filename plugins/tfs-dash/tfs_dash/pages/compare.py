@@ -1,4 +1,4 @@
-"""Loss curves: any number of runs, on any axis, and the summary with the best marked."""
+"""The page Compare: loss curves of any number of runs, on any axis, and a summary table with the best marked."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -15,7 +15,7 @@ from tfs_dash.view import View
 
 
 def cards(runs: Sequence[RunData], view: View, store: RunStore) -> Component:
-    """Return the few numbers one looks for first, each with the run that has it."""
+    """Return the headline numbers as cards, each with the run that has it."""
     del view
     if not runs:
         return nothing_chosen(store)
@@ -65,11 +65,11 @@ COLUMNS: list[tuple[str, Callable[[Summary], float | None], Callable[[float], st
     ("tokens/s", lambda s: s.tokens_per_second, units.short, "high"),
     ("parameters", lambda s: s.parameters, units.short, ""),
 ]
-"""Title, value, how it is written, and whether the lowest or the highest is the best."""
+"""Title, value, formatter, and the better direction: "low", "high", or "" for neither."""
 
 
 def summary(runs: Sequence[RunData], view: View, store: RunStore) -> Component:
-    """Return the table of the chosen runs, the best of each column marked."""
+    """Return the summary table of the chosen runs, with the best of each column marked."""
     del view, store
     if not runs:
         return None
@@ -122,8 +122,9 @@ class ComparePage(Page):
                 chart(
                     "loss",
                     "Loss",
-                    "Line: training, smoothed over every step; faint: as logged, every spike kept. Dotted with dots: "
-                    "validation. Drag to zoom in, to full resolution; double-click to zoom out.",
+                    "Solid line: training loss, smoothed over every step. Faint line: as logged, with every spike. "
+                    "Dotted line with markers: validation. Drag to zoom in to full resolution; double-click to zoom "
+                    "out.",
                     height=520,
                 ),
                 part("summary"),

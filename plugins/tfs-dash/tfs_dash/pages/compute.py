@@ -1,4 +1,4 @@
-"""What loss costs: runs at equal compute, crossovers, and which run still has something to gain."""
+"""The page Compute: loss at equal compute, crossovers, cost to reach a loss, and gain per doubling of compute."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,10 @@ from tfs_dash.view import View, chosen_runs
 
 
 def _budget_slider(runs: Sequence[RunData], view: View) -> Component:
-    """Return the slider over the compute that at least one run has spent, in hundredths of powers of ten."""
+    """Return the budget slider, log10 of FLOPs in steps of 0.01, or None without a range.
+
+    Its range is the FLOPs that at least one run has spent.
+    """
     curves = [curve for run in runs if len((curve := compute_curve(run, view)).cost)]
     budget = chosen_budget(curves, view)
     if not budget or budget <= 0:
@@ -33,17 +36,17 @@ def _budget_slider(runs: Sequence[RunData], view: View) -> Component:
 
 
 def sentences(runs: Sequence[RunData], view: View, store: RunStore) -> Component:
-    """Return what follows from the curves."""
+    """Return the conclusions from the curves as a list of sentences."""
     said = conclusions(runs, view)
     if not runs:
         return nothing_chosen(store)
     if not said:
         return empty("Nothing to compare yet", "Choose two runs or more that have validations.")
-    return html.Section([html.H2("What follows"), html.Ul([html.Li(sentence) for sentence in said])], className="panel")
+    return html.Section([html.H2("Conclusions"), html.Ul([html.Li(sentence) for sentence in said])], className="panel")
 
 
 def costs(runs: Sequence[RunData], view: View, store: RunStore) -> Component:
-    """Return, for each run, its loss at the budget and what the common loss cost it."""
+    """Return a table: each run's loss at the budget, and its FLOPs, tokens and time to reach the target loss."""
     del store
     curves = {run.name: compute_curve(run, view) for run in runs}
     budget, target = chosen_budget(list(curves.values()), view), common_target(runs, view)
@@ -67,12 +70,12 @@ def costs(runs: Sequence[RunData], view: View, store: RunStore) -> Component:
     title = f"FLOPs to {target:.4f}", f"tokens to {target:.4f}", f"time to {target:.4f}"
     head = ["run", f"loss at {units.flops(budget)}", *title, "gain of last doubling", "parameters", "FLOPs per token"]
     note = (
-        "Parameters and FLOPs are the run's own count (run.json, metrics.jsonl), not estimated from its settings; "
+        "Parameters and FLOPs are counted by the run (run.json, metrics.jsonl), not estimated from its settings; "
         f"{target:.4f} is the lowest loss that all these runs reached."
     )
     return html.Section(
         [
-            html.H2("What it cost"),
+            html.H2("Training cost"),
             html.P(note, className="note"),
             table(head, lines, caption="costs; ★ marks the best"),
         ],
@@ -97,7 +100,7 @@ class ComputePage(Page):
 
     charts: Mapping[str, Draw] = {"flops": flops_figure, "equal": equal_compute_figure, "efficiency": efficiency_figure}
     parts: Mapping[str, MakePart] = {"conclusions": sentences, "costs": costs}
-    follows_runs = True  # the range of the budget
+    follows_runs = True  # the budget slider's range depends on the runs
 
     def layout(self, view: View, store: RunStore) -> Component:
         runs, _ = chosen_runs(view, store)
@@ -112,7 +115,7 @@ class ComputePage(Page):
                 chart(
                     "flops",
                     "Loss against compute",
-                    "Of the validations; for a run without any, the smoothed training loss. "
+                    "Validation loss; for a run with fewer than two validations, the smoothed training loss. "
                     "The dashed line is the budget.",
                     height=440,
                 ),
@@ -123,9 +126,9 @@ class ComputePage(Page):
                         ),
                         chart(
                             "efficiency",
-                            "What the last doubling brought",
+                            "Gain of the last doubling",
                             "How far the loss fell since half the compute: "
-                            "the run that is still high has the most to gain from training on.",
+                            "a run whose curve is still high gains the most from longer training.",
                             height=340,
                         ),
                     ],

@@ -1,4 +1,4 @@
-"""How the runs were configured: what differs first."""
+"""The page Config: the settings of the runs, those that differ first."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,7 +12,7 @@ from tfs_dash.view import View
 
 
 def settings(runs: Sequence[RunData], view: View, store: RunStore) -> Component:
-    """Return the settings as a table, a column a run."""
+    """Return the table of settings, one column per run."""
     if not runs:
         return nothing_chosen(store)
     rows = compare(runs)

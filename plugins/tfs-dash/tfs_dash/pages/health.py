@@ -1,4 +1,4 @@
-"""Whether the runs are well: learning rate, gradient norm, speed, and what happened on the way."""
+"""The page Health: gradient norm, learning rate, throughput, alarms and events."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,12 +13,12 @@ from tfs_dash.redact import public_text
 from tfs_dash.store import RunData, RunStore
 from tfs_dash.view import View
 
-MOST_EVENTS = 60
-QUIET_KINDS = {"checkpoint"}
+MAX_EVENTS = 60
+HIDDEN_KINDS = {"checkpoint"}
 
 
 def alarms(runs: Sequence[RunData], view: View, store: RunStore) -> Component:
-    """Return what calls for a look: steps that were not finite, runs that crashed or failed."""
+    """Return the alarms: non-finite steps, and runs that crashed or failed."""
     del view
     if not runs:
         return nothing_chosen(store)
@@ -29,34 +29,34 @@ def alarms(runs: Sequence[RunData], view: View, store: RunStore) -> Component:
             said.append(f"{run.name}: the loss or the gradient was not finite at step {int(steps[0]):,}.")
         if run.status == "crashed":
             said.append(
-                f"{run.name} says it is running, but has been silent for a minute and nobody works on it: it "
-                "crashed. tfs run --resume goes on from its last checkpoint."
+                f"{run.name} crashed: its status is running, but it has been silent for a minute and no process "
+                "holds its lock. tfs run --resume continues from its last checkpoint."
             )
         if run.status == "failed":
-            said.append(f"{run.name} failed; what happened is below.")
+            said.append(f"{run.name} failed; see the events below.")
     if not said:
         return html.P("No alarms: every step was finite, no run crashed.", className="note")
     return html.Div([html.P(sentence) for sentence in said], className="alarm panel", role="alert")
 
 
 def events(runs: Sequence[RunData], view: View, store: RunStore) -> Component:
-    """Return what happened to the runs, the latest first; checkpoints are left out, there are many."""
+    """Return the table of events, the latest first, at most MAX_EVENTS; checkpoint events are left out."""
     del view, store
     found = [
         (str(line.get("at")), run.name, line)
         for run in runs
         for line in run.read_lines("events")
-        if str(line.get("kind")) not in QUIET_KINDS
+        if str(line.get("kind")) not in HIDDEN_KINDS
     ]
     found.sort(key=lambda entry: entry[0], reverse=True)
     lines = [
         [name, at[:19].replace("T", " "), str(line.get("step")), str(line.get("kind")), _details(line)]
-        for at, name, line in found[:MOST_EVENTS]
+        for at, name, line in found[:MAX_EVENTS]
     ]
     if not lines:
         return None
     return html.Section(
-        [html.H2("Events"), table(["run", "at (UTC)", "step", "what", "details"], lines, caption="what happened")],
+        [html.H2("Events"), table(["run", "at (UTC)", "step", "event", "details"], lines, caption="events")],
         className="panel",
     )
 
@@ -105,7 +105,7 @@ class HealthPage(Page):
                         chart(
                             "tokens_per_second",
                             "Throughput",
-                            "Training alone: validation and saving are not counted.",
+                            "Training only: time for validation and saving is not counted.",
                             height=320,
                         ),
                     ],

@@ -1,4 +1,4 @@
-"""All runs: find them, sort them, choose the ones to compare."""
+"""The page Runs: search, sort and group all runs, and choose the ones to compare."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -47,10 +47,10 @@ COLUMNS: list[dict[str, Any]] = [
 
 
 _FIELDS = {"tag": "tags"}
-"""The field of a row that a run is grouped by, where it has not the group's own name."""
+"""The row field for a grouping, where the two names differ."""
 
-FEW = 12
-"""Up to so many rows the table is as high as they are; more scroll within it."""
+MAX_AUTO_HEIGHT_ROWS = 12
+"""Up to this many rows the table grows with its content; with more it has a fixed height and scrolls."""
 
 
 def rows(store: RunStore) -> list[dict[str, Any]]:
@@ -63,13 +63,13 @@ def rows(store: RunStore) -> list[dict[str, Any]]:
 
 
 def no_runs(runs: Sequence[RunData], view: View, store: RunStore) -> Component:
-    """Return what to do when there is no run at all."""
+    """Return advice when there is no run at all, else None."""
     del runs, view
     return None if store.runs() else nothing_chosen(store)
 
 
 def groups(runs: Sequence[RunData], view: View, store: RunStore) -> Component:
-    """Return a row for each group of all runs, the best first: how many, mean and spread of their best losses.
+    """Return the table of groups, the best mean first: number of runs, mean and deviation of their best losses.
 
     A run with several tags is in the group of each.
     """
@@ -115,7 +115,7 @@ class _Group:
         return f"{units.loss(self.mean)}{spread}"
 
     def query(self) -> str:
-        """Return the address's part that shows these runs, those that differ in the seed alone as mean and band."""
+        """Return the query string that shows these runs, with seeds drawn as mean and band."""
         return to_query(View(runs=tuple(row["name"] for row in self.members[:MAX_RUNS]), seeds="mean"))
 
 
@@ -131,7 +131,7 @@ def _marked(text: str, *, lowest: bool) -> Component:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """Return a sorting key by which run-9 comes before run-10."""
+    """Return a natural sort key: run-9 before run-10."""
     return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d{1,18})", name)]
 
 
@@ -144,12 +144,12 @@ class RunsPage(Page):
         columns = [dict(column) for column in COLUMNS]
         if view.group != "none":
             grouped_by = _FIELDS.get(view.group, view.group)
-            for column in columns:  # the runs of a group stand together; within it they are sorted by what is clicked
+            for column in columns:  # group first; a clicked column sorts within the group
                 if column["field"] == grouped_by:
                     column |= {"sort": "asc", "sortIndex": 0, "hide": False}
             columns.sort(key=lambda column: column["field"] not in ("name", grouped_by))
         found = rows(store)
-        few = len(found) <= FEW
+        few = len(found) <= MAX_AUTO_HEIGHT_ROWS
         grid = dag.AgGrid(
             id={"type": "grid", "name": "runs"},
             rowData=found,
@@ -184,8 +184,8 @@ class RunsPage(Page):
                     choice("group", "group by", view.group),
                 ),
                 html.P(
-                    ["Tick runs to compare them on the other pages; while none is ticked these show the newest ",
-                     f"{NEWEST}. Space ticks the row that has the focus."],
+                    ["Tick runs to compare them on the other pages. With none ticked, those pages show the newest ",
+                     f"{NEWEST}. Space ticks the focused row."],
                     className="note",
                 ),
                 part("groups"),

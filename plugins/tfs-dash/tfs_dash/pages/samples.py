@@ -1,4 +1,4 @@
-"""What the models wrote: the same prompt over steps and runs, and what a loss sounds like."""
+"""The page Samples: generated text for one prompt over steps and runs, and example text at each loss."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,12 +7,12 @@ from dash import html
 from tfs_dash import units
 from tfs_dash.page import MakePart, Page
 from tfs_dash.parts import Component, controls, empty, nothing_chosen, part, picker, slider, table
-from tfs_dash.sounds import Sample, at_step, prompts, samples_of, what_losses_sound_like
+from tfs_dash.sounds import Sample, at_step, prompts, samples_by_loss, samples_of
 from tfs_dash.store import RunData, RunStore
 from tfs_dash.view import View, chosen_runs
 
-MOST_STOPS = 200
-"""A slider with more steps than that goes from one to the next as a slider does."""
+MAX_STOPS = 200
+"""With more sampled steps than this, the slider moves freely instead of snapping to them."""
 
 
 def _chosen_prompt(view: View, offered: Sequence[str]) -> str:
@@ -21,7 +21,7 @@ def _chosen_prompt(view: View, offered: Sequence[str]) -> str:
 
 
 def side_by_side(runs: Sequence[RunData], view: View, store: RunStore) -> Component:
-    """Return what each run wrote after the prompt at the step."""
+    """Return one card per run: its sample of the chosen prompt at the last sampled step up to the chosen one."""
     if not runs:
         return nothing_chosen(store)
     samples = {run.name: samples_of(run) for run in runs}
@@ -30,7 +30,7 @@ def side_by_side(runs: Sequence[RunData], view: View, store: RunStore) -> Compon
         return empty(
             "No samples yet",
             [
-                "A run writes some at each validation when its configuration has prompts: ",
+                "A run writes samples at each validation if its configuration has prompts: ",
                 html.Code("--set \"samples.prompts=['Once upon a time']\""),
             ],
         )
@@ -44,7 +44,7 @@ def side_by_side(runs: Sequence[RunData], view: View, store: RunStore) -> Compon
 def _card(name: str, sample: Sample | None, prompt: str) -> Component:
     if sample is None:
         return html.Section(
-            [html.H2(name), html.P("Nothing after this prompt by then.", className="note")], className="panel"
+            [html.H2(name), html.P("No sample of this prompt up to this step.", className="note")], className="panel"
         )
     loss = f" · loss {units.loss(sample.loss)}" if sample.loss is not None else ""
     return html.Section(
@@ -58,11 +58,11 @@ def _card(name: str, sample: Sample | None, prompt: str) -> Component:
 
 
 def sounds(runs: Sequence[RunData], view: View, store: RunStore) -> Component:
-    """Return the table of losses and what they sound like, from these runs."""
+    """Return a table of samples by loss, high to low, or None for fewer than two."""
     del store
     samples = [sample for run in runs for sample in samples_of(run)]
     prompt = _chosen_prompt(view, prompts(samples))
-    found = what_losses_sound_like([sample for sample in samples if sample.prompt == prompt])
+    found = samples_by_loss([sample for sample in samples if sample.prompt == prompt])
     if len(found) < 2:
         return None
     lines = [
@@ -76,7 +76,7 @@ def sounds(runs: Sequence[RunData], view: View, store: RunStore) -> Component:
     ]
     return html.Section(
         [
-            html.H2("What this loss sounds like"),
+            html.H2("Samples by loss"),
             table(["loss", "bits per byte", "text", "from"], lines, caption="from the chosen runs: high loss to low"),
         ],
         className="panel",
@@ -92,7 +92,7 @@ class SamplesPage(Page):
     """The page Samples."""
 
     parts: Mapping[str, MakePart] = {"samples": side_by_side, "sounds": sounds}
-    follows_runs = True  # the prompts and the range of the step
+    follows_runs = True  # the prompts and the step slider's range depend on the runs
 
     def layout(self, view: View, store: RunStore) -> Component:
         samples = [sample for run in chosen_runs(view, store)[0] for sample in samples_of(run)]
@@ -101,7 +101,7 @@ class SamplesPage(Page):
         first, last = steps[0], steps[-1]
         shown = max(step for step in steps if step <= (view.step or last) or step == first)
         data = [{"value": prompt or " ", "label": repr(prompt)} for prompt in offered]
-        stops = steps if len(steps) <= MOST_STOPS else ()
+        stops = steps if len(steps) <= MAX_STOPS else ()
         title = f"up to step, {first:,} to {last:,}"
         row = (
             controls(

@@ -1,6 +1,6 @@
-"""Checks that a plugin author runs from pytest, and that `tfs check` prints: the same ones.
+"""Conformance checks for plugins, run by pytest and by `tfs check`.
 
-A whole test file of a plugin that brings a model:
+A complete test file of a plugin with a model:
 
     from tfs_lab.testing import ModelConformance, PluginConformance
 
@@ -11,7 +11,7 @@ A whole test file of a plugin that brings a model:
         name = "tfs-mygpt/mygpt"
         config = {"d_model": 32}
 
-`docs/checking.md` says what each check means. Importing this module imports nothing heavy.
+`docs/checking.md` explains each check of a model. Importing this module imports nothing heavy.
 """
 
 from importlib import import_module
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tfs_lab.testing.suites import TokenizerConformance as TokenizerConformance
     from tfs_lab.testing.suites import WrapperConformance as WrapperConformance
 
-_HOMES = {
+_MODULES = {
     "BatchingConformance": "tfs_lab.testing.suites",
     "CheckResult": "tfs_lab.testing.results",
     "DatasetConformance": "tfs_lab.testing.suites",
@@ -69,6 +69,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'tfs_lab.testing' has no attribute '{name}'")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)

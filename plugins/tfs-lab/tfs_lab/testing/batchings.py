@@ -1,4 +1,4 @@
-"""Does a batching keep the contract? Each step is a pure function of its number, and every token is accounted for."""
+"""Conformance checks for batchings: each step is a pure function of its number, and every token is accounted for."""
 
 from __future__ import annotations
 
@@ -27,78 +27,78 @@ from tfs_lab.testing.chosen import chosen
 from tfs_lab.testing.results import Check, CheckFailed, Finding, check, expect
 
 STEPS = 12
-"""How many steps are looked at: more than an epoch of the small source has."""
+"""The number of steps that are checked: more than one epoch of `SmallSource`."""
 
 MAX_LENGTH = 11
 BATCH_SIZE = 4
 ACCUMULATION = 3
-PATIENCE_SECONDS = 30.0
-"""How long a step's data may take to arrive."""
+TIMEOUT_SECONDS = 30.0
+"""The timeout for the data of a step."""
 
 
 class ByteIds:
-    """A tokenizer for checks: the bytes of the text, and end of text after them."""
+    """A tokenizer for checks: ids 0 to 255 are bytes, 256 is end of text."""
 
     vocab_size = 257
     end_of_text_id = 256
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the bytes of each text."""
+        """Return the UTF-8 bytes of each text."""
         return [list(text.encode()) for text in texts]
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
-        """Return the bytes."""
+        """Return the bytes of the ids, without end of text."""
         return bytes(one for one in ids if one < self.end_of_text_id)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text."""
+        """Return the text of the ids."""
         return self.decode_bytes(ids).decode(errors="replace")
 
     def byte_lengths(self) -> np.ndarray:
-        """Return 1 for every byte, 0 for end of text."""
+        """Return the length of each id in bytes [vocab_size]: 1, and 0 for end of text."""
         return np.array([1] * self.end_of_text_id + [0])
 
     def save(self, folder: Path) -> None:
-        """Write nothing: there is nothing to know."""
+        """Write nothing: the tokenizer has no state."""
 
     def fingerprint(self) -> str:
-        """Return the tokenizer's name."""
+        """Return a constant."""
         return "tfs-lab-byte-ids-1"
 
 
 class SmallSource:
-    """A data set for checks: 23 documents of 1 to 45 bytes, and 7 for validation. It can be streamed."""
+    """A data set for checks: 23 documents of 1 to 45 bytes for training, 7 for validation. Supports streaming."""
 
     batching = "streaming"
 
     def splits(self) -> list[str]:
-        """Return both splits."""
+        """Return the names of the splits."""
         return ["train", "validation"]
 
     def documents(self, split: str) -> Iterator[str]:
-        """Iterate over documents that have no two lines alike."""
+        """Iterate over the documents of a split, no two of them equal."""
         for number in range(23 if split == "train" else 7):
             yield (f"{split[0]}{number}: " + "abcdefghijklmnopqrstuvwxyz" * 2)[: 1 + 17 * number % 45]
 
     def stream(self, split: str, start: Sequence[int]) -> Iterator[tuple[Sequence[int], str]]:
-        """Iterate over (place, document), a place being the document's number."""
+        """Iterate over (place, document) from `start` on; a place holds the number of the document."""
         (first,) = start or (0,)
         for number, text in itertools.islice(enumerate(self.documents(split)), first, None):
             yield (number,), text
 
     def pinned_options(self) -> None:
-        """Return nothing: there is one version."""
+        """Return None: the data has only one version."""
 
     def close(self) -> None:
-        """Do nothing: nothing is open."""
+        """Do nothing: no resource is open."""
 
     def fingerprint(self) -> str:
-        """Return the source's name."""
+        """Return a constant."""
         return "tfs-lab-small-source-1"
 
 
 class TwoRanks(OneRank):
-    """A rank of two, of which nothing but the number is used."""
+    """One of two ranks in a single process: only `rank` and `size` are used."""
 
     size = 2
 
@@ -108,15 +108,15 @@ class TwoRanks(OneRank):
 
 @dataclass(frozen=True)
 class BatchingUnderCheck:
-    """A batching by its name and options, and the data set that it is tried on."""
+    """A batching by its name and options, and the data set for its checks."""
 
     name: str
     options: Mapping[str, Any]
     source: DatasetSource
     settings: Mapping[str, Any]
 
-    def refuses(self, **changed: Any) -> ConfigError | None:
-        """Return what its `check`, if it has one, says against the settings with these changes."""
+    def rejection(self, **changed: Any) -> ConfigError | None:
+        """Return the ConfigError of its `check` for the settings with these changes; None when there is none."""
         settings = dataclasses.replace(self._batch_settings(), **changed)
         try:
             getattr(chosen("batching", self.name, self.options).factory, "check", lambda *_, **__: None)(
@@ -127,7 +127,7 @@ class BatchingUnderCheck:
         return None
 
     def _batch_settings(self) -> BatchSettings:
-        chosen_by_checks = BatchSettings(
+        defaults = BatchSettings(
             batching=self.name,
             dataset="small-source",
             num_epochs=None,
@@ -139,14 +139,14 @@ class BatchingUnderCheck:
             subset_size=None,
             shard_tokens=DataConfig.shard_tokens,
         )
-        return dataclasses.replace(chosen_by_checks, **self.settings)
+        return dataclasses.replace(defaults, **self.settings)
 
     @contextmanager
     def built(self, *ranks: OneRank) -> Iterator[tuple[TokenStore, list[Batching]]]:
-        """Give the token store, and a batching of it for each rank; with `ranks` empty for the only one."""
+        """Yield the token store and one batching per rank; without `ranks`, one batching for a single rank."""
         component = chosen("batching", self.name, self.options)
         settings = self._batch_settings()
-        if error := self.refuses():
+        if error := self.rejection():
             raise error
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as assets:
             tokens = prepare_tokens(self.source, ByteIds(), assets=Path(assets))
@@ -156,7 +156,7 @@ class BatchingUnderCheck:
 
 @contextmanager
 def opened(batching: Batching, *, step: int = 0, state: Mapping[str, Any] | None = None) -> Iterator[None]:
-    """Open a batching in a run folder of its own."""
+    """Open a batching in a temporary run folder."""
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
         batching.open(Path(folder), step=step, state=state, report=lambda message: None),  # noqa: ARG005
@@ -164,16 +164,16 @@ def opened(batching: Batching, *, step: int = 0, state: Mapping[str, Any] | None
         yield
 
 
-def arrived(batching: Batching, step: int) -> Sequence[Batch]:
-    """Return the micro-batches of a step, once its data is there."""
-    give_up_at = time.monotonic() + PATIENCE_SECONDS
+def wait_for_step(batching: Batching, step: int) -> Sequence[Batch]:
+    """Wait until the data of a step is ready, and return its micro-batches."""
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while not batching.ready(step):
-        expect(time.monotonic() < give_up_at, f"step {step} is not ready after {PATIENCE_SECONDS:.0f} s")
+        expect(time.monotonic() < deadline, f"step {step} is not ready after {TIMEOUT_SECONDS:.0f} s")
     return batching.step(step)
 
 
-def same(first: Sequence[Batch], second: Sequence[Batch]) -> bool:
-    """Return whether two steps are equal to the bit."""
+def steps_equal(first: Sequence[Batch], second: Sequence[Batch]) -> bool:
+    """Return True when the batches of two steps are bit-identical."""
     return len(first) == len(second) and all(
         torch.equal(one.input_ids, other.input_ids) and torch.equal(one.target_ids, other.target_ids)
         for one, other in zip(first, second, strict=True)
@@ -190,42 +190,42 @@ def rows_of(batches: Iterable[Batch]) -> list[tuple[int, ...]]:
 
 
 @check("pure")
-def the_step_alone_decides(subject: BatchingUnderCheck) -> Finding:
-    """A step is a function of its number: asked for again, in another order, or after a resume, it is equal."""
+def steps_are_pure(subject: BatchingUnderCheck) -> Finding:
+    """A step is a pure function of its number: the same when requested again, in another order, or after a resume."""
     resumed = 0
     with subject.built() as (_, [batching]), subject.built() as (_, [again]):
         steps, states = [], []
         with opened(batching):
             for step in range(STEPS):
-                steps.append(arrived(batching, step))
-                expect(same(batching.step(step), steps[step]), f"step {step}, asked for again, has other batches")
-                states.append(json.loads(json.dumps(batching.state(step))))  # as a checkpoint keeps it
+                steps.append(wait_for_step(batching, step))
+                expect(steps_equal(batching.step(step), steps[step]), f"step {step}, requested again, differs")
+                states.append(json.loads(json.dumps(batching.state(step))))  # as serialized in a checkpoint
             for step in reversed(range(STEPS)):
-                with suppress(DataError):  # a stream lets go of what was read
+                with suppress(DataError):  # a stream may discard earlier steps
                     batching.ready(step)
-                    expect(same(batching.step(step), steps[step]), f"step {step}, asked for after later ones, differs")
+                    expect(steps_equal(batching.step(step), steps[step]), f"step {step} differs after later steps")
         for step in range(1, STEPS, 4):
             with opened(again, step=step, state=states[step]):
-                expect(same(arrived(again, step), steps[step]), f"step {step} differs in a run that resumes there")
+                expect(steps_equal(wait_for_step(again, step), steps[step]), f"step {step} differs after a resume")
                 resumed += 1
     return f"{STEPS} steps, resumed at {resumed} of them"
 
 
 @check("batches")
-def batches_are_as_they_say(subject: BatchingUnderCheck) -> Finding:
-    """Each micro-batch is int64, its targets follow its inputs, and `valid_targets` and `rows_per_step` count them."""
+def batches_are_consistent(subject: BatchingUnderCheck) -> Finding:
+    """Batches are int64, targets are the inputs shifted by one, and `valid_targets` and `rows_per_step` are correct."""
     with subject.built() as (_, [batching]):
         trial = batching.trial()
         expect(trial.valid_targets > 0, "the trial batch has no valid target")
         lengths = set()
         with opened(batching):
             for step in range(STEPS):
-                batches = arrived(batching, step)
+                batches = wait_for_step(batching, step)
                 for batch in batches:
                     _check_batch(batch)
                     lengths.add(batch.input_ids.shape[1])
                 rows = sum(len(batch.input_ids) for batch in batches)
-                expect(rows == batching.rows_per_step, f"a step has {rows} rows, `rows_per_step` says otherwise")
+                expect(rows == batching.rows_per_step, f"a step has {rows} rows, not `rows_per_step`")
     expect(batching.lengths_vary or len(lengths) == 1, f"rows are {sorted(lengths)} long: `lengths_vary` must be True")
     return f"{batching.rows_per_step} rows a step"
 
@@ -237,12 +237,12 @@ def _check_batch(batch: Batch) -> None:
     valid = targets != IGNORED_TARGET
     expect(int(valid.sum()) == batch.valid_targets, f"{int(valid.sum())} targets are valid, not {batch.valid_targets}")
     both = valid[:, 1:] & valid[:, :-1]
-    expect(torch.equal(inputs[:, 1:][both], targets[:, :-1][both]), "an input is not the target before it")
+    expect(torch.equal(inputs[:, 1:][both], targets[:, :-1][both]), "an input differs from the target before it")
 
 
 @check("ranks")
 def ranks_share_the_rows(subject: BatchingUnderCheck) -> Finding:
-    """Two ranks together read the rows that one rank reads: in every step, and in validation."""
+    """Two ranks together read the same rows as one rank, in every step and in validation."""
     with (
         subject.built() as (_, [alone]),
         subject.built(TwoRanks(0), TwoRanks(1)) as (_, [first, second]),
@@ -251,18 +251,18 @@ def ranks_share_the_rows(subject: BatchingUnderCheck) -> Finding:
         opened(second),
     ):
         for rank in (first, second):
-            expect(rank.rows_per_step == alone.rows_per_step, "with two ranks `rows_per_step` is another")
+            expect(rank.rows_per_step == alone.rows_per_step, "`rows_per_step` changes with two ranks")
         for step in range(STEPS):
-            both = Counter(rows_of(arrived(first, step)) + rows_of(arrived(second, step)))
-            expect(both == Counter(rows_of(arrived(alone, step))), f"in step {step} two ranks read other rows")
+            both = Counter(rows_of(wait_for_step(first, step)) + rows_of(wait_for_step(second, step)))
+            expect(both == Counter(rows_of(wait_for_step(alone, step))), f"in step {step} two ranks read other rows")
         both = Counter(rows_of(first.validation()) + rows_of(second.validation()))
-        expect(both == Counter(rows_of(alone.validation())), "two ranks validate on other rows")
+        expect(both == Counter(rows_of(alone.validation())), "in validation two ranks read other rows")
     return f"{STEPS} steps and the validation of two ranks"
 
 
 @check("validation")
 def validation_reads_the_text_once(subject: BatchingUnderCheck) -> Finding:
-    """Validation reads every token of the split once and in order (or the beginning of each document), each time."""
+    """Each validation reads every token of the split once, in order (or the beginning of each document)."""
     with subject.built() as (tokens, [batching]):
         rows = rows_of(batching.validation())
         expect(rows_of(batching.validation()) == rows, "a second validation reads other rows")
@@ -277,39 +277,39 @@ def validation_reads_the_text_once(subject: BatchingUnderCheck) -> Finding:
 
 
 @check("length")
-def lengths_are_reached_and_not_passed(subject: BatchingUnderCheck) -> Finding:
-    """After `total_steps` so many valid targets, or epochs, are complete, and not a step earlier."""
-    said = []
+def total_steps_is_exact(subject: BatchingUnderCheck) -> Finding:
+    """`total_steps` is the smallest number of steps that reaches the given number of valid targets, or of epochs."""
+    details = []
     with subject.built() as (_, [batching]), opened(batching):
-        counts = [sum(batch.valid_targets for batch in arrived(batching, step)) for step in range(STEPS)]
+        counts = [sum(batch.valid_targets for batch in wait_for_step(batching, step)) for step in range(STEPS)]
         for tokens in (1, counts[0], counts[0] + 1, sum(counts[:7]) - 1):
             steps = batching.total_steps(epochs=None, tokens=tokens)
             needed = next(number for number in range(1, STEPS + 1) if sum(counts[:number]) >= tokens)
             expect(steps == needed, f"total_steps(tokens={tokens}) is {steps}; {tokens} are reached after {needed}")
-        if error := subject.refuses(num_epochs=1):
-            expect(batching.epochs(1) is None, f"it refuses epochs ({error}), and `epochs` counts them")
-            said.append("epochs are refused")
+        if error := subject.rejection(num_epochs=1):
+            expect(batching.epochs(1) is None, f"its check rejects epochs ({error}), but `epochs` counts them")
+            details.append("epochs are rejected")
         else:
             steps = batching.total_steps(epochs=1, tokens=None)
             before, after = batching.epoch(steps - 1), batching.epoch(steps)
             expect(before < 1 <= after, f"total_steps(epochs=1) is {steps}; epochs before and after: {before}, {after}")
-            said.append(f"an epoch is {steps} steps")
-    return "; ".join([*said, f"{counts[0]} targets in the first step"])
+            details.append(f"an epoch is {steps} steps")
+    return "; ".join([*details, f"{counts[0]} targets in the first step"])
 
 
 @check("documents")
-def documents_are_those_of_the_targets(subject: BatchingUnderCheck) -> Finding:
-    """`documents(step)` names the parts of documents that the targets of the step are, in the order of its rows."""
+def documents_match_the_targets(subject: BatchingUnderCheck) -> Finding:
+    """`documents(step)` lists the parts of documents that make up the targets of the step, in the order of its rows."""
     seen: dict[tuple[tuple[int, ...], int], int] = {}
     with subject.built() as (tokens, [batching]), opened(batching):
         for step in range(STEPS):
-            targets = list(itertools.chain.from_iterable(rows_of(arrived(batching, step))))
+            targets = list(itertools.chain.from_iterable(rows_of(wait_for_step(batching, step))))
             places = [(ref.document, at) for ref in batching.documents(step) for at in range(ref.start, ref.stop)]
-            expect(len(places) == len(targets), f"step {step} has {len(targets)} targets, of documents {len(places)}")
+            expect(len(places) == len(targets), f"step {step} has {len(targets)} targets, not {len(places)}")
             for (document, at), target in zip(places, targets, strict=True):
                 if len(document) == 1:
                     known = int(tokens.train.tokens[tokens.train.offsets[document[0]] + at])
-                else:  # the batching counts in its own way: the same place is the same token
+                else:  # ids of the batching's own: one place always holds the same token
                     known = seen.setdefault((document, at), target)
                 if known != target:
                     raise CheckFailed(f"step {step}: token {at} of document {document} is {known}, the target {target}")
@@ -317,10 +317,10 @@ def documents_are_those_of_the_targets(subject: BatchingUnderCheck) -> Finding:
 
 
 BATCHING_CHECKS: tuple[Check[BatchingUnderCheck], ...] = (
-    the_step_alone_decides,
-    batches_are_as_they_say,
+    steps_are_pure,
+    batches_are_consistent,
     ranks_share_the_rows,
     validation_reads_the_text_once,
-    lengths_are_reached_and_not_passed,
-    documents_are_those_of_the_targets,
+    total_steps_is_exact,
+    documents_match_the_targets,
 )

@@ -1,4 +1,4 @@
-"""Does the model keep what its capabilities promise? Of documents kept apart, and of logits made in two steps."""
+"""Checks of the optional capabilities of a model: document masks, and logits in two steps."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tfs_lab.testing.loss_checks import ROUNDING, close
 from tfs_lab.testing.results import ErrorRule, Finding, NotApplicable, check, conclude, expect
 from tfs_lab.testing.small_model import SmallModel
 
-PIECE = 3
-"""Positions in a piece: few enough that a row is cut, and no divisor of the batch."""
+CHUNK_SIZE = 3
+"""Positions per chunk of a chunked loss: fewer than a row, and not a divisor of the positions of a batch."""
 
 
 @check("document masks")
 def documents_do_not_see_each_other(subject: SmallModel) -> Finding:
-    """With `document_ids`, changing one document of a row leaves the logits of the next equal to the bit."""
+    """With `document_ids`, changing one document of a row leaves the logits of the next document bit-identical."""
     input_ids, target_ids = subject.batch()
     second = subject.seq_len // 2  # where the second document of each row begins
     document_ids = (torch.arange(subject.seq_len) >= second).long().expand_as(input_ids)  # [batch_size, seq_len]
@@ -29,42 +29,42 @@ def documents_do_not_see_each_other(subject: SmallModel) -> Finding:
             raise NotApplicable("the model has no document masks")
         model.eval()
         with compute_context(model.config, "cpu"):
-            apart, together = model.forward(input_ids, document_ids), model.forward(input_ids)
+            masked, unmasked = model.forward(input_ids, document_ids), model.forward(input_ids)
             after = model.forward(changed, document_ids)
-            loss_apart = model.loss(input_ids, target_ids, document_ids)
-            loss_together = model.loss(input_ids, target_ids)
+            masked_loss = model.loss(input_ids, target_ids, document_ids)
+            unmasked_loss = model.loss(input_ids, target_ids)
         expect(
-            torch.equal(after[:, second:], apart[:, second:]),
-            f"in {dtype}, changing the first document of a row changes the logits of the second: it is seen",
+            torch.equal(after[:, second:], masked[:, second:]),
+            f"in {dtype}, changing the first document of a row changes the logits of the second",
         )
         expect(
-            close(together[:, :second], apart[:, :second], rtol=1e-12 if dtype == "float64" else 1e-2),
-            f"in {dtype}, the logits of the first document of a row change when the second is kept apart",
+            close(unmasked[:, :second], masked[:, :second], rtol=1e-12 if dtype == "float64" else 1e-2),
+            f"in {dtype}, the document mask changes the logits of the first document of a row",
         )
-        expect(not torch.equal(loss_apart, loss_together), f"in {dtype}, `loss` is the same with and without the ids")
+        expect(not torch.equal(masked_loss, unmasked_loss), f"in {dtype}, `loss` is the same with and without the ids")
     return "the second of two documents in a row, in float64 and bfloat16"
 
 
 @check("logits in two steps")
 def features_make_the_logits(subject: SmallModel) -> Finding:
-    """`unembed(features(ids))` is `forward(ids)`, and the loss in pieces has the same value and gradients."""
+    """`unembed(features(ids))` equals `forward(ids)`, and the chunked loss has the same value and gradients."""
     model = subject.build()
     if not isinstance(model, SupportsFeatures):
-        raise NotApplicable("the model makes its logits in one step")
+        raise NotApplicable("the model has no `features` and `unembed`")
     input_ids, target_ids = subject.batch()
     model.eval()
     features = model.features(input_ids)  # [batch_size, seq_len, width]
     logits = model.forward(input_ids)
     expect(close(model.unembed(features), logits), "unembed(features(ids)) is not forward(ids)")
-    rows = features.flatten(0, 1)[:PIECE]  # [PIECE, width]
+    rows = features.flatten(0, 1)[:CHUNK_SIZE]  # [CHUNK_SIZE, width]
     expect(
-        close(model.unembed(rows), logits.flatten(0, 1)[:PIECE]),
-        "unembed gives a few positions other logits than all of them",
+        close(model.unembed(rows), logits.flatten(0, 1)[:CHUNK_SIZE]),
+        "unembed gives a few positions other logits than in the whole batch",
     )
     if not isinstance(model, AutogradModel):
         return "the same logits"
     loss, whole = loss_and_gradients(model, LossModule(model, loss_chunk=None), input_ids, target_ids)
-    loss_in_pieces, in_pieces = loss_and_gradients(model, LossModule(model, loss_chunk=PIECE), input_ids, target_ids)
-    expect(close(loss_in_pieces, loss), f"the loss in pieces of {PIECE} positions is another")
-    comparisons = ErrorRule(rtol=ROUNDING, tiny=1e-3).compare_tensors("all at once", in_pieces, whole)
-    return conclude(comparisons, f"the same logits; loss and gradients in pieces of {PIECE} as all at once")
+    chunked_loss, chunked = loss_and_gradients(model, LossModule(model, loss_chunk=CHUNK_SIZE), input_ids, target_ids)
+    expect(close(chunked_loss, loss), f"the loss in chunks of {CHUNK_SIZE} positions has another value")
+    comparisons = ErrorRule(rtol=ROUNDING, tiny=1e-3).compare_tensors("unchunked", chunked, whole)
+    return conclude(comparisons, f"the same logits; the same loss and gradients in chunks of {CHUNK_SIZE}")

@@ -1,4 +1,4 @@
-"""A component chosen by its name and options, as a configuration would: for the checks of every kind."""
+"""A component selected by kind, name and options, as in a configuration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tfs_core.registry import get_registry
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """A component under check: what builds it, and its options."""
+    """A component under check: its factory and its options."""
 
     kind: str
     name: str

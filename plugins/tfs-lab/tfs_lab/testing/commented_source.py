@@ -1,4 +1,4 @@
-"""The shape comments of a source file, and what each describes: read from the text, nothing is run."""
+"""The shape comments of a source file and the code that each describes, by parsing; nothing is executed."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class Comment:
 
     line: int
     shapes: tuple[Shape, ...]
-    each: bool  # the first shape is that of all values, and of what they hold
+    each: bool  # the one shape applies to every value, and to every item of a container
 
 
 @dataclass(frozen=True)
 class Described:
-    """What a shape comment describes."""
+    """A shape comment and the names that it describes."""
 
     comment: Comment
     names: tuple[str, ...]  # `x`, `self.keys`, `caches[0]`; none for a returned value
-    values: tuple[CodeType, ...]  # what evaluates each of them
-    resumes: bool = False  # the statement holds a yield or an await, so another call brings it to its end
+    values: tuple[CodeType, ...]  # a compiled expression for each of them
+    resumes: bool = False  # the statement contains a yield or an await, so it ends after the frame is resumed
 
 
 @dataclass
@@ -53,10 +53,10 @@ class CommentedFile:
     path: Path
     functions: dict[tuple[str, int], CommentedFunction] = field(default_factory=dict)  # by name and first line
     fields: dict[str, list[Described]] = field(default_factory=dict)  # by class name
-    loose: list[int] = field(default_factory=list)  # lines with a shape comment that describes nothing
+    unattached: list[int] = field(default_factory=list)  # lines with a shape comment that describes no code
 
     def lines(self) -> set[int]:
-        """Return the line of every comment that describes something."""
+        """Return the line of every comment that describes code."""
         found = [described for fields in self.fields.values() for described in fields]
         for function in self.functions.values():
             found += [*function.parameters, *function.statements.values(), *function.returns.values()]
@@ -64,35 +64,35 @@ class CommentedFile:
 
 
 def read_comments(path: Path) -> CommentedFile:
-    """Return the shape comments of a file, each with what it describes."""
+    """Return the shape comments of a file, each with the code that it describes."""
     source = path.read_text(encoding="utf-8")
     lines = source.split("\n")
     comments: dict[int, Comment] = {}
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         line, column = token.start
         match = LISTS.match(token.string) if token.type == tokenize.COMMENT else None
-        if match and lines[line - 1][:column].strip():  # behind code: a line of its own is prose
+        if match and lines[line - 1][:column].strip():  # only after code: a comment on its own line is prose
             shapes = (listed.split(",") for listed in ONE_LIST.findall(match[2]))
             words = tuple(tuple(word.strip() for word in shape if word.strip()) for shape in shapes)
             comments[line] = Comment(line, words, each=match[1] is not None)
     found = CommentedFile(path.resolve())
     _Attach(found, comments).visit(ast.parse(source))
-    found.loose = sorted(set(comments) - found.lines())
+    found.unattached = sorted(set(comments) - found.lines())
     return found
 
 
 class _Attach(ast.NodeVisitor):
-    """Walks a module and gives each comment to the statement, parameter or field that it ends."""
+    """Attaches each comment of a module to the statement, parameter or field whose line it ends."""
 
     def __init__(self, found: CommentedFile, comments: Mapping[int, Comment]) -> None:
         self.found = found
         self.comments = comments
-        self.around: ast.ClassDef | CommentedFunction | None = None
+        self.scope: ast.ClassDef | CommentedFunction | None = None
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        outer, self.around = self.around, node
+        outer, self.scope = self.scope, node
         self.generic_visit(node)
-        self.around = outer
+        self.scope = outer
 
     def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
         function = CommentedFunction()
@@ -102,10 +102,10 @@ class _Attach(ast.NodeVisitor):
             line = _last_line(argument)
             if line in self.comments and line < node.body[0].lineno:
                 function.parameters.append(self.described(line, [ast.Name(argument.arg)]))
-        outer, self.around = self.around, function
+        outer, self.scope = self.scope, function
         for statement in node.body:
             self.visit(statement)
-        self.around = outer
+        self.scope = outer
 
     visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815 (ast's own name)
 
@@ -116,8 +116,8 @@ class _Attach(ast.NodeVisitor):
         self.statement(node, node.target)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
-        if isinstance(self.around, ast.ClassDef) and _last_line(node) in self.comments:
-            fields = self.found.fields.setdefault(self.around.name, [])
+        if isinstance(self.scope, ast.ClassDef) and _last_line(node) in self.comments:
+            fields = self.found.fields.setdefault(self.scope.name, [])
             fields.append(self.described(_last_line(node), [node.target]))
         else:
             self.statement(node, node.target)
@@ -130,19 +130,19 @@ class _Attach(ast.NodeVisitor):
         self.statement(node, None)
 
     def statement(self, node: ast.stmt, target: ast.expr | None, last: ast.expr | None = None) -> None:
-        """Note a statement whose last line, or else first, ends with a shape comment."""
+        """Attach the shape comment at the end of the last line of a statement, or else of its first line."""
         last_line = _last_line(last or node)
         line = last_line if last_line in self.comments else node.lineno
-        if not isinstance(self.around, CommentedFunction) or line not in self.comments:
+        if not isinstance(self.scope, CommentedFunction) or line not in self.comments:
             return
         targets = target.elts if isinstance(target, (ast.Tuple, ast.List)) else [target] if target else []
         resumes = any(isinstance(inner, (ast.Yield, ast.YieldFrom, ast.Await)) for inner in ast.walk(node))
         described = self.described(line, targets, resumes=resumes)
-        lines = self.around.returns if target is None else self.around.statements
+        lines = self.scope.returns if target is None else self.scope.statements
         lines.update(dict.fromkeys(range(node.lineno, last_line + 1), described))
 
     def described(self, line: int, targets: Sequence[ast.expr], *, resumes: bool = False) -> Described:
-        """Return what the comment of a line describes."""
+        """Return the comment of a line with the names and the compiled expressions of its targets."""
         names = tuple(ast.unparse(target).removeprefix("*") for target in targets)
         values = tuple(compile(name, "<shape comment>", "eval") for name in names)
         return Described(self.comments[line], names, values, resumes)

@@ -1,7 +1,7 @@
-"""Are the gradients right? A falling loss does not say so; two other ways to the same numbers do.
+"""Checks of gradients against autograd and against central differences. A falling loss does not prove them.
 
-Autograd applies the chain rule to the model's own forward. Central differences know nothing of the chain rule: they
-move the weights a little, look at the loss, and so measure the slope.
+Autograd applies the chain rule to the model's own forward. Central differences use no rule: they move the weights a
+little and measure the slope of the loss.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from tfs_lab.testing.results import Comparison, ErrorRule, Finding, NotApplicabl
 from tfs_lab.testing.small_model import SmallModel
 
 AUTOGRAD_RULE = ErrorRule(rtol=1e-9, tiny=1e-4)
-"""Two orders of summation in float64 differ by some 1e-15 of the largest term."""
+"""Two orders of summation in float64 differ by about 1e-15 of the largest term."""
 
 DIFFERENCES_RULE = ErrorRule(rtol=1e-6, tiny=1e-3)
-"""A difference of two losses is known to some 1e-11, so a gradient far below the others cannot be measured as well."""
+"""A difference of two losses has an error of about 1e-11, which limits the accuracy for very small gradients."""
 
 STEPS = (1e-3, 1e-4, 1e-5)
-"""How far weights are moved. The shorter ones are for a loss with kinks (ReLU), where the first may step over one."""
+"""The step sizes of the differences. The smaller ones are for losses with kinks (ReLU), which the first may cross."""
 
 DIRECTIONS = 3
 COORDINATES = 4
@@ -33,7 +33,7 @@ DROPOUT_SEED = 5
 
 
 def gradients(model: LanguageModel, input_ids: Tensor, target_ids: Tensor, *, scale: float = 1.0) -> dict[str, Tensor]:
-    """Return what `loss` and `backward(scale)` put into every `.grad`, starting from none."""
+    """Return the `.grad` of every parameter after `loss` and `backward(scale)`, starting from None."""
     parameters = trainable(model)
     for parameter in parameters.values():
         parameter.grad = None
@@ -45,7 +45,7 @@ def gradients(model: LanguageModel, input_ids: Tensor, target_ids: Tensor, *, sc
 
 
 def loss_and_gradients(model: LanguageModel, module: nn.Module, *inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the training-mode loss of a module around a model's loss, and the gradients of the model's parameters."""
+    """Return the training-mode loss of a module wrapped around a model, and the gradients of the model's parameters."""
     objective, parameters = Objective(model, module), trainable(model)
     for parameter in parameters.values():
         parameter.grad = None
@@ -58,14 +58,14 @@ def loss_and_gradients(model: LanguageModel, module: nn.Module, *inputs: Tensor)
 
 
 def trainable(model: LanguageModel) -> dict[str, Tensor]:
-    """Return the parameters that learn: those that require a gradient, or all where autograd is not used at all."""
+    """Return the trainable parameters: those that require a gradient, or all when none does (no autograd)."""
     parameters = dict(model.named_parameters())
     learning = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
     return learning or parameters
 
 
 def collected_gradients(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a copy of every `.grad`; a missing one, or one of another shape or not finite, fails the check."""
+    """Return a copy of every `.grad`. The check fails when one is missing, not finite, or of another shape."""
     found = {}
     for name, parameter in parameters.items():
         gradient = parameter.grad
@@ -82,7 +82,7 @@ def collected_gradients(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def cross_entropy(logits: Tensor, target_ids: Tensor) -> Tensor:
-    """Return the sum of nats over valid targets, by PyTorch."""
+    """Return PyTorch's cross-entropy, summed over the valid targets (nats)."""
     return F.cross_entropy(logits.flatten(0, 1), target_ids.flatten(), ignore_index=IGNORED_TARGET, reduction="sum")
 
 
@@ -103,10 +103,10 @@ def autograd_gradients(model: LanguageModel, input_ids: Tensor, target_ids: Tens
 
 
 def slope(loss: Callable[[], float], tensor: Tensor, direction: Tensor, step: float) -> float:
-    """Return the derivative of `loss()` when `tensor` moves along `direction`, and put the tensor back.
+    """Return the derivative of `loss()` when `tensor` moves along `direction`, and restore the tensor.
 
-    Two central differences, the second twice as wide, combined so that the third derivative cancels: what remains of
-    the error is of order step ** 4, and the rounding error of the loss over `step`.
+    Richardson extrapolation: two central differences, the second with twice the step, are combined so that the third
+    derivative cancels. The remaining error is of order step ** 4, plus the rounding error of the loss over `step`.
     """
     original = tensor.detach().clone()
 
@@ -135,20 +135,20 @@ def compare_with_differences(
     directions: int = DIRECTIONS,
     coordinates: int = COORDINATES,
 ) -> Comparison:
-    """Hold one gradient against central differences of `loss()`, which depends on `tensor`.
+    """Compare one gradient with central differences of `loss()`, which depends on `tensor`.
 
-    A tensor of few elements is measured element by element. Of a larger one some elements are (the largest of its
-    gradient and a sample), and then whole directions of +1 and -1, in which every element counts: the mean square of
-    their errors is, on average, the square of the error's norm.
+    A small tensor is measured element by element. In a larger one some elements are measured (the largest of its
+    gradient and a random sample), and then random directions of +1 and -1, to which every element contributes: the mean
+    square of their errors is, on average, the square of the norm of the error.
     """
     norm = norm_of([gradient])
-    tolerable = DIFFERENCES_RULE.rtol * max(norm, DIFFERENCES_RULE.tiny * whole)
+    tolerance = DIFFERENCES_RULE.rtol * max(norm, DIFFERENCES_RULE.tiny * whole)
 
     def error_along(direction: Tensor) -> float:
         errors = []
         for step in STEPS:
             errors.append(abs(slope(loss, tensor, direction, step) - float((gradient * direction).sum())))
-            if errors[-1] <= tolerable / max(1, gradient.numel()) ** 0.5:
+            if errors[-1] <= tolerance / max(1, gradient.numel()) ** 0.5:
                 break
         return min(errors)
 
@@ -181,7 +181,7 @@ def _against_differences(subject: SmallModel, *, dropout: float, directions: int
     generator = torch.Generator().manual_seed(subject.seed)
 
     def loss() -> float:
-        torch.manual_seed(DROPOUT_SEED)  # the same mask each time
+        torch.manual_seed(DROPOUT_SEED)  # the same dropout mask in every call
         return model.loss(input_ids, target_ids).item()
 
     return [
@@ -201,7 +201,7 @@ def _against_differences(subject: SmallModel, *, dropout: float, directions: int
 
 @check("gradients against autograd")
 def gradients_against_autograd(subject: SmallModel) -> Finding:
-    """Every parameter's gradient is what autograd makes of the model's own forward."""
+    """The gradient of every parameter equals autograd's gradient of the model's own forward."""
     model = subject.build()
     input_ids, target_ids = subject.batch()
     expected = autograd_gradients(model, input_ids, target_ids)
@@ -214,14 +214,14 @@ def gradients_against_autograd(subject: SmallModel) -> Finding:
 
 @check("gradients against differences")
 def gradients_against_differences(subject: SmallModel) -> Finding:
-    """Every parameter's gradient is the slope that the loss has when the parameter moves."""
+    """The gradient of every parameter equals the slope of the loss, measured by central differences."""
     comparisons = _against_differences(subject, dropout=0.0, directions=DIRECTIONS, coordinates=COORDINATES)
     return conclude(comparisons, f"{len(comparisons)} gradients agree to {_worst(comparisons)}")
 
 
 @check("gradients with dropout")
 def gradients_with_dropout(subject: SmallModel) -> Finding:
-    """Every parameter's gradient is the slope of the loss also while dropout is on, under one fixed mask."""
+    """The gradient of every parameter equals the slope of the loss also with dropout on, under one fixed mask."""
     model = subject.build(dropout=DROPOUT)
     input_ids, target_ids = subject.batch()
     losses = set()
@@ -230,7 +230,7 @@ def gradients_with_dropout(subject: SmallModel) -> Finding:
         losses.add(model.loss(input_ids, target_ids).item())
     if len(losses) == 1:
         raise NotApplicable("dropout changes nothing in this model's loss")
-    expect(len(losses) == 2, "the dropout mask is not decided by torch's random state: the same seed gave two losses")
+    expect(len(losses) == 2, "the dropout mask does not follow torch's random state: the same seed gave two losses")
     comparisons = _against_differences(subject, dropout=DROPOUT, directions=1, coordinates=0)
     return conclude(comparisons, f"{len(comparisons)} gradients agree to {_worst(comparisons)}")
 

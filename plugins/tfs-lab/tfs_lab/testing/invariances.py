@@ -1,4 +1,4 @@
-"""What must not change when something else does: the future, the padding, the neighbors, what was handed in."""
+"""Checks of invariances: later tokens, padding, other rows of the batch, arguments, and saved tensors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tfs_lab.testing.small_model import SmallModel
 
 @check("causality")
 def the_future_is_not_seen(subject: SmallModel) -> Finding:
-    """Changing token t leaves the logits of every earlier position equal to the bit, in bfloat16 too."""
+    """Changing token t leaves the logits of every earlier position bit-identical, in float64 and bfloat16."""
     input_ids, _ = subject.batch()
     for dtype in ("float64", "bfloat16"):
         model = subject.build(dtype=dtype)
@@ -48,7 +48,7 @@ def the_future_is_not_seen(subject: SmallModel) -> Finding:
 
 @check("padding")
 def padding_changes_nothing(subject: SmallModel) -> Finding:
-    """Padding on the right with target -100 adds nothing to loss or gradient, whatever ids it holds."""
+    """Padding on the right with target -100 adds nothing to loss and gradients, for any ids in it."""
     model = subject.build()
     input_ids, target_ids = subject.batch(padded=False)
     kept = max(1, subject.seq_len // 2)
@@ -65,19 +65,18 @@ def padding_changes_nothing(subject: SmallModel) -> Finding:
     other_ids[:, kept:] = (other_ids[:, kept:] + 1) % subject.vocab_size
     expect(
         torch.equal(model.loss(other_ids, padded), loss),
-        "the loss depends on the ids that stand in the padding",
+        "the loss depends on the ids in the padding",
     )
     rule = ErrorRule(rtol=ROUNDING, tiny=1e-3)
     comparisons = rule.compare_tensors("unpadded", gradients(model, input_ids, padded), short)
-    return conclude(comparisons, "loss and gradients as without it")
+    return conclude(comparisons, "the same loss and gradients as without padding")
 
 
 @check("batch invariance")
 def rows_do_not_see_each_other(subject: SmallModel) -> Finding:
-    """A row's logits do not depend on the other rows: equal to the bit when those change, and alone but for rounding.
+    """The logits of a row do not depend on other rows: bit-identical when those change, within rounding without them.
 
-    A matrix product may take another kernel for another number of rows, which sums in another order; that is all a
-    row may notice of how many others there are.
+    With another number of rows, a matrix product may use another kernel, which sums in another order.
     """
     model = subject.build()
     model.eval()
@@ -91,13 +90,13 @@ def rows_do_not_see_each_other(subject: SmallModel) -> Finding:
     )
     alone = model.forward(input_ids[:1])
     expect(close(alone, together[:1]), "the logits of a row alone differ from those in a batch by more than rounding")
-    same = "equal to the bit" if torch.equal(alone, together[:1]) else f"within {ROUNDING:.0e}"
-    return f"neighbors' ids: equal to the bit; alone or in a batch of {subject.batch_size}: {same}"
+    same = "bit-identical" if torch.equal(alone, together[:1]) else f"within {ROUNDING:.0e}"
+    return f"other ids in the other rows: bit-identical; alone or in a batch of {subject.batch_size}: {same}"
 
 
 @check("arguments are left alone")
 def arguments_are_left_alone(subject: SmallModel) -> Finding:
-    """`loss` and `backward` change neither the ids, nor the targets, nor the parameters."""
+    """`loss` and `backward` modify neither the ids, nor the targets, nor the parameters."""
     model = subject.build()
     input_ids, target_ids = subject.batch()
     held = {"input_ids": input_ids, "target_ids": target_ids, **dict(model.named_parameters())}
@@ -107,37 +106,37 @@ def arguments_are_left_alone(subject: SmallModel) -> Finding:
     model.backward(1.0)
     for name, tensor in held.items():
         expect(torch.equal(tensor.detach(), copies[name]), f"{name} was changed by loss or backward")
-    return "ids, targets and parameters are as before"
+    return "ids, targets and parameters are unchanged"
 
 
 def held_tensors(owner: object) -> Iterator[Tensor]:
-    """Iterate over the tensors reachable from an object's attributes, through containers and objects of its own."""
+    """Iterate over the tensors reachable from an object's attributes, through containers and other objects."""
     seen: set[int] = set()
-    waiting: list[Any] = [owner]
-    while waiting:
-        value = waiting.pop()
+    pending: list[Any] = [owner]
+    while pending:
+        value = pending.pop()
         if id(value) in seen:
             continue
         seen.add(id(value))
         if isinstance(value, Tensor):
             yield value
         elif isinstance(value, dict):
-            waiting.extend(value.values())
+            pending.extend(value.values())
         elif isinstance(value, (list, tuple, set)):
-            waiting.extend(value)
+            pending.extend(value)
         elif hasattr(value, "__dict__") and not isinstance(value, type):
-            waiting.extend(vars(value).values())
+            pending.extend(vars(value).values())
         elif hasattr(type(value), "__slots__"):
-            waiting.extend(getattr(value, name) for name in type(value).__slots__ if hasattr(value, name))
+            pending.extend(getattr(value, name) for name in type(value).__slots__ if hasattr(value, name))
 
 
 @check("eval keeps nothing")
 def eval_keeps_nothing(subject: SmallModel) -> Finding:
-    """In eval mode no tensor of the last batch stays behind in the model."""
+    """In eval mode the model retains no tensor of the batch."""
     model = subject.build()
     model.eval()
     input_ids, target_ids = subject.batch()
-    model.loss(input_ids, target_ids)  # a first time, so that tables a model makes once are there
+    model.loss(input_ids, target_ids)  # the first call creates the tensors that a model caches
     before = list(held_tensors(model))
     model.loss(input_ids, target_ids)
     known = {id(tensor) for tensor in before}
@@ -148,13 +147,13 @@ def eval_keeps_nothing(subject: SmallModel) -> Finding:
 
 
 class _Mutations(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes which tensors are read, and which of those are changed in place afterwards."""
+    """Records the tensors that are read, and those of them that are modified in place afterwards."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.read: set[int] = set()
-        self.changed_after_read: dict[int, str] = {}  # memory address -> the operation that changed it, and where
-        self._alive: list[Tensor] = []  # memory that is not freed is not given to another tensor
+        self.changed_after_read: dict[int, str] = {}  # memory address -> the operation, with file and line
+        self._alive: list[Tensor] = []  # keeps the memory of each tensor, so that no address is reused
 
     def __torch_dispatch__(self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
@@ -176,39 +175,39 @@ class _Mutations(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _caller() -> str:
-    """Return the file and the line that called the PyTorch operation which is running."""
+    """Return the file and line that called the running PyTorch operation."""
     frame: FrameType | None = sys._getframe(1)
     while frame and (frame.f_code.co_filename == __file__ or "torch" in Path(frame.f_code.co_filename).parts):
         frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame else "a place unknown"
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame else "an unknown place"
 
 
 @check("kept tensors stay as they were")
 def kept_tensors_stay_as_they_were(subject: SmallModel) -> Finding:
-    """What forward keeps for backward is not changed in place after it was used.
+    """Tensors that forward saves for backward are not modified in place after their first use.
 
-    `x += y` writes into the tensor that an earlier step may have kept: its backward would then read the new values.
+    `x += y` writes into a tensor that an earlier step may have saved: its backward would then read the new values.
     """
     model = subject.build()
     input_ids, target_ids = subject.batch()
-    lasting = {tensor.untyped_storage().data_ptr() for tensor in held_tensors(model)}
+    persistent = {tensor.untyped_storage().data_ptr() for tensor in held_tensors(model)}
     model.train()
     with _Mutations() as mutations:
         model.loss(input_ids, target_ids)
-    kept = [t for t in held_tensors(model) if t.untyped_storage().data_ptr() not in lasting]
-    for tensor in kept:
+    saved = [t for t in held_tensors(model) if t.untyped_storage().data_ptr() not in persistent]
+    for tensor in saved:
         operation = mutations.changed_after_read.get(tensor.untyped_storage().data_ptr())
         expect(
             operation is None,
-            f"a kept tensor of shape {list(tensor.shape)} was changed in place by {operation} after it had been used",
+            f"a saved tensor of shape {list(tensor.shape)} was changed in place by {operation} after its first use",
         )
-    _backward_leaves(model, kept)
-    return f"{len(kept)} kept tensors"
+    _check_unmodified_by_backward(model, saved)
+    return f"{len(saved)} saved tensors"
 
 
-def _backward_leaves(model: LanguageModel, kept: list[Tensor]) -> None:
-    """Fail when `backward` changes what was kept: the same tensor may be the output of another step."""
-    versions = [tensor._version for tensor in kept]
+def _check_unmodified_by_backward(model: LanguageModel, saved: list[Tensor]) -> None:
+    """Fail when `backward` modifies a saved tensor, which may also be the output of another step."""
+    versions = [tensor._version for tensor in saved]
     model.backward(1.0)
-    for tensor, version in zip(kept, versions, strict=True):
-        expect(tensor._version == version, f"backward changed a kept tensor of shape {list(tensor.shape)} in place")
+    for tensor, version in zip(saved, versions, strict=True):
+        expect(tensor._version == version, f"backward modified a saved tensor of shape {list(tensor.shape)} in place")

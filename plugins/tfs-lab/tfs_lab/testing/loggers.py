@@ -1,4 +1,4 @@
-"""Does a logger keep the contract? It takes everything that a run may tell it, in order, and resumes."""
+"""Conformance checks for loggers: every call of a run is accepted, in order, also when the run is resumed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ INFO: Mapping[str, Any] = {
     "threads": 2,
     "matmul": "highest",
 }
-"""What a logger may rely on in `run.info`."""
+"""The keys of `run.info` that a logger may rely on."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class LoggerUnderCheck:
 
 
 def step_record(step: int, *, loss: float = 2.5) -> StepRecord:
-    """Return what a run may say of a step; a loss that is no number is named in `nonfinite`."""
+    """Return the record of a step; a loss of NaN is listed in `nonfinite`."""
     return StepRecord(
         step=step,
         epoch=0,
@@ -69,8 +69,8 @@ def step_record(step: int, *, loss: float = 2.5) -> StepRecord:
     )
 
 
-def tell_everything(logger: RunLogger, *, first_step: int, last_step: int, status: str) -> None:
-    """Tell a logger all that a run of some steps says."""
+def make_all_calls(logger: RunLogger, *, first_step: int, last_step: int, status: str) -> None:
+    """Make every call that a logger receives in a run of these steps."""
     logger.on_start()
     logger.on_event(EventRecord(at="2026-01-31T12:00:00Z", step=first_step, kind="started", details={"a": [1, None]}))
     for step in range(first_step + 1, last_step + 1):
@@ -94,25 +94,25 @@ def tell_everything(logger: RunLogger, *, first_step: int, last_step: int, statu
 
 
 @check("a whole run")
-def it_takes_a_whole_run(subject: LoggerUnderCheck) -> Finding:
-    """It takes every call of a run, strange samples and a loss that is no number included, without raising."""
+def a_whole_run_is_accepted(subject: LoggerUnderCheck) -> Finding:
+    """Every call of a run is accepted without raising, unusual samples and a loss of NaN included."""
     with tempfile.TemporaryDirectory() as folder:
         logger = subject.build(Path(folder))
-        tell_everything(logger, first_step=0, last_step=4, status="finished")
+        make_all_calls(logger, first_step=0, last_step=4, status="finished")
         failed = subject.build(Path(folder), start_step=4)
         failed.on_start()
         failed.on_step(step_record(5, loss=float("nan")))
         failed.on_end("failed")
-    return "4 steps, a validation, a sample, a checkpoint; then a step that is not finite"
+    return "4 steps, a validation, a sample, a checkpoint; then a step with a loss of NaN"
 
 
 @check("a resumed run")
-def it_resumes(subject: LoggerUnderCheck) -> Finding:
-    """Stopped after step 3 and resumed from step 2 in the same folder, it goes on without raising."""
+def a_resumed_run_is_accepted(subject: LoggerUnderCheck) -> Finding:
+    """A run stopped after step 3 and resumed from step 2 in the same folder continues without raising."""
     with tempfile.TemporaryDirectory() as folder:
-        tell_everything(subject.build(Path(folder)), first_step=0, last_step=3, status="stopped")
-        tell_everything(subject.build(Path(folder), start_step=2), first_step=2, last_step=4, status="finished")
+        make_all_calls(subject.build(Path(folder)), first_step=0, last_step=3, status="stopped")
+        make_all_calls(subject.build(Path(folder), start_step=2), first_step=2, last_step=4, status="finished")
     return "stopped at 3, resumed from 2"
 
 
-LOGGER_CHECKS: tuple[Check[LoggerUnderCheck], ...] = (it_takes_a_whole_run, it_resumes)
+LOGGER_CHECKS: tuple[Check[LoggerUnderCheck], ...] = (a_whole_run_is_accepted, a_resumed_run_is_accepted)

@@ -1,4 +1,4 @@
-"""Does the model keep the contract of `loss` and `backward`? The trainer relies on every sentence of it."""
+"""Checks of the contract of `loss` and `backward`, on which the trainer relies."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from tfs_lab.testing.results import ErrorRule, Finding, NotApplicable, check, co
 from tfs_lab.testing.small_model import SmallModel
 
 ROUNDING = 1e-12
-"""Relative: what two ways of summing the same float64 numbers may differ by, with room to spare."""
+"""The relative tolerance for two orders of summation of the same float64 numbers, with a margin."""
 
 
 def close(found: Tensor, expected: Tensor, rtol: float = ROUNDING) -> bool:
-    """Return whether the difference's norm is at most `rtol` of the expected one's."""
+    """Return True when the norm of the difference is at most `rtol` times the norm of `expected`."""
     return norm_of([found.double() - expected.double()]) <= rtol * norm_of([expected])
 
 
 @check("logits")
 def logits_have_the_right_shape(subject: SmallModel) -> Finding:
-    """Logits are finite, [batch_size, seq_len, vocab_size], for any batch size and any length up to the limit."""
+    """Logits are finite and [batch_size, seq_len, vocab_size], for any batch size and any length up to the limit."""
     model = subject.build()
     model.eval()
     limit = model.context_limit or subject.seq_len
@@ -40,7 +40,7 @@ def logits_have_the_right_shape(subject: SmallModel) -> Finding:
 
 @check("loss is a sum")
 def loss_is_the_sum_of_nats(subject: SmallModel) -> Finding:
-    """The loss is the SUM of nats over the valid targets: the cross-entropy of the model's own logits, not a mean."""
+    """The loss is the sum (not the mean) of nats over the valid targets: the cross-entropy of the model's logits."""
     model = subject.build()
     input_ids, target_ids = subject.batch()
     for mode in (True, False):
@@ -58,13 +58,13 @@ def loss_is_the_sum_of_nats(subject: SmallModel) -> Finding:
 
 @check("no valid target")
 def nothing_valid_means_nothing_learned(subject: SmallModel) -> Finding:
-    """When no target is valid the loss is 0 and every gradient is zero, not NaN."""
+    """Without a valid target, the loss is 0 and every gradient is zero, not NaN."""
     model = subject.build()
     input_ids, target_ids = subject.batch()
     nothing = torch.full_like(target_ids, IGNORED_TARGET)
     model.train()
     loss = float(model.loss(input_ids, nothing))
-    expect(loss == 0.0, f"the loss of no targets is {loss}, not 0")
+    expect(loss == 0.0, f"the loss without a valid target is {loss}, not 0")
     model.backward(1.0)
     for name, parameter in model.named_parameters():
         size = 0.0 if parameter.grad is None else norm_of([parameter.grad])
@@ -74,7 +74,7 @@ def nothing_valid_means_nothing_learned(subject: SmallModel) -> Finding:
 
 @check("backward scales and adds")
 def backward_scales_and_adds(subject: SmallModel) -> Finding:
-    """`backward(scale)` adds `scale * dL/dp` to what is in `.grad` already: that is how batches accumulate."""
+    """`backward(scale)` adds `scale * dL/dp` to the existing `.grad`, as gradient accumulation requires."""
     model = subject.build()
     input_ids, target_ids = subject.batch()
     once = gradients(model, input_ids, target_ids)
@@ -83,38 +83,38 @@ def backward_scales_and_adds(subject: SmallModel) -> Finding:
     added = collected_gradients(trainable(model))
     expected = {name: 1.25 * gradient for name, gradient in once.items()}
     comparisons = ErrorRule(rtol=ROUNDING, tiny=1e-3).compare_tensors("1 + 0.25", added, expected)
-    return conclude(comparisons, "dL/dp, then 0.25 dL/dp on top, make 1.25 dL/dp")
+    return conclude(comparisons, "dL/dp plus 0.25 dL/dp is 1.25 dL/dp")
 
 
 @check("backward consumes the loss")
 def backward_consumes_the_loss(subject: SmallModel) -> Finding:
-    """`backward` needs a training-mode loss of its own: a second call, or one after eval only, is an error."""
+    """`backward` needs a new training-mode loss: a second call, or a call after a loss in eval mode, is an error."""
     model = subject.build()
     input_ids, target_ids = subject.batch()
     model.train()
     model.loss(input_ids, target_ids)
     model.backward(1.0)
-    message = _refusal(model)
+    message = _backward_error(model)
     expect(message is not None, "a second backward without a new loss was accepted")
     fresh = subject.build()
     fresh.eval()
     fresh.loss(input_ids, target_ids)
-    expect(_refusal(fresh) is not None, "a backward after a loss in eval mode was accepted")
-    return f"a second call says: {message}"
+    expect(_backward_error(fresh) is not None, "a backward after a loss in eval mode was accepted")
+    return f"a second call raises {message}"
 
 
-def _refusal(model: LanguageModel) -> str | None:
-    """Return what `backward` says when it refuses, None when it does not."""
+def _backward_error(model: LanguageModel) -> str | None:
+    """Return the error that `backward` raises, as text; None when it raises none."""
     try:
         model.backward(1.0)
-    except Exception as error:  # any error will do: the contract says only that there is one
+    except Exception as error:  # the contract does not specify the type of the error
         return f"{type(error).__name__}: {error}"
     return None
 
 
 @check("evaluation in between")
 def evaluation_leaves_training_alone(subject: SmallModel) -> Finding:
-    """Evaluating other data between `loss` and `backward` changes no gradient, and eval mode ignores dropout."""
+    """Evaluating other data between `loss` and `backward` changes no gradient, and eval mode disables dropout."""
     model = subject.build()
     input_ids, target_ids = subject.batch()
     undisturbed = gradients(model, input_ids, target_ids)
@@ -142,22 +142,22 @@ def evaluation_leaves_training_alone(subject: SmallModel) -> Finding:
 
 @check("every parameter learns")
 def every_parameter_gets_a_gradient(subject: SmallModel) -> Finding:
-    """Each parameter is named once, in the same order each time, and gets a finite gradient of its own shape."""
+    """Each parameter is named once, in a fixed order, and gets a finite gradient of its own shape."""
     model = subject.build()
     names = [name for name, _ in model.named_parameters()]
     tensors = {id(parameter) for _, parameter in model.named_parameters()}
     expect(len(names) == len(set(names)) == len(tensors), "a name, or a tensor, is listed twice in named_parameters()")
     again = [name for name, _ in subject.build().named_parameters()]
     expect(names == again, "the order of named_parameters() differs from one instance to the next")
-    strangers = sorted(set(model.embedding_parameters()) - set(names))
-    expect(not strangers, f"embedding_parameters() names what is no parameter: {', '.join(strangers)}")
+    unknown = sorted(set(model.embedding_parameters()) - set(names))
+    expect(not unknown, f"embedding_parameters() lists unknown names: {', '.join(unknown)}")
     found = gradients(model, *subject.batch())
     return f"{len(found)} parameters"
 
 
 @check("bad input is refused")
 def bad_input_is_refused(subject: SmallModel) -> Finding:
-    """Ids outside the vocabulary and sequences past the limit are an error, never a wrong answer."""
+    """Ids outside the vocabulary and sequences longer than the limit raise an error."""
     model = subject.build()
     input_ids, target_ids = subject.batch()
     too_high, negative, bad_target = input_ids.clone(), input_ids.clone(), target_ids.clone()
@@ -170,26 +170,26 @@ def bad_input_is_refused(subject: SmallModel) -> Finding:
     if model.context_limit is not None:
         long = torch.zeros(1, model.context_limit + 1, dtype=torch.int64)
         cases.append((f"a sequence of {model.context_limit + 1} tokens", long, long))
-    said = []
+    details = []
     for what, ids, targets in cases:
         try:
             model.loss(ids, targets)
-        except Exception as error:  # the kind of error is the model's choice
-            said.append(f"{what}: {type(error).__name__}: {error}")
+        except Exception as error:  # the contract does not specify the type of the error
+            details.append(f"{what}: {type(error).__name__}: {error}")
         else:
             expect(False, f"{what} was accepted")
-    return "\n".join(said)
+    return "\n".join(details)
 
 
 @check("narrow types")
 def narrow_types_are_as_near_as_they_can_be(subject: SmallModel) -> Finding:
-    """In float32 and bfloat16, loss and gradients are float64's but for rounding, and parameters stay float32."""
+    """In float32 and bfloat16, loss and gradients equal float64's within rounding, and parameters stay float32."""
     batch = subject.batch()
     exact = subject.build()
     exact_loss, exact_gradients = float(exact.loss(*batch)), gradients(exact, *batch)
     whole = norm_of(exact_gradients.values())
-    said = []
-    for dtype, tolerated in (("float32", 1e-4), ("bfloat16", 0.15)):
+    details = []
+    for dtype, tolerance in (("float32", 1e-4), ("bfloat16", 0.15)):
         model = subject.build(dtype=dtype)
         with compute_context(model.config, "cpu"):
             loss = model.loss(*batch)
@@ -201,28 +201,28 @@ def narrow_types_are_as_near_as_they_can_be(subject: SmallModel) -> Finding:
                 f"in {dtype} {name} is {parameter.dtype}, and not float32: small updates would vanish",
             )
         found = collected_gradients(trainable(model))
-        away = abs(float(loss) - exact_loss) / exact_loss
+        loss_error = abs(float(loss) - exact_loss) / exact_loss
         error = norm_of(found[name].double() - exact_gradients[name] for name in found) / whole
-        expect(away <= tolerated, f"in {dtype} the loss is {float(loss):.6f}, in float64 {exact_loss:.6f}")
-        expect(error <= tolerated, f"in {dtype} the gradients are off by {error:.1e}, more than rounding explains")
-        said.append(f"{dtype}: loss within {away:.0e}, gradients within {error:.0e} of float64's")
-    return "; ".join(said)
+        expect(loss_error <= tolerance, f"in {dtype} the loss is {float(loss):.6f}, in float64 {exact_loss:.6f}")
+        expect(error <= tolerance, f"in {dtype} the gradients are off by {error:.1e}, more than rounding explains")
+        details.append(f"{dtype}: loss within {loss_error:.0e}, gradients within {error:.0e} of float64's")
+    return "; ".join(details)
 
 
 @check("starts near uniform")
 def starts_near_uniform(subject: SmallModel) -> Finding:
-    """As initialized the model is nearly indifferent: about ln(vocab_size) nats a token."""
+    """Initial predictions are nearly uniform: the loss is below 2 * ln(vocab_size) nats per token."""
     model = subject.build(shake=0.0)
     input_ids, target_ids = subject.batch(padded=False)
     loss = float(model.loss(input_ids, target_ids)) / target_ids.numel()
     uniform = math.log(subject.vocab_size)
-    expect(loss < 2.0 * uniform, f"the first loss is {loss:.2f} nats a token; guessing at random costs {uniform:.2f}")
-    return f"{loss:.3f} nats a token, ln {subject.vocab_size} = {uniform:.3f}"
+    expect(loss < 2.0 * uniform, f"the first loss is {loss:.2f} nats per token; uniform predictions give {uniform:.2f}")
+    return f"{loss:.3f} nats per token, ln {subject.vocab_size} = {uniform:.3f}"
 
 
 @check("learns one batch")
 def learns_one_batch(subject: SmallModel) -> Finding:
-    """A hundred steps on one batch halve its loss. A smoke test: wrong gradients often pass it."""
+    """100 steps of Adam on one batch halve its loss. A smoke test: wrong gradients often pass it."""
     model = subject.build(shake=0.0)
     input_ids, target_ids = subject.batch(padded=False)
     optimizer = torch.optim.Adam([parameter for _, parameter in model.named_parameters()], lr=1e-2)
@@ -233,12 +233,12 @@ def learns_one_batch(subject: SmallModel) -> Finding:
         model.backward(1.0 / target_ids.numel())
         optimizer.step()
     expect(losses[-1] < 0.5 * losses[0], f"the loss went from {losses[0]:.3f} to {losses[-1]:.3f} only")
-    return f"{losses[0]:.3f} to {losses[-1]:.3f} nats a token"
+    return f"{losses[0]:.3f} to {losses[-1]:.3f} nats per token"
 
 
 @check("FLOPs")
 def flops_are_counted(subject: SmallModel) -> Finding:
-    """`flops_per_token` is what PyTorch counts during one loss and backward, within a quarter."""
+    """`flops_per_token` is 0.8 to 1.25 times PyTorch's count of one loss and backward."""
     model = subject.build()
     input_ids, target_ids = subject.batch()
     model.train()
@@ -253,4 +253,4 @@ def flops_are_counted(subject: SmallModel) -> Finding:
         0.8 <= claimed / counted <= 1.25,
         f"flops_per_token({subject.seq_len}) says {claimed:.4g}; PyTorch counts {counted:.4g}",
     )
-    return f"{claimed:.4g} a token, {claimed / counted:.3f} of what PyTorch counts"
+    return f"{claimed:.4g} per token, {claimed / counted:.3f} of PyTorch's count"

@@ -1,4 +1,4 @@
-"""All that is asked of a model, in the order in which it is asked: what is wrong early explains what is wrong later."""
+"""All checks of a model, ordered so that an early failure explains later ones."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ MODEL_CHECKS: tuple[Check[SmallModel], ...] = (
 
 
 def check_model(subject: SmallModel, *, against: SmallModel | None = None) -> Iterator[CheckResult]:
-    """Yield the result of every check as it is made, those of parity with another model last."""
+    """Yield the result of every check as it is run; the checks of parity with another model come last."""
     for model_check in MODEL_CHECKS:
         yield model_check(subject)
     if against is not None:

@@ -1,4 +1,4 @@
-"""Each hand-written operation by itself: a wrong gradient of the model says that something is wrong, this says what."""
+"""Checks of each hand-written operation by itself, to locate the cause of a wrong gradient of the model."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tfs_lab.testing.small_model import SmallModel
 
 
 def compare_operation(operation: Operation, *, seed: int = 0) -> list[Comparison]:
-    """Hold every gradient that `backward` returns against autograd of `forward`, and against central differences.
+    """Compare every gradient that `backward` returns with autograd of `forward` and with central differences.
 
-    The loss is the output times random weights, summed, so that the weights are the gradient of the output.
+    The loss is the sum of the output times random weights, so that the weights are the gradient of the output.
     """
     generator = torch.Generator().manual_seed(seed)
     inputs = dict(operation.inputs)
@@ -61,13 +61,13 @@ def compare_operation(operation: Operation, *, seed: int = 0) -> list[Comparison
 
 
 def label(operation: Operation) -> str:
-    """Return the operation's name with what it was tried with besides tensors: `gelu(form=tanh)`."""
+    """Return the operation's name with its inputs that are not tensors: `gelu(form=tanh)`."""
     options = [f"{name}={value}" for name, value in operation.inputs.items() if not isinstance(value, Tensor)]
     return f"{operation.name}({', '.join(options)})" if options else operation.name
 
 
 def changed_by(operation: Operation) -> list[str]:
-    """Return what running the operation forward and backward changed that it should have left alone."""
+    """Return a sentence for each tensor that forward or backward wrongly modified: inputs, cache, `grad_output`."""
     inputs = {name: value.clone() if isinstance(value, Tensor) else value for name, value in operation.inputs.items()}
     with torch.no_grad():
         versions = {name: value._version for name, value in inputs.items() if isinstance(value, Tensor)}
@@ -92,7 +92,7 @@ def _is_differentiable(value: Any) -> bool:
 
 
 def _forward(operation: Operation, inputs: Mapping[str, Any]) -> tuple[Tensor, Any]:
-    """Return what forward does of copies of the inputs: one that changes them spoils nothing else."""
+    """Return the result of forward on copies of the inputs, so that in-place changes do not affect other calls."""
     torch.manual_seed(DROPOUT_SEED)
     return operation.forward(*(value.clone() if isinstance(value, Tensor) else value for value in inputs.values()))
 
@@ -105,23 +105,23 @@ def _backward(operation: Operation, grad_output: Tensor, cache: Any, count: int)
 
 
 def operations_of(model: LanguageModel) -> Sequence[Operation]:
-    """Return the model's operations in forward order; a model that offers none makes the check not applicable."""
+    """Return the model's operations in forward order. Raises NotApplicable for a model without `operations()`."""
     if not isinstance(model, SupportsOperationChecks):
-        raise NotApplicable("the model offers no operations to be checked one by one")
+        raise NotApplicable("the model offers no operations to check one by one")
     return model.operations()
 
 
 @check("each operation")
 def operations_are_right(subject: SmallModel) -> Finding:
-    """Every hand-written backward gives the gradients that autograd and central differences give of its forward."""
+    """Every hand-written backward equals autograd and central differences of its forward."""
     operations = operations_of(subject.build())
     comparisons = [line for operation in operations for line in compare_operation(operation, seed=subject.seed)]
-    return conclude(comparisons, f"{len(comparisons)} gradients of {len(operations)} operations", apart=True)
+    return conclude(comparisons, f"{len(comparisons)} gradients of {len(operations)} operations", independent=True)
 
 
 @check("operations leave their inputs alone")
 def operations_keep_what_they_cached(subject: SmallModel) -> Finding:
-    """No operation changes its inputs, and no backward changes the cache or the gradient it is given."""
+    """No operation modifies its inputs, and no backward modifies the cache or the gradient of the output."""
     operations = operations_of(subject.build())
     changed = [f"{label(operation)}: {what}" for operation in operations for what in changed_by(operation)]
     expect(not changed, "; ".join(changed))

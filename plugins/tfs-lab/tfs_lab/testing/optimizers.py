@@ -1,4 +1,4 @@
-"""Does an optimizer keep the contract? It learns, obeys the learning rate, and can be saved and resumed to the bit."""
+"""Conformance checks for optimizers: descent, learning rate, and bit-identical resuming."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _parameters() -> dict[str, Tensor]:
 
 
 def _step(parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> float:
-    """Take a step on the sum of squares, whose gradient is twice the parameter; return the sum before it."""
+    """Take a step on the sum of squares, whose gradient is 2 * parameter; return the sum before the step."""
     for parameter in parameters.values():
         parameter.grad = 2.0 * parameter.detach()
     before = sum(float(parameter.detach().square().sum()) for parameter in parameters.values())
@@ -52,7 +52,7 @@ def _step(parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) ->
 
 @check("descends")
 def it_descends(subject: OptimizerUnderCheck) -> Finding:
-    """Fifty steps down a bowl make the loss smaller."""
+    """50 steps on a quadratic loss reduce it."""
     parameters = _parameters()
     optimizer = subject.build(parameters)
     losses = [_step(parameters, optimizer) for _ in range(50)]
@@ -62,7 +62,7 @@ def it_descends(subject: OptimizerUnderCheck) -> Finding:
 
 @check("obeys the learning rate")
 def it_obeys_the_learning_rate(subject: OptimizerUnderCheck) -> Finding:
-    """The trainer writes each step's rate into `param_groups`; at rate 0 nothing moves, weight decay included."""
+    """The learning rate is read from `param_groups` at every step: at rate 0 nothing changes, weight decay included."""
     parameters = _parameters()
     optimizer = subject.build(parameters, weight_decay=0.1)
     grouped = sum(len(group["params"]) for group in optimizer.param_groups)
@@ -78,7 +78,7 @@ def it_obeys_the_learning_rate(subject: OptimizerUnderCheck) -> Finding:
 
 @check("resume")
 def it_resumes_exactly(subject: OptimizerUnderCheck) -> Finding:
-    """After `state_dict` and `load_state_dict` it goes on to the bit, and its state is tensors and plain values."""
+    """Resuming by `state_dict` and `load_state_dict` is bit-identical; the state is tensors and plain values only."""
     parameters = _parameters()
     optimizer = subject.build(parameters, weight_decay=0.1)
     for _ in range(3):
@@ -87,7 +87,7 @@ def it_resumes_exactly(subject: OptimizerUnderCheck) -> Finding:
     for entry in state["state"].values():
         for name, value in entry.items():
             plain = value is None or isinstance(value, Tensor | int | float | bool | str)
-            expect(plain, f"its state '{name}' is a {type(value).__name__}; a checkpoint holds no pickle")
+            expect(plain, f"its state '{name}' is a {type(value).__name__}, which a checkpoint (no pickle) cannot hold")
     resumed = subject.build(saved, weight_decay=0.1)
     resumed.load_state_dict(state)
     for _ in range(3):
@@ -95,7 +95,7 @@ def it_resumes_exactly(subject: OptimizerUnderCheck) -> Finding:
         _step(saved, resumed)
     for name, parameter in parameters.items():
         expect(torch.equal(parameter, saved[name]), f"{name} differs after resuming")
-    return "3 + 3 steps equal to the bit"
+    return "3 + 3 steps bit-identical"
 
 
 OPTIMIZER_CHECKS: tuple[Check[OptimizerUnderCheck], ...] = (

@@ -1,4 +1,4 @@
-"""Are two models the same function? One's weights in both, then everything that can be compared."""
+"""Checks of parity: two models with the same weights are the same function."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from tfs_lab.testing.small_model import SmallModel
 OPTIMIZER_STEPS = 10
 
 STEPS_RULE = ErrorRule(rtol=1e-8, tiny=1e-3)
-"""Adam divides a gradient by its own size, so that rounding noise in a gradient near zero is magnified."""
+"""Adam divides a gradient by its own magnitude, which amplifies rounding noise in gradients near zero."""
 
 
 class Mirrored(NamedTuple):
-    """A model, and the one whose function and parameter names it should have."""
+    """A model and its mirror, which should have the same function and parameter names."""
 
     model: SmallModel
     other: SmallModel
 
     def pair(self, *, dropout: float = 0.0) -> tuple[LanguageModel, LanguageModel]:
-        """Return both with the weights of the first."""
+        """Return both models with the weights of the first."""
         model, other = self.model.build(dropout=dropout), self.other.build(dropout=dropout)
         other.load_state_dict({name: tensor.detach().clone() for name, tensor in model.state_dict().items()})
         return model, other
@@ -33,7 +33,7 @@ class Mirrored(NamedTuple):
 
 @check("parity: parameters")
 def same_parameters(mirrored: Mirrored) -> Finding:
-    """Both have the same parameter names in the same order, the same shapes, and the same initial values."""
+    """Both models have the same parameter names in the same order, the same shapes, and the same initial values."""
     mine = dict(mirrored.model.build(shake=0.0).named_parameters())
     theirs = dict(mirrored.other.build(shake=0.0).named_parameters())
     difference = sorted(set(mine) ^ set(theirs))
@@ -74,7 +74,7 @@ def same_gradients(mirrored: Mirrored) -> Finding:
 
 @check("parity: gradients with dropout")
 def same_gradients_with_dropout(mirrored: Mirrored) -> Finding:
-    """The same random state drops the same activations in both, and the gradients are the same."""
+    """The same random state drops the same activations in both models, and the gradients are the same."""
     model, other = mirrored.pair(dropout=DROPOUT)
     batch = mirrored.model.batch()
     losses = []
@@ -89,7 +89,7 @@ def same_gradients_with_dropout(mirrored: Mirrored) -> Finding:
 
 @check("parity: optimizer steps")
 def same_after_optimizer_steps(mirrored: Mirrored) -> Finding:
-    """Ten steps of AdamW on the same batches leave the same weights."""
+    """Ten steps of AdamW on the same batches give the same weights."""
     models = mirrored.pair()
     for model in models:
         parameters = [parameter for _, parameter in model.named_parameters()]
@@ -115,6 +115,6 @@ PARITY_CHECKS: tuple[Check[Mirrored], ...] = (
 
 
 def check_parity(model: SmallModel, other: SmallModel) -> Iterator[CheckResult]:
-    """Yield the result of each check that the two models are one function."""
+    """Yield the result of each check that two models are the same function."""
     for parity_check in PARITY_CHECKS:
         yield parity_check(Mirrored(model, other))

@@ -1,4 +1,4 @@
-"""Is a plugin a good citizen? What `tfs plugins check` asks of it, without the plugins that it does not need."""
+"""Conformance check for plugins: `tfs plugins check` in a process with only the plugins that are needed."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from tfs_core.registry import get_registry
 from tfs_lab.testing.results import Check, Finding, check, expect
 
 COMMAND = "from tfs_core.cli.main import main; main()"
-ALONE = {"TFS_STRICT_PLUGINS": "1", "TFS_DISABLE_PLUGINS": ""}
-"""In strict mode what is wrong is raised; and nobody else's broken plugin can fail this one's tests."""
+ENVIRONMENT = {"TFS_STRICT_PLUGINS": "1", "TFS_DISABLE_PLUGINS": ""}
+"""Strict mode raises every problem of a plugin. With `TFS_PLUGINS`, an unrelated broken plugin fails no test."""
 
 
 @check("good citizen")
-def it_is_a_good_citizen(distribution: str) -> Finding:
-    """It registers, importing nothing heavy; all it refers to is there, fits, and is documented."""
+def plugin_is_sound(distribution: str) -> Finding:
+    """The plugin registers without heavy imports; all its references resolve, fit their kind, and are documented."""
     done = subprocess.run(
         [sys.executable, "-c", COMMAND, "plugins", "check", distribution, "--json"],
-        env={**os.environ, **ALONE, "TFS_PLUGINS": ",".join([distribution, *_needed(distribution)])},
+        env={**os.environ, **ENVIRONMENT, "TFS_PLUGINS": ",".join([distribution, *_needed(distribution)])},
         capture_output=True,
         text=True,
         encoding="utf-8",
@@ -40,7 +40,7 @@ def it_is_a_good_citizen(distribution: str) -> Finding:
 
 
 def _needed(distribution: str) -> set[str]:
-    """Return the plugins that the check needs: this one, and those that the distribution requires."""
+    """Return the plugins that the check needs: tfs-lab, and the plugins that the distribution requires."""
     try:
         requirements = metadata.requires(distribution) or []
     except metadata.PackageNotFoundError:
@@ -49,4 +49,4 @@ def _needed(distribution: str) -> set[str]:
     return {plugin.distribution for plugin in get_registry().plugins[1:]} & {*required, "tfs-lab"}
 
 
-PLUGIN_CHECKS: tuple[Check[str], ...] = (it_is_a_good_citizen,)
+PLUGIN_CHECKS: tuple[Check[str], ...] = (plugin_is_sound,)

@@ -1,4 +1,4 @@
-"""What a check found: the same object is printed by `tfs check` and raised by pytest."""
+"""Results of checks, printed by `tfs check` and raised as AssertionError in tests."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from torch import Tensor
 Status = Literal["pass", "fail", "skip"]
 
 ZERO_SHARE = 1e-12
-"""A gradient below this share of the whole gradient's norm is rounding noise around zero."""
+"""A gradient with a norm below this fraction of the norm of the whole gradient is rounding noise around zero."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A tensor held against what it should be: a line of a table."""
+    """A tensor compared with its expected value: one row of a table."""
 
     name: str
-    reference: str  # what it was compared with: "autograd", "differences", or another model's name
-    norm: float  # of the tensor it should be
+    reference: str  # the source of the expected value: "autograd", "differences", or another model's name
+    norm: float  # of the expected tensor
     error: float  # norm of the difference
     relative: float  # error / max(norm, tiny * norm of the whole)
     rtol: float  # the largest `relative` that passes
-    zero: bool = False  # both are zero but for rounding
+    zero: bool = False  # the expected tensor is zero within rounding
 
     @property
     def passed(self) -> bool:
-        """Whether the error is small enough; one that is not a number is not."""
+        """True when the relative error is within the tolerance; False for NaN."""
         return self.relative <= self.rtol
 
     @property
@@ -47,18 +47,18 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorRule:
-    """How wrong is wrong: `error <= rtol * max(norm, tiny * norm of the whole)`.
+    """The tolerance of a comparison: `error <= rtol * max(norm, tiny * norm of the whole)`.
 
-    Some gradients are zero by mathematics (a key's bias under softmax), so their own norm is no measure of their
-    error: `tiny` of the whole gradient's norm stands in for it. A bare absolute tolerance would pass any gradient
-    that happens to be small.
+    Some gradients are zero by mathematics (a key's bias under softmax), so their own norm is no scale for their error:
+    `tiny` times the norm of the whole gradient replaces it. A bare absolute tolerance would pass any gradient that
+    happens to be small.
     """
 
     rtol: float
     tiny: float
 
     def compare(self, name: str, reference: str, *, error: float, norm: float, whole: float) -> Comparison:
-        """Return the comparison of a tensor with this error and norm, part of a whole with that norm."""
+        """Return the comparison of a tensor with this error and norm; `whole` is the norm of the whole gradient."""
         scale = max(norm, self.tiny * whole)
         relative = error / scale if scale > 0.0 else error
         return Comparison(
@@ -74,7 +74,7 @@ class ErrorRule:
     def compare_tensors(
         self, reference: str, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]
     ) -> list[Comparison]:
-        """Compare tensors name by name; the whole is all the expected ones together."""
+        """Compare tensors by name; the whole is all expected tensors together."""
         whole = norm_of(expected.values())
         return [
             self.compare(
@@ -89,40 +89,38 @@ class ErrorRule:
 
 
 def norm_of(tensors: Iterable[Tensor]) -> float:
-    """Return the Euclidean norm of all the tensors' elements together."""
+    """Return the Euclidean norm over the elements of all tensors."""
     return math.sqrt(sum(float(tensor.detach().double().square().sum()) for tensor in tensors))
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckResult:
-    """What one check found."""
+    """The result of one check."""
 
     name: str
-    meaning: str  # what holds when it passes
+    meaning: str  # the property that holds when it passes
     status: Status
-    detail: str  # what was seen, with numbers
+    detail: str  # the observation, with numbers
     comparisons: tuple[Comparison, ...] = ()
     first_wrong: str | None = None  # the comparison to look at first, when some failed
 
     @property
     def passed(self) -> bool:
-        """Whether nothing is wrong; a check that does not apply passes."""
+        """True unless the check failed; a check that does not apply passes."""
         return self.status != "fail"
 
     def __str__(self) -> str:
         wrong = [f"\n    {comparison}" for comparison in self.comparisons if not comparison.passed]
-        return (
-            f"{self.name}: {self.status.upper()}: {self.detail}{''.join(wrong)}\n    What should hold: {self.meaning}"
-        )
+        return f"{self.name}: {self.status.upper()}: {self.detail}{''.join(wrong)}\n    Expected: {self.meaning}"
 
     def require(self) -> None:
-        """Raise AssertionError with everything that was found when the check failed."""
+        """Raise AssertionError with all details when the check failed."""
         if not self.passed:
             raise AssertionError(str(self))
 
 
-class CheckFailed(Exception):  # noqa: N818 - not an error of the program: what a check says when the subject is wrong
-    """Raised inside a check: this is wrong."""
+class CheckFailed(Exception):  # noqa: N818 - not a program error: the verdict on a wrong subject
+    """Raised inside a check when the subject is wrong."""
 
     def __init__(self, detail: str, comparisons: Sequence[Comparison] = (), first_wrong: str | None = None) -> None:
         super().__init__(detail)
@@ -131,12 +129,12 @@ class CheckFailed(Exception):  # noqa: N818 - not an error of the program: what 
 
 
 class NotApplicable(Exception):  # noqa: N818
-    """Raised inside a check: the subject does not offer what would be checked."""
+    """Raised inside a check when the subject lacks the feature under check."""
 
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Compute on one thread: matrices as small as a check's take many times longer on several."""
+    """Compute on one thread: for small matrices, several threads are many times slower."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -152,16 +150,17 @@ def expect(condition: bool, detail: str) -> None:
 
 
 def conclude(
-    comparisons: Sequence[Comparison], passed: str, *, apart: bool = False
+    comparisons: Sequence[Comparison], passed: str, *, independent: bool = False
 ) -> tuple[str, tuple[Comparison, ...]]:
-    """Return `passed` with the comparisons, or raise CheckFailed that names the wrong one to look at first.
+    """Return `passed` with the comparisons, or raise CheckFailed with the wrong comparison to look at first.
 
-    Gradients of a model are in forward order and a backward pass goes from the last to the first, handing an error on:
-    the last wrong one is where it begins. What was compared `apart` hands nothing on: the first wrong one is named.
+    The gradients of a model are in forward order. The backward pass runs from the last to the first and propagates an
+    error, so the last wrong gradient is nearest to its cause. `independent` comparisons propagate nothing: the first
+    wrong one is named.
     """
     wrong = [comparison for comparison in comparisons if not comparison.passed]
     if wrong:
-        first, order = (wrong[0], "first") if apart else (wrong[-1], "in backward order first")
+        first, order = (wrong[0], "first") if independent else (wrong[-1], "in backward order first")
         raise CheckFailed(
             f"{len(wrong)} of {len(comparisons)} are wrong; {order} {first.name}, "
             f"off by {first.relative:.1e} against {first.reference} (allowed {first.rtol:.0e})",
@@ -177,11 +176,11 @@ Finding = str | tuple[str, tuple[Comparison, ...]]
 
 @dataclass(frozen=True)
 class Check(Generic[Subject]):
-    """A check of something: call it with the subject. It raises nothing, and leaves the random state as it was."""
+    """A check, called with its subject. It raises nothing, and restores the random state."""
 
     name: str
     meaning: str
-    """What holds when it passes, in a sentence."""
+    """The property that holds when the check passes, in one sentence."""
 
     function: Callable[[Subject], Finding]
 
@@ -196,7 +195,7 @@ class Check(Generic[Subject]):
             status, detail = "skip", str(reason)
         except CheckFailed as failure:
             detail, comparisons, first_wrong = str(failure), failure.comparisons, failure.first_wrong
-        except Exception as error:  # the subject is a stranger's: that it raises is a finding, and is reported
+        except Exception as error:  # code under check may raise anything: the check reports it
             detail = f"raised {type(error).__name__}: {error}"
         else:
             status = "pass"
@@ -212,7 +211,7 @@ class Check(Generic[Subject]):
 
 
 def check(name: str) -> Callable[[Callable[[Subject], Finding]], Check[Subject]]:
-    """Make a function a Check; its meaning is the first paragraph of its docstring."""
+    """Return a decorator that makes a function a Check; its meaning is the first paragraph of the docstring."""
 
     def decorate(function: Callable[[Subject], Finding]) -> Check[Subject]:
         meaning = " ".join((function.__doc__ or "").split("\n\n")[0].split())

@@ -1,6 +1,6 @@
-"""Are the shape comments true? They are run, so a comment that lies fails a test.
+"""Executable shape comments: run the code and compare its tensors with their comments.
 
-A shape comment ends the line of something that has a shape, in the words of the code around it:
+A shape comment is at the end of a line that makes a tensor, in the words of the surrounding code:
 
     scores = queries @ keys.mT  # [batch_size, n_heads, seq_len, seq_len]
     output, cache = linear_forward(x, weight, bias)  # [batch_size, seq_len, d_model]
@@ -8,16 +8,15 @@ A shape comment ends the line of something that has a shape, in the words of the
     self.keys = [torch.zeros(shape) for _ in blocks]  # each [batch_size, max_seq_len, d_model]
     return attention_weights @ values  # [batch_size, n_heads, seq_len, d_head]
 
-What can be described: the targets of an assignment of any kind (names, `self.x`, `caches[0]`), the variable of a
-`for`, a returned value, a parameter on a line of its own, and a field of a NamedTuple or dataclass, which is checked
-on every instance that a function of the file returns. A statement of several lines has its comment on its last line
-or its first.
+A comment can describe the targets of any assignment (names, `self.x`, `caches[0]`), the variable of a `for`, a returned
+value, a parameter on a line of its own, and a field of a NamedTuple or dataclass, which is checked on every instance
+that a function of the file returns. A statement of several lines has its comment on its last or its first line.
 
-Several lists describe several targets from left to right; targets left over are not described. `each` describes all
-targets, or all that a list, a tuple or a dict holds. A dimension is a word, a number, or arithmetic with + - * // and
+Several lists describe several targets from left to right; further targets are not described. `each` describes all
+targets, or all items of a list, a tuple or a dict. A dimension is a word, a number, or arithmetic with + - * // and
 parentheses (`3*d_model`, `seq_len - 1`); `...` stands for any dimensions, and `[]` for a tensor without any.
 
-Give every word another size when you run the code: a swapped axis cannot hide then.
+Give every word a different size when you run the code, so that a swapped axis cannot hide.
 """
 
 from __future__ import annotations
@@ -35,19 +34,19 @@ from tfs_lab.testing.commented_source import Comment, CommentedFile, CommentedFu
 
 @dataclass(frozen=True)
 class ShapeReport:
-    """What came of running the code."""
+    """The result of running the code."""
 
     checked: frozenset[tuple[Path, int]]
-    """Where a comment was held against a tensor."""
+    """The file and line of each comment that was compared with a tensor."""
 
     never_reached: tuple[str, ...]
-    """A sentence for each comment that no tensor came by."""
+    """A sentence for each comment that no tensor reached."""
 
     complaints: tuple[str, ...]
-    """A sentence for each comment that is wrong, or describes nothing."""
+    """A sentence for each comment that is wrong, or describes no code."""
 
     def require(self) -> None:
-        """Raise AssertionError that lists everything, unless every comment was checked and is true."""
+        """Raise AssertionError with all sentences, unless every comment was checked and is true."""
         wrong = [*self.complaints, *self.never_reached]
         if wrong:
             raise AssertionError(f"{len(wrong)} shape comments are wrong or unchecked:\n" + "\n".join(wrong))
@@ -60,23 +59,23 @@ def check_shape_comments(
     *,
     per_call: Collection[str] = (),
 ) -> ShapeReport:
-    """Call `run()`, and return what the tensors on the way say of the shape comments in these files.
+    """Call `run()`, and compare the tensors in these files with their shape comments.
 
-    `sizes` gives words their size. A word in `per_call` has no fixed one: in each call of a function, the first
-    comment with it decides what it means in the others (`in_features` in an operation that is used twice).
+    `sizes` maps each word to its size. A word in `per_call` has no fixed size: in each call of a function, the first
+    comment with the word defines its size for the others (`in_features` in an operation that is used twice).
     """
-    watch = _Watch([read_comments(Path(path)) for path in paths], sizes, frozenset(per_call))
+    tracer = _Tracer([read_comments(Path(path)) for path in paths], sizes, frozenset(per_call))
     previous = sys.gettrace()
-    sys.settrace(watch.enter)
+    sys.settrace(tracer.enter)
     try:
         run()
     finally:
         sys.settrace(previous)
-    return watch.report()
+    return tracer.report()
 
 
-class _Watch:
-    """Follows the calls in the files and holds what it sees against the comments."""
+class _Tracer:
+    """Traces the calls in the files and compares the values with the comments."""
 
     def __init__(self, files: Sequence[CommentedFile], sizes: Mapping[str, int], per_call: frozenset[str]) -> None:
         self.files = {file.path: file for file in files}
@@ -87,57 +86,57 @@ class _Watch:
         self._file_of: dict[str, CommentedFile | None] = {}
 
     def enter(self, frame: FrameType, _event: str, _argument: object) -> Callable[..., Any] | None:
-        """Trace function of Python: called for every call; returns what traces the lines of those in our files."""
+        """Trace function for calls: return the line tracer of a function in the files, else None."""
         file = self._file(frame.f_code.co_filename)
         if file is None:
             return None
         function = file.functions.get((frame.f_code.co_name, frame.f_code.co_firstlineno), CommentedFunction())
-        bound: dict[str, int] = {}  # what the words of `per_call` mean in this call
+        bound: dict[str, int] = {}  # the sizes of the words of `per_call` in this call
         for described in function.parameters:
-            self.hold(file, described, frame, bound)
+            self.compare_names(file, described, frame, bound)
         here = function.statements.get(frame.f_lineno)
-        pending = here if here is not None and here.resumes else None  # a generator goes on inside a statement
+        pending = here if here is not None and here.resumes else None  # a generator continues inside a statement
         returning: Described | None = None
 
         def follow(frame: FrameType, event: str, argument: object) -> Any:
             nonlocal pending, returning
             here = function.statements.get(frame.f_lineno)
             if event == "exception":
-                pending = returning = None  # the statement did not come to its end
+                pending = returning = None  # the statement did not complete
             elif event == "line":
-                # The event comes before its line runs: what ran before is over when it is another statement's.
+                # The event precedes its line: the previous statement is complete when the line is another statement's.
                 if pending is not None and here is not pending:
-                    self.hold(file, pending, frame, bound)
+                    self.compare_names(file, pending, frame, bound)
                 pending = here
                 returning = function.returns.get(frame.f_lineno, returning)
             elif event == "return":
                 if pending is not None and not (here is pending and pending.resumes):
-                    self.hold(file, pending, frame, bound)
-                self.hold_returned(file, returning, argument, bound)
+                    self.compare_names(file, pending, frame, bound)
+                self.compare_returned(file, returning, argument, bound)
             return follow
 
         return follow
 
     def _file(self, name: str) -> CommentedFile | None:
-        """Return the file of that name when it is one of ours."""
+        """Return the file of that name when it is under check, else None."""
         if name not in self._file_of:
             self._file_of[name] = None if name.startswith("<") else self.files.get(Path(name).resolve())
         return self._file_of[name]
 
-    def hold(self, file: CommentedFile, described: Described, frame: FrameType, bound: dict[str, int]) -> None:
-        """Compare what the names stand for now with the comment."""
+    def compare_names(self, file: CommentedFile, described: Described, frame: FrameType, bound: dict[str, int]) -> None:
+        """Compare the current values of the names with the comment."""
         values = []
         for code in described.values:
             try:
                 values.append(eval(code, frame.f_globals, frame.f_locals))
             except (NameError, AttributeError, LookupError):
-                values.append(None)  # a loop that never ran, a name that was deleted: nothing to describe
+                values.append(None)  # a loop that never ran, a deleted name: no value
         self.compare_all(file, described.comment, described.names, values, bound)
 
-    def hold_returned(
+    def compare_returned(
         self, file: CommentedFile, described: Described | None, value: object, bound: dict[str, int]
     ) -> None:
-        """Compare a returned value with its comment, and the fields of what it holds with theirs."""
+        """Compare a returned value with its comment, and the fields of the instances in it with theirs."""
         if described is not None and value is not None:
             values: tuple[object, ...] = (value,)
             if isinstance(value, tuple) and not hasattr(value, "_fields"):
@@ -160,11 +159,11 @@ class _Watch:
         values: Sequence[object],
         bound: dict[str, int],
     ) -> None:
-        """Compare values from left to right with the shapes of a comment, or each with the one."""
+        """Compare values from left to right with the shapes of a comment, or all with its one shape (`each`)."""
         shapes: Sequence[Shape] = comment.shapes
         if comment.each:
-            held = [pair for name, value in zip(names, values, strict=True) for pair in _held(name, value)]
-            names, values = [name for name, _ in held], [value for _, value in held]
+            items = [pair for name, value in zip(names, values, strict=True) for pair in _items(name, value)]
+            names, values = [name for name, _ in items], [value for _, value in items]
             shapes = [comment.shapes[0]] * len(values)
         if len(shapes) > len(values):
             self.complain(file, comment.line, f"{len(shapes)} shapes for {len(values)} values")
@@ -174,9 +173,9 @@ class _Watch:
     def compare(
         self, file: CommentedFile, line: int, name: str, value: object, shape: Shape, bound: dict[str, int]
     ) -> None:
-        """Note that a comment was checked, and complain when the value has another shape."""
+        """Record that a comment was checked, and complain when the value has another shape."""
         if value is None:
-            return  # an optional tensor that is not there
+            return  # an optional tensor that is absent
         if not hasattr(value, "shape"):
             return self.complain(file, line, f"'{name}' is a {type(value).__name__}, which has no shape")
         actual = [int(size) for size in value.shape]
@@ -191,7 +190,7 @@ class _Watch:
         return None
 
     def expected(self, shape: Shape, actual: Sequence[int], bound: dict[str, int]) -> list[int]:
-        """Return the sizes that a comment means; a word of `per_call` seen for the first time means what is there."""
+        """Return the sizes that a comment means; the first use of a word of `per_call` takes the actual size."""
         if "..." in shape:
             place = shape.index("...")
             after = len(shape) - place - 1
@@ -204,16 +203,16 @@ class _Watch:
         return [_evaluate(word, {**self.sizes, **bound}) for word in shape]
 
     def complain(self, file: CommentedFile, line: int, what: str) -> None:
-        """Note what is wrong with a comment, once."""
+        """Record a sentence on a wrong comment; only the first of each comment is kept."""
         self.complaints.setdefault((file.path, line), f"{file.path}:{line}: {what}")
 
     def report(self) -> ShapeReport:
-        """Return what was found."""
+        """Return the report."""
         for file in self.files.values():
-            for line in file.loose:
+            for line in file.unattached:
                 self.complain(file, line, "this shape comment ends no assignment, for, return, parameter or field")
         unreached = [
-            f"{path}:{line}: no tensor came by this shape comment"
+            f"{path}:{line}: no tensor reached this shape comment"
             for path, file in self.files.items()
             for line in sorted(file.lines())
             if (path, line) not in self.checked and (path, line) not in self.complaints
@@ -250,8 +249,8 @@ def _evaluate(word: str, sizes: Mapping[str, int]) -> int:
     return value(expression)
 
 
-def _held(name: str, value: object) -> list[tuple[str, object]]:
-    """Return the values that a list, a tuple or a dict holds, with names; or the value itself."""
+def _items(name: str, value: object) -> list[tuple[str, object]]:
+    """Return the items of a list, a tuple or a dict, with their names; or the value itself."""
     if isinstance(value, dict):
         return [(f"{name}[{key!r}]", item) for key, item in value.items()]
     if isinstance(value, (list, tuple)):
@@ -260,7 +259,7 @@ def _held(name: str, value: object) -> list[tuple[str, object]]:
 
 
 def _instances(value: object, seen: set[int]) -> Iterator[object]:
-    """Iterate over a value and, where it is a container, a NamedTuple or a dataclass, over what it holds."""
+    """Iterate over a value and, recursively, the items of containers and the fields of NamedTuples and dataclasses."""
     if id(value) in seen:
         return
     seen.add(id(value))

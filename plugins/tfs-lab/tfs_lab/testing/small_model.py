@@ -1,4 +1,4 @@
-"""The model under check: small, in float64, with weights at which no mistake can hide."""
+"""The model under check: small, in float64, with random noise on all weights so that no term is hidden by zeros."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ SMALL_SIZES: Mapping[str, int] = {
     "d_ff": 19,
     "d_hidden": 19,
 }
-"""What an option of this name is set to, so that a check takes seconds. No two dimensions have the same size: a
-swapped axis would go unseen between two of the same."""
+"""The size of each option of this name, small so that a check takes seconds. Different dimensions have different sizes:
+between two of the same size, swapped axes would not be detected."""
 
 SMALLEST_SIZES: Mapping[str, int] = {"max_seq_len": 2, "d_model": 4, "n_embd": 4, "hidden_size": 4}
-"""Below these a model that is right fails: of one or two features a norm leaves at most the sign, three are too few
-to learn a batch with, and where there is one position none comes before it."""
+"""The lower limits, below which a correct model fails: normalizing one or two features leaves at most their sign, three
+features are too few to learn a batch, and a single position has no earlier one."""
 
 CHOSEN_BY_CHECKS = {"dtype", "dropout"}
-"""Options that cannot be chosen: each check needs its own."""
+"""Options that cannot be set: each check sets them."""
 
 VOCAB_SIZE = 23
 BATCH_SIZE = 5
@@ -52,14 +52,14 @@ SHAKE = 0.3
 
 
 def small_options(config_class: type[Any] | None) -> dict[str, Any]:
-    """Return the small sizes for the options that a configuration class has."""
+    """Return the small sizes for the options of a configuration class."""
     names = {option.name for option in dataclasses.fields(config_class)} if config_class else set()
     return {name: size for name, size in SMALL_SIZES.items() if name in names}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SmallModel:
-    """How to build the model under check as often as the checks need a fresh one."""
+    """A builder of the model under check: every check builds fresh instances."""
 
     name: str
     factory: Callable[..., LanguageModel]
@@ -69,15 +69,15 @@ class SmallModel:
     """A fault of `model.faults()` that every model built here has."""
 
     shake: float = SHAKE
-    """The standard deviation of what is added to every initial weight. As initialized, biases are 0, gains are 1 and
-    attention is nearly uniform, and half of what can be wrong makes no difference."""
+    """The standard deviation of the noise that is added to every initial weight. Without noise, biases are 0, gains are
+    1 and attention is nearly uniform, so that many errors have no effect."""
 
     vocab_size: int = VOCAB_SIZE
     batch_size: int = BATCH_SIZE
 
     @property
     def seq_len(self) -> int:
-        """Return the length of the sequences that are tried: 7, or the context limit when that is shorter."""
+        """Return the length of the sequences in a batch: 7, or the context limit when it is shorter."""
         return min(SEQ_LEN, self.config.max_seq_len)
 
     def build(self, *, seed: int | None = None, shake: float | None = None, **options: Any) -> LanguageModel:
@@ -87,12 +87,12 @@ class SmallModel:
         model = self.factory(config, vocab_size=self.vocab_size, generator=torch.Generator().manual_seed(seed))
         model.to(device="cpu", dtype=torch.float64 if config.dtype == "float64" else torch.float32)
         if self.fault is not None:
-            plant(model, self.fault, self.name)
-        noise = torch.Generator().manual_seed(seed + 1)
+            plant_fault(model, self.fault, self.name)
+        noise_generator = torch.Generator().manual_seed(seed + 1)
         with torch.no_grad():
             for _, parameter in model.named_parameters():
-                drawn = torch.randn(parameter.shape, generator=noise, dtype=torch.float64)
-                parameter.add_((self.shake if shake is None else shake) * drawn.to(parameter.dtype))
+                noise = torch.randn(parameter.shape, generator=noise_generator, dtype=torch.float64)
+                parameter.add_((self.shake if shake is None else shake) * noise.to(parameter.dtype))
         model.train()
         return model
 
@@ -109,7 +109,7 @@ class SmallModel:
         return dataclasses.replace(other, config=config, vocab_size=self.vocab_size, batch_size=self.batch_size)
 
     def batch(self, *, seed: int = 0, padded: bool = True) -> tuple[Tensor, Tensor]:
-        """Return (input_ids, target_ids) [batch_size, seq_len]; padded: one row in part and one row whole."""
+        """Return (input_ids, target_ids), each [batch_size, seq_len]; `padded`: one row partly and one row fully."""
         generator = torch.Generator().manual_seed(self.seed + 1000 + seed)
         shape = (self.batch_size, self.seq_len)
         input_ids = torch.randint(self.vocab_size, shape, generator=generator)
@@ -130,8 +130,8 @@ def small_model(
 ) -> SmallModel:
     """Return the model of that name, or of a file (`./my_model.py:MyModel`), at small sizes unless `options` differ.
 
-    Raises ConfigError when the options are wrong, or when the model cannot be as small as that; PluginError when
-    there is no such model.
+    Raises ConfigError when the options are wrong or the sizes are too small to check; PluginError when there is no such
+    model.
     """
     options = options or {}
     for option in options.keys() & CHOSEN_BY_CHECKS:
@@ -147,26 +147,26 @@ def small_model(
     for option, least in SMALLEST_SIZES.items():
         if (size := getattr(model.config, option, least)) < least:
             raise ConfigError(
-                f"{option}={size} is too small to be checked, a right model would fail: choose {least} or more"
+                f"{option}={size} is too small to check: a correct model would fail. Choose {least} or more"
             )
     return SmallModel(name=name, factory=model.factory, config=model.config, seed=seed, fault=fault, shake=shake)
 
 
 def _config_class(name: str, options: Mapping[str, Any]) -> type | None:
-    """Return the class of a model's options."""
+    """Return the configuration class of a model, None when it has none."""
     if not is_local_model(name):
         return get_registry().find("model", name).load_config_class()
-    try:  # it is known when the file has been imported, and that comes with options
+    try:  # the class is known only after the file is imported, which also validates options
         return type(chosen("model", name).config)
-    except ConfigError:  # some have no default
+    except ConfigError:  # some options have no default
         return type(chosen("model", name, options).config)
 
 
-def plant(model: LanguageModel, fault: str, name: str) -> None:
-    """Plant a fault in a model. Raises UsageError when it knows none of that name."""
+def plant_fault(model: LanguageModel, fault: str, name: str) -> None:
+    """Plant a fault in a model. Raises UsageError when the model declares no such fault."""
     if not isinstance(model, SupportsFaults):
-        raise UsageError(f"'{name}' declares no faults that could be planted: it has no `faults()`.")
+        raise UsageError(f"'{name}' declares no faults that can be planted: it has no `faults()`.")
     if fault not in model.faults():
         near = did_you_mean(fault, model.faults())
-        raise UsageError(f"'{name}' knows no fault '{fault}'.{near} It knows: {', '.join(model.faults())}.")
+        raise UsageError(f"'{name}' has no fault '{fault}'.{near} Its faults: {', '.join(model.faults())}.")
     model.plant_fault(fault)

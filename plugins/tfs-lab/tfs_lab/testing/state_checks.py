@@ -1,4 +1,4 @@
-"""Is the model what its state says? Initial values, saving, resuming, and the key/value cache."""
+"""Checks of a model's state: initial values, saving, resuming, and the key/value cache."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STEPS_BEFORE, STEPS_AFTER = 3, 3
 
 @check("same seed, same model")
 def same_seed_same_model(subject: SmallModel) -> Finding:
-    """The generator alone decides the initial values: same seed, same bits; torch's global random state has no say."""
+    """The initial values depend on the generator alone, bit-identically, and not on torch's global random state."""
     torch.manual_seed(1)
     first = dict(subject.build(shake=0.0).named_parameters())
     torch.manual_seed(2)
@@ -32,12 +32,12 @@ def same_seed_same_model(subject: SmallModel) -> Finding:
         any(not torch.equal(tensor, other[name]) for name, tensor in first.items()),
         "another seed gives the same initial values: the generator is not used",
     )
-    return f"{len(first)} parameters equal to the bit"
+    return f"{len(first)} parameters bit-identical"
 
 
 @check("save and load")
 def save_and_load(subject: SmallModel) -> Finding:
-    """`state_dict` through a safetensors file into another model gives the same logits, to the bit."""
+    """`state_dict`, saved as safetensors and loaded into another model, gives bit-identical logits."""
     model, other = subject.build(), subject.build(seed=subject.seed + 1)
     input_ids, _ = subject.batch()
     state = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
@@ -55,27 +55,27 @@ def save_and_load(subject: SmallModel) -> Finding:
     ):
         try:
             subject.build().load_state_dict(broken)
-        except Exception:  # refusing is what it must do, in whatever words
+        except Exception:  # it must raise; the type of the error is not specified
             continue
         expect(False, f"load_state_dict accepted a state {what}")
-    return f"{len(state)} tensors, logits equal to the bit"
+    return f"{len(state)} tensors, logits bit-identical"
 
 
 def _without_shared_memory(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the state with tied tensors copied apart, as safetensors asks."""
+    """Return the state with every tensor copied, because safetensors rejects tied tensors."""
     return {name: tensor.clone() for name, tensor in state.items()}
 
 
 @check("resume")
 def resume_is_exact(subject: SmallModel) -> Finding:
-    """N + M optimizer steps give the same bits as N steps, save, load into a fresh model, M steps; with dropout."""
+    """N + M optimizer steps are bit-identical to N steps, save, load into a new model, and M steps, with dropout."""
     model = subject.build(dropout=DROPOUT)
     optimizer = _optimizer(model)
     torch.manual_seed(subject.seed)
     _train(subject, model, optimizer, range(STEPS_BEFORE))
     saved = copy.deepcopy({name: tensor.detach() for name, tensor in model.state_dict().items()})
     saved_optimizer, random_state = copy.deepcopy(optimizer.state_dict()), torch.get_rng_state()
-    straight_on = _train(subject, model, optimizer, range(STEPS_BEFORE, STEPS_BEFORE + STEPS_AFTER))
+    uninterrupted = _train(subject, model, optimizer, range(STEPS_BEFORE, STEPS_BEFORE + STEPS_AFTER))
 
     resumed = subject.build(seed=subject.seed + 1, dropout=DROPOUT)
     resumed.load_state_dict(saved)
@@ -83,11 +83,11 @@ def resume_is_exact(subject: SmallModel) -> Finding:
     optimizer.load_state_dict(saved_optimizer)
     torch.set_rng_state(random_state)
     after_loading = _train(subject, resumed, optimizer, range(STEPS_BEFORE, STEPS_BEFORE + STEPS_AFTER))
-    expect(straight_on == after_loading, f"the losses went on as {after_loading}, not as {straight_on}")
+    expect(uninterrupted == after_loading, f"the losses after loading are {after_loading}, not {uninterrupted}")
     expected = dict(model.named_parameters())
     for name, tensor in resumed.named_parameters():
         expect(torch.equal(tensor, expected[name]), f"{name} differs after resuming")
-    return f"{STEPS_BEFORE} + {STEPS_AFTER} steps, weights and losses equal to the bit"
+    return f"{STEPS_BEFORE} + {STEPS_AFTER} steps, weights and losses bit-identical"
 
 
 def _optimizer(model: LanguageModel) -> torch.optim.Optimizer:
@@ -107,7 +107,7 @@ def _train(subject: SmallModel, model: LanguageModel, optimizer: Any, steps: ran
 
 @check("key/value cache")
 def cache_equals_the_full_forward(subject: SmallModel) -> Finding:
-    """With the cache, prompts of different lengths continued token by token get the logits of the full forward."""
+    """With the cache, prompts of different lengths, continued token by token, get the logits of the full forward."""
     model = subject.build()
     if not isinstance(model, SupportsKeyValueCache):
         raise NotApplicable("the model has no key/value cache")
@@ -115,7 +115,7 @@ def cache_equals_the_full_forward(subject: SmallModel) -> Finding:
     input_ids, _ = subject.batch()
     full = model.forward(input_ids)
     cache = model.make_cache(subject.batch_size)
-    prompt_lengths = torch.arange(subject.batch_size) % (subject.seq_len - 1) + 1  # [batch_size], all kinds
+    prompt_lengths = torch.arange(subject.batch_size) % (subject.seq_len - 1) + 1  # [batch_size], different lengths
     longest = int(prompt_lengths.max())
     positions = torch.arange(longest).expand(subject.batch_size, longest)
     padding = positions >= prompt_lengths[:, None]
@@ -125,7 +125,7 @@ def cache_equals_the_full_forward(subject: SmallModel) -> Finding:
         close(logits[~padding], full[:, :longest][~padding]),
         "the logits of prompts of different lengths differ from those of the full forward",
     )
-    position = prompt_lengths.clone()  # of each row's own next token
+    position = prompt_lengths.clone()  # the position of the next token of each row
     while bool((position < subject.seq_len).any()):
         now = position.clamp(max=subject.seq_len - 1)[:, None]
         logits = model.forward_with_cache(input_ids.gather(1, now), now, cache)[:, 0]

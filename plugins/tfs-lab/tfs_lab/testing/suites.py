@@ -1,11 +1,11 @@
-"""The checks as classes that pytest collects: inherit, name the component, and every check is a test.
+"""Conformance suites: classes for pytest to inherit, with one test per check.
 
     class TestMyGPT(ModelConformance):
         name = "tfs-mygpt/mygpt"
         config = {"d_model": 32}
 
-A check that does not apply is skipped, with its reason. To leave one out on purpose, set its test to None with the
-reason beside it: `test_causality = None  # this model reads in both directions`.
+A check that does not apply is skipped, with its reason. To disable a check, set its test to None and state the reason:
+`test_causality = None  # this model reads in both directions`.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from tfs_lab.testing.wrappers import EXAMPLE_MODEL, WRAPPER_CHECKS, WrapperUnder
 
 
 def _tests(checks: Iterable[Check[Any]], subject: str = "subject") -> Callable[[type], type]:
-    """Give a class one test method a check, of what its method `subject` returns."""
+    """Return a decorator that adds one test method per check, called with the result of the method `subject`."""
 
     def test_of(one: Check[Any]) -> Callable[[Any], None]:
         def test(self: Any) -> None:
             result = one(getattr(self, subject)())
             if result.status == "skip":
-                raise unittest.SkipTest(result.detail)  # pytest understands it, so nothing here imports pytest
+                raise unittest.SkipTest(result.detail)  # pytest supports it: no import of pytest needed
             result.require()
 
         test.__doc__ = one.meaning
@@ -53,21 +53,21 @@ def _tests(checks: Iterable[Check[Any]], subject: str = "subject") -> Callable[[
 
 
 class _Suite:
-    """What the suites of components share."""
+    """Attributes of all suites of components."""
 
     name: ClassVar[str]
-    """The component, bare or as `distribution/name`."""
+    """The name of the component, alone or as `distribution/name`."""
 
     config: ClassVar[Mapping[str, Any]] = {}
-    """Its options, as beside the name in a configuration."""
+    """The options of the component, as in a configuration."""
 
 
 @_tests(PARITY_CHECKS, "mirrored")
 @_tests(MODEL_CHECKS)
 class ModelConformance(_Suite):
-    """A model: contract of loss and backward, gradients, invariances, state, and parity with what it mirrors.
+    """Suite for a model: contract of loss and backward, gradients, invariances, state, and parity with its mirror.
 
-    `config` goes on top of small sizes that the checks choose (`SMALL_SIZES` in `tfs_lab.testing.small_model`).
+    `config` overrides the small sizes that the checks choose (`SMALL_SIZES` in `tfs_lab.testing.small_model`).
     """
 
     def subject(self) -> SmallModel:
@@ -75,7 +75,7 @@ class ModelConformance(_Suite):
         return small_model(self.name, self.config)
 
     def mirrored(self) -> Mirrored:
-        """Return the model and the one that it mirrors; skips when it mirrors none."""
+        """Return the model and its mirror; raises SkipTest when it has none, or when the mirror is not installed."""
         subject = self.subject()
         other = subject.build().mirrors
         if other is None:
@@ -88,7 +88,7 @@ class ModelConformance(_Suite):
 
 @_tests(TOKENIZER_CHECKS)
 class TokenizerConformance(_Suite):
-    """A tokenizer: every text comes back, every byte is counted, saving keeps everything."""
+    """Suite for a tokenizer: lossless round trip, byte lengths, batches, saving and loading."""
 
     def subject(self) -> TokenizerUnderCheck:
         """Return the tokenizer under check."""
@@ -97,7 +97,7 @@ class TokenizerConformance(_Suite):
 
 @_tests(DATASET_CHECKS)
 class DatasetConformance(_Suite):
-    """A data set: text in a fixed order, streamed, with a stable fingerprint."""
+    """Suite for a data set: text in a fixed order, read one document at a time, with a stable fingerprint."""
 
     def subject(self) -> DatasetUnderCheck:
         """Return the data set under check."""
@@ -106,7 +106,7 @@ class DatasetConformance(_Suite):
 
 @_tests(SCHEDULER_CHECKS)
 class SchedulerConformance(_Suite):
-    """A learning-rate schedule: sensible rates, pure, with a warm-up."""
+    """Suite for a learning-rate schedule: valid rates, a pure function of the step, a warm-up."""
 
     def subject(self) -> SchedulerUnderCheck:
         """Return the schedule under check."""
@@ -115,7 +115,7 @@ class SchedulerConformance(_Suite):
 
 @_tests(OPTIMIZER_CHECKS)
 class OptimizerConformance(_Suite):
-    """An optimizer: descends, obeys the learning rate, resumes to the bit."""
+    """Suite for an optimizer: descent, learning rate, bit-identical resuming."""
 
     def subject(self) -> OptimizerUnderCheck:
         """Return the optimizer under check."""
@@ -124,7 +124,7 @@ class OptimizerConformance(_Suite):
 
 @_tests(LOGGER_CHECKS)
 class LoggerConformance(_Suite):
-    """A logger: takes all that a run says, and a resumed one."""
+    """Suite for a logger: every call of a run is accepted, also when the run is resumed."""
 
     def subject(self) -> LoggerUnderCheck:
         """Return the logger under check."""
@@ -133,13 +133,13 @@ class LoggerConformance(_Suite):
 
 @_tests(BATCHING_CHECKS)
 class BatchingConformance(_Suite):
-    """A batching: each step a pure function of its number, every row of the validation once, documents as it says."""
+    """Suite for a batching: pure steps, correct counts, rows shared by ranks, a complete validation, documents."""
 
     settings: ClassVar[Mapping[str, Any]] = {}
-    """What differs from the settings that the checks choose: fields of `tfs_core.contracts.BatchSettings`."""
+    """Overrides of the settings that the checks choose: fields of `tfs_core.contracts.BatchSettings`."""
 
     def source(self) -> DatasetSource:
-        """Return the data set that it is tried on."""
+        """Return the data set for the checks."""
         return SmallSource()
 
     def subject(self) -> BatchingUnderCheck:
@@ -149,13 +149,13 @@ class BatchingConformance(_Suite):
 
 @_tests(WRAPPER_CHECKS)
 class WrapperConformance(_Suite):
-    """A wrapper: the loss and the gradients that there are without it, in training and in evaluation."""
+    """Suite for a wrapper: the same loss and gradients as without it, in training and in evaluation."""
 
     model: ClassVar[str | None] = None
-    """The model to wrap; by default a small one of the checks' own."""
+    """The model to wrap; by default `ExampleModel` of `tfs_lab.testing.wrappers`."""
 
     model_config: ClassVar[Mapping[str, Any]] = {}
-    """The model's options, on top of the small sizes that the checks choose."""
+    """The options of the model; they override the small sizes that the checks choose."""
 
     def subject(self) -> WrapperUnderCheck:
         """Return the wrapper under check."""
@@ -165,10 +165,10 @@ class WrapperConformance(_Suite):
 
 @_tests(PLUGIN_CHECKS)
 class PluginConformance:
-    """A plugin as a whole, in processes of its own: registers, light to import, every reference there."""
+    """Suite for a plugin as a whole, in a fresh process: registration, light imports, valid references."""
 
     distribution: ClassVar[str]
-    """What pip calls it."""
+    """The name of the distribution, as for pip."""
 
     def subject(self) -> str:
         """Return the distribution under check."""

@@ -1,4 +1,4 @@
-"""Does a tokenizer keep the contract? Every text comes back, and every byte is counted once."""
+"""Conformance checks for tokenizers: lossless round trip, batches, byte lengths, saving and loading."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ TEXTS = (
     "0123456789" * 40,
     "".join(chr(code) for code in range(0x20, 0x3000, 7)),
 )
-"""What tokenizers stumble over: blanks, other scripts, composed and decomposed letters, controls, special tokens."""
+"""Difficult texts: blanks, other scripts, composed and decomposed letters, control characters, special tokens."""
 
 
 class _SmallSource:
-    """A data set of a few documents, for a tokenizer that is trained on demand."""
+    """A data set of 200 documents, for a tokenizer that is trained on demand."""
 
     def splits(self) -> Sequence[str]:
         return ["train"]
@@ -60,7 +60,7 @@ class TokenizerUnderCheck:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """Return the tokenizer, built (and trained, if it is that kind) offline."""
+        """Return the tokenizer, built offline (and trained, where the component trains one)."""
         component = chosen("tokenizer", self.name, self.options)
         with tempfile.TemporaryDirectory() as assets:
             tokenizer: Tokenizer = component.factory(
@@ -80,7 +80,7 @@ def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
 
 @check("round trip")
 def every_text_comes_back(subject: TokenizerUnderCheck) -> Finding:
-    """Encoding and then decoding any Unicode text gives that text, and no special id is ever made of text."""
+    """Decoding the ids of any Unicode text gives the same text, and no text encodes to a special id."""
     tokenizer = subject.tokenizer
     for text in TEXTS:
         ids = _ids(tokenizer, text)
@@ -93,7 +93,7 @@ def every_text_comes_back(subject: TokenizerUnderCheck) -> Finding:
 
 @check("batches")
 def a_batch_is_its_texts(subject: TokenizerUnderCheck) -> Finding:
-    """A text has the same ids whatever other texts are encoded with it, or at the same time in other threads."""
+    """The ids of a text do not depend on the other texts of a batch, nor on other threads that encode."""
     tokenizer = subject.tokenizer
     together = [[int(token_id) for token_id in ids] for ids in tokenizer.encode_batch(TEXTS)]
     for text, ids in zip(TEXTS, together, strict=True):
@@ -107,7 +107,7 @@ def a_batch_is_its_texts(subject: TokenizerUnderCheck) -> Finding:
 
 @check("bytes")
 def every_byte_is_counted_once(subject: TokenizerUnderCheck) -> Finding:
-    """`byte_lengths` and `decode_bytes` agree with the text's UTF-8; special ids stand for no bytes."""
+    """`byte_lengths` and `decode_bytes` agree with the UTF-8 bytes of a text; special ids have no bytes."""
     tokenizer = subject.tokenizer
     lengths = tokenizer.byte_lengths()
     expect(lengths.shape == (tokenizer.vocab_size,), f"byte_lengths has shape {lengths.shape}")
@@ -121,12 +121,12 @@ def every_byte_is_counted_once(subject: TokenizerUnderCheck) -> Finding:
         expect(tokenizer.decode_bytes(ids) == encoded, f"decode_bytes gives other bytes than those of {text!r}")
         pieces = b"".join(tokenizer.decode_bytes([token_id]) for token_id in ids)
         expect(pieces == encoded, f"the ids of {text!r}, decoded one by one, give other bytes")
-    return "counted by id and decoded, as UTF-8 has them"
+    return "byte lengths and decoded bytes agree with UTF-8"
 
 
 @check("lone surrogates")
 def a_lone_surrogate_is_refused(subject: TokenizerUnderCheck) -> Finding:
-    """Half of a surrogate pair is no Unicode text: a DataError, not a replacement character."""
+    """A lone surrogate (half of a pair) raises DataError; it is not replaced by another character."""
     try:
         subject.tokenizer.encode_batch(["a\ud800b"])
     except DataError as error:
@@ -137,12 +137,12 @@ def a_lone_surrogate_is_refused(subject: TokenizerUnderCheck) -> Finding:
 
 @check("save and load")
 def saving_keeps_everything(subject: TokenizerUnderCheck) -> Finding:
-    """`save` and the component's `loader` give back the same ids, sizes and fingerprint."""
+    """A tokenizer saved by `save` and loaded by the component's `loader` has the same ids, sizes and fingerprint."""
     tokenizer = subject.tokenizer
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save(Path(folder))
         loaded = subject.loaded(Path(folder))
-        expect(loaded.fingerprint() == tokenizer.fingerprint(), "the fingerprint is another one after loading")
+        expect(loaded.fingerprint() == tokenizer.fingerprint(), "the fingerprint differs after loading")
         expect(loaded.vocab_size == tokenizer.vocab_size, "the vocabulary has another size after loading")
         expect(loaded.end_of_text_id == tokenizer.end_of_text_id, "end of text has another id after loading")
         for text in TEXTS:

@@ -1,4 +1,4 @@
-"""Does a wrapper keep the contract? What it puts around a loss computes the same loss, with the same gradients."""
+"""Conformance checks for wrappers: the wrapped loss has the same value and the same gradients."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ EXAMPLE_MODEL = SmallModel(name="tfs_lab's ExampleModel", factory=ExampleModel, 
 
 @dataclass(frozen=True)
 class WrapperUnderCheck:
-    """A wrapper by its name and options, and the model that it wraps."""
+    """A wrapper by its name and options, and the model to wrap."""
 
     name: str
     options: Mapping[str, Any]
@@ -61,7 +61,7 @@ class WrapperUnderCheck:
         return wrapper
 
     def wrapped(self) -> tuple[Any, nn.Module, list[str]]:
-        """Return a fresh model, the module around its loss, and what the wrapper warned of."""
+        """Return a new model, the module around its loss, and the warnings of the wrapper."""
         model, warnings = self.model.build(), list[str]()
         input_ids, target_ids = self.model.batch()
         context = WrapContext(
@@ -78,20 +78,20 @@ class WrapperUnderCheck:
 
 @check("stage")
 def the_stage_is_known(subject: WrapperUnderCheck) -> Finding:
-    """`stage` says when it is applied, and `changes_weights` whether it changes what parameters there are."""
+    """`stage` is a known stage, and `changes_weights` is True for a wrapper that changes the set of parameters."""
     wrapper = subject.build()
-    expect(isinstance(wrapper, Wrapper), "it has not all of `stage`, `changes_weights` and `wrap`")
+    expect(isinstance(wrapper, Wrapper), "it lacks `stage`, `changes_weights` or `wrap`")
     expect(wrapper.stage in STAGES, f"its stage is {wrapper.stage!r}, not one of {', '.join(STAGES)}")
-    expect(isinstance(wrapper.changes_weights, bool), f"`changes_weights` is {wrapper.changes_weights!r}, no bool")
+    expect(isinstance(wrapper.changes_weights, bool), f"`changes_weights` is {wrapper.changes_weights!r}, not a bool")
     plain = {name: list(tensor.shape) for name, tensor in subject.model.build().named_parameters()}
     wrapped = {name: list(tensor.shape) for name, tensor in subject.wrapped()[0].named_parameters()}
-    expect(wrapper.changes_weights or wrapped == plain, "it changes what parameters there are: `changes_weights`")
+    expect(wrapper.changes_weights or wrapped == plain, "it changes the parameters: `changes_weights` must be True")
     return f"{wrapper.stage}; {'changes' if wrapper.changes_weights else 'leaves'} the parameters"
 
 
 @check("training")
 def training_is_the_same(subject: WrapperUnderCheck) -> Finding:
-    """In training mode the wrapped loss has the value of the loss without it, and the same gradients, but rounding."""
+    """In training mode, the wrapped loss has the same value and gradients as the plain loss, within rounding."""
     model, module, warnings = subject.wrapped()
     plain = subject.model.build()
     comparisons = []
@@ -102,13 +102,13 @@ def training_is_the_same(subject: WrapperUnderCheck) -> Finding:
         expect(close(wrapped_loss, loss), f"the loss is {float(wrapped_loss):.12g}; without it {float(loss):.12g}")
         shared = {name: expected[name] for name in found.keys() & expected.keys()}  # an adapter has others
         comparisons += ErrorRule(rtol=ROUNDING, tiny=1e-3).compare_tensors("without it", found, shared)
-    said = f"; it warned: {' '.join(warnings)}" if warnings else ""
-    return conclude(comparisons, f"the same loss and gradients of {len(comparisons) // 2} parameters{said}", apart=True)
+    warned = f"; it warned: {' '.join(warnings)}" if warnings else ""
+    return conclude(comparisons, f"the same loss and {len(comparisons) // 2} gradients{warned}", independent=True)
 
 
 @check("evaluation")
 def evaluation_is_the_same(subject: WrapperUnderCheck) -> Finding:
-    """In eval mode the wrapped loss has the value of the loss without it, for batches of any size, and no graph."""
+    """In eval mode, the wrapped loss equals the plain loss for batches of any size, and builds no graph."""
     model, module, _ = subject.wrapped()
     plain = subject.model.build()
     for one in (model, plain, module):
@@ -119,22 +119,22 @@ def evaluation_is_the_same(subject: WrapperUnderCheck) -> Finding:
         loss, wrapped_loss = plain.loss(*inputs), Objective(model, module).loss(*inputs)
         expect(close(wrapped_loss, loss), f"the loss is {float(wrapped_loss):.12g}; without it {float(loss):.12g}")
         expect(not wrapped_loss.requires_grad, "a graph is built in eval mode")
-    return "the same loss for two sizes of batches"
+    return "the same loss for two batch sizes"
 
 
 @check("random state")
 def wrapping_draws_no_random_numbers(subject: WrapperUnderCheck) -> Finding:
-    """Wrapping leaves gradients and random state as they were: training with and without it draws the same numbers."""
+    """Wrapping leaves no gradients and restores the random state, so that training draws the same numbers."""
     torch.manual_seed(0)
     subject.model.build()
     before = torch.get_rng_state()
     torch.manual_seed(0)
     model, _, _ = subject.wrapped()
-    expect(torch.equal(torch.get_rng_state(), before), "the random state after `wrap` is another")
+    expect(torch.equal(torch.get_rng_state(), before), "`wrap` changes the random state")
     left = [name for name, parameter in model.named_parameters() if parameter.grad is not None]
     expect(not left, f"`wrap` left a gradient in {', '.join(left)}")
     expect(model.training, "`wrap` left the model in eval mode")
-    return "kept"
+    return "unchanged"
 
 
 WRAPPER_CHECKS: tuple[Check[WrapperUnderCheck], ...] = (
