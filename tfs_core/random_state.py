@@ -1,7 +1,7 @@
-"""The random states that training draws from: set, written down as plain numbers, put back, and kept still.
+"""The global random states (RNGs) of torch, Python and NumPy: seed, save, restore, preserve.
 
-Data order, initial weights, validation and samples have random states of their own. What is left is whatever a model
-draws in training (dropout) from the global generators of torch, of Python and of NumPy.
+Training draws from them for dropout and other randomness inside a model. Data order, initial weights, validation and
+samples use generators of their own.
 """
 
 import random
@@ -14,14 +14,14 @@ import torch
 
 
 def set_seed(seed: int) -> None:
-    """Seed every global generator: torch's on all devices, Python's and NumPy's."""
+    """Seed all global generators: torch's on all devices, Python's and NumPy's (with the seed modulo 2**32)."""
     torch.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)
 
 
 def capture_random_state() -> dict[str, Any]:
-    """Return every global generator's state in JSON values: lists of integers, and at most one float each."""
+    """Return the states of all global generators as JSON values: lists of integers, and at most one float each."""
     version, words, gauss = random.getstate()
     name, keys, position, has_gauss, cached_gauss = np.random.get_state(legacy=True)
     state: dict[str, Any] = {
@@ -37,7 +37,7 @@ def capture_random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """Put back what `capture_random_state` returned; a device that this machine lacks is passed over."""
+    """Restore a state from `capture_random_state`. States of devices that this machine does not have are ignored."""
     torch.set_rng_state(torch.tensor(state["torch"], dtype=torch.uint8))
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
@@ -52,7 +52,7 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 @contextmanager
 def random_state_kept() -> Iterator[None]:
-    """Whatever is drawn inside, training goes on afterwards as if nothing had been drawn."""
+    """Save and restore all global random states around the block."""
     state = capture_random_state()
     try:
         yield

@@ -1,4 +1,4 @@
-"""The processes that train together: here the only one of a plain run. Plugins bring others (`contracts.Ranks`)."""
+"""`contracts.Ranks` for a run with a single process. Plugins may implement it for several processes."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,27 +19,27 @@ from tfs_core.tensor_files import (
 
 
 class OneRank:
-    """One process alone: nothing to exchange, and a checkpoint's tensors are two files."""
+    """A single process: communication is a no-op, and a checkpoint's tensors are in two files."""
 
     rank = 0
     size = 1
 
     def sum(self, values: Tensor) -> Tensor:
-        """Return the values."""
+        """Return the values: there is nothing to add."""
         return values
 
     def last_micro_batch(self, is_last: bool) -> None:
-        """Do nothing: `backward` adds to the gradients by itself."""
+        """Do nothing: gradients need no synchronization."""
 
     def finish_gradients(self, parameters: Sequence[Tensor]) -> Tensor:
-        """Return the norm of the whole gradient: []."""
+        """Return the norm of the gradient over all parameters: []."""
         return torch.nn.utils.get_total_norm([it.grad for it in parameters if it.grad is not None])
 
     def save(self, folder: Path, model: LanguageModel, optimizer: torch.optim.Optimizer | None) -> dict[str, Any]:
-        """Write `model.safetensors` and `optimizer.safetensors`, and return what of them is JSON.
+        """Write `model.safetensors` and `optimizer.safetensors`. Return the parts that are not tensors, as JSON values.
 
-        Raises TrainingError for weights that are not finite, CheckpointError for optimizer state that is neither tensor
-        nor JSON.
+        Raises TrainingError for weights that are not finite, and CheckpointError for optimizer state that is neither a
+        tensor nor JSON.
         """
         weights, tied = distinct_tensors(model.state_dict())
         for name, tensor in weights.items():
@@ -55,7 +55,7 @@ class OneRank:
     def load(
         self, folder: Path, model: LanguageModel, optimizer: torch.optim.Optimizer | None, state: Mapping[str, Any]
     ) -> None:
-        """Put weights and optimizer state in place. Raises CheckpointError when names or shapes are not the model's."""
+        """Load weights and optimizer state. Raises CheckpointError when names or shapes do not match the model's."""
         weights = read_tensors(folder / "model.safetensors")
         weights.update({name: weights[kept] for name, kept in state["tied"].items()})
         try:

@@ -1,4 +1,4 @@
-"""(kind, name) -> the component that has it: where configuration and command line meet what plugins brought."""
+"""The registry: looks up the components of all installed plugins by kind and name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Entry:
-    """A component and whose it is. Its references are imported by the `load_` methods and not before."""
+    """A component and the distribution that provides it. References are imported lazily, by the `load_` methods."""
 
     kind: str
     component: Component
@@ -29,18 +29,18 @@ class Entry:
 
     @property
     def qualified_name(self) -> str:
-        """Return the name that always resolves, such as `tfs-torch/torch`."""
+        """Return the unambiguous name, such as `tfs-torch/torch`."""
         return f"{self.distribution}/{self.component.name}"
 
     def load_factory(self) -> Callable[..., Any]:
-        """Return what builds the component (for a command: the click command). Raises PluginError."""
+        """Import and return the factory (of a command: the click command). Raises PluginError."""
         factory: Callable[..., Any] = self._load("factory", self.component.factory)
         if not callable(factory):
             raise PluginError(f"{self}: its factory '{self.component.factory}' cannot be called")
         return factory
 
     def load_config_class(self) -> type | None:
-        """Return the frozen dataclass of the component's options, None when it has none. Raises PluginError."""
+        """Import and return the frozen dataclass of the component's options, or None. Raises PluginError."""
         if self.component.config is None:
             return None
         config = self._load("config", self.component.config)
@@ -49,10 +49,11 @@ class Entry:
         return config
 
     def build(self, options: Any, **keywords: Any) -> Any:
-        """Return what the factory makes of the options and of the keywords that its kind is called with.
+        """Call the factory with the options and the keyword arguments of its kind, and return the result.
 
-        Options that are None, as when a component is chosen in Python by its name only, are the defaults. Raises
-        PluginError, naming the component, for whatever the factory raises but TfsErrors, and when it makes nothing.
+        `options=None` stands for the default options, as when a component is chosen in Python by name only. Exceptions
+        of the factory other than TfsErrors are raised as PluginError with the component's name, and so is a result of
+        None.
         """
         factory, config_class = self.load_factory(), self.load_config_class()
         with blaming(f"{self} cannot be built"):
@@ -64,7 +65,7 @@ class Entry:
         return built
 
     def load_loader(self) -> Callable[[Path], Tokenizer]:
-        """Return what reads the tokenizer back from the folder it was saved in. Raises PluginError."""
+        """Import and return the function that loads a saved tokenizer from its folder. Raises PluginError."""
         if self.component.loader is None:
             raise PluginError(f"{self} has no loader")
         loader: Callable[[Path], Tokenizer] = self._load("loader", self.component.loader)
@@ -77,7 +78,7 @@ class Entry:
             advice = "TFS_DEBUG=1 shows where."
             own = reference.partition(":")[0].partition(".")[0]
             if isinstance(error, ModuleNotFoundError) and (error.name or own).partition(".")[0] != own:
-                advice = f"Install what it needs into {sys.prefix}, where tfs runs."
+                advice = f"Install the missing package into {sys.prefix}, the environment of tfs."
             raise PluginError(
                 f"{self}: its {role} '{reference}' cannot be imported: {describe(error)}. {advice}"
             ) from error
@@ -87,7 +88,7 @@ class Entry:
 
 
 class Registry:
-    """All components of the plugins that are installed, those plugins, and the kinds that they declare by name."""
+    """The installed plugins, their components, and the kinds of components that they declare."""
 
     def __init__(self, plugins: list[Plugin]) -> None:
         self.plugins = plugins
@@ -100,14 +101,15 @@ class Registry:
         self._warned = False
 
     def entries(self, kind: str | None = None) -> list[Entry]:
-        """Return the components of a kind, or of all, the core's first, then in the order of distributions."""
+        """Return the components of a kind, or of all kinds: the core's first, then in the order of distributions."""
         return [entry for entry in self._entries if kind in (None, entry.kind)]
 
     def find(self, kind: str, name: str) -> Entry:
-        """Return the component of a kind that is called `name`, or `distribution/name`.
+        """Return the component of a kind with the name `name` or `distribution/name`.
 
-        Raises PluginError when there is none, naming the nearest, those there are and what failed to load, and when
-        two distributions give the name. The first call says on the log which plugins are broken.
+        Raises PluginError when two distributions have the name, and when there is none; the message then suggests the
+        nearest name and lists the installed components and the broken plugins. The first call logs a warning for each
+        broken plugin.
         """
         self._warn_once()
         distribution, slash, bare = name.rpartition("/")
@@ -118,18 +120,18 @@ class Registry:
         if found:
             choices = " or ".join(f"'{entry.qualified_name}'" for entry in found)
             raise PluginError(f"{kind} '{name}' is in more than one distribution: write {choices}")
-        raise PluginError(self._miss(kind, name, bare))
+        raise PluginError(self._not_found_message(kind, name, bare))
 
     def has(self, kind: str, name: str) -> bool:
-        """Return whether one distribution, and no other, has a component of that name."""
+        """Return whether exactly one distribution has a component of that kind and name."""
         return sum(entry.component.name == name for entry in self.entries(kind)) == 1
 
     def for_path(self, kind: str) -> tuple[str, str] | None:
-        """Return (component, its option) that a path in the place of a name stands for; None for a kind without."""
+        """Return (component, option) that takes a path given instead of a name; None if the kind has none."""
         components = [entry.component for entry in self.entries(kind)]
         return next(((one.name, one.path_option) for one in components if one.path_option is not None), None)
 
-    def _miss(self, kind: str, name: str, bare: str) -> str:
+    def _not_found_message(self, kind: str, name: str, bare: str) -> str:
         entries = self.entries(kind)
         names = {entry.component.name for entry in entries} | {entry.qualified_name for entry in entries}
         parts = [f"there is no {kind} '{name}'.{did_you_mean(name, names)}"]
@@ -137,11 +139,11 @@ class Registry:
             parts.append(f"There is: {', '.join(elsewhere)}.")
         parts.append(f"Installed: {', '.join(entry.component.name for entry in entries) or 'none'}.")
         parts += [f"{plugin.distribution} is {plugin.state}: {reason}." for plugin, reason in self.broken()]
-        parts.append(f"Plugins are looked for in {sys.prefix}; `tfs plugins` lists them and says how to install one.")
+        parts.append(f"Plugins are looked for in {sys.prefix}; `tfs plugins` lists them and shows how to install one.")
         return " ".join(parts)
 
     def broken(self) -> list[tuple[Plugin, str]]:
-        """Return the plugins of which something cannot be used, each with the first reason."""
+        """Return the plugins that are disabled or have problems, each with the first reason."""
         return [
             (plugin, plugin.disabled_by or plugin.problems[0].rstrip("."))
             for plugin in self.plugins
@@ -152,7 +154,7 @@ class Registry:
         warned, self._warned = self._warned, True
         for plugin, reason in self.broken():
             if not warned and not plugin.disabled_by:
-                import logging  # only now: importing it takes a tenth of the time of `tfs --help`
+                import logging  # lazy: the import takes a tenth of the time of `tfs --help`
 
                 message = "plugin %s is %s: %s (see `tfs plugins`)"
                 logging.getLogger(__name__).warning(message, plugin.distribution, plugin.state, reason)
@@ -160,5 +162,5 @@ class Registry:
 
 @cache
 def get_registry() -> Registry:
-    """Return the registry of this process; plugins are discovered the first time."""
+    """Return the registry of this process. The first call discovers the plugins."""
     return Registry(discover())

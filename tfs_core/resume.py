@@ -1,4 +1,4 @@
-"""Where a run goes on from, and whether it is still the same run."""
+"""Resuming: find the checkpoint to resume from, check that the run is still the same, and prepare its folder."""
 
 import platform
 from collections.abc import Mapping
@@ -44,39 +44,39 @@ MAY_CHANGE = (
     "data.dataset",
     "data.tokenizer",
 )
-"""Settings that may differ when a run is resumed: how long it is, what is shown and saved, and the machine. Data set
-and tokenizer are compared by what they hold, so that files may move. The rest decides what a step computes."""
+"""Settings that may change on a resume: the length of the run, its outputs, and the machine. Data set and tokenizer are
+compared by fingerprint instead, so that files may move. All other settings decide the result of a step."""
 
 
 @dataclass(frozen=True)
-class Origin:
-    """The checkpoint that a run goes on from."""
+class ResumePoint:
+    """The checkpoint that a run resumes from, with its configuration and state."""
 
     checkpoint: Path
     config: RunConfig
     state: dict[str, Any]
     run: Run | None  # None for a checkpoint that is not in a run folder
-    siblings: list[Path]  # the run's checkpoints, as they were found
-    damaged: list[str]  # what is wrong with newer checkpoints
+    siblings: list[Path]  # all checkpoints of the run when it was read
+    damaged: list[str]  # problems of newer checkpoints, which are skipped
 
     @property
     def run_name(self) -> str:
         return self.checkpoint.parent.parent.name if self.run is None else self.run.name
 
 
-def find_origin(target: str | Path | None, *, experiment_name: str | None, assets: Path) -> Origin:
-    """Return the newest whole checkpoint of a run, or the one that `target` is.
+def find_resume_point(target: str | Path | None, *, experiment_name: str | None, assets: Path) -> ResumePoint:
+    """Return the newest valid checkpoint of a run, or the checkpoint that `target` names.
 
     `target` is a run's name or folder, or a checkpoint; None means the last run of `experiment_name`. Raises
-    UsageError when neither is given, and CheckpointError when there is nothing whole to go on from: a run that was
-    asked to resume never starts from scratch.
+    UsageError when neither is given, and CheckpointError when there is no valid checkpoint: a resume never falls back
+    to starting from scratch.
     """
     if target is None:
         run = _last_run(experiment_name, assets)
     elif Path(target).name in ("latest", "best") or Path(target).name.startswith("step-"):
         folder = find_checkpoint(str(target), assets)
         verify_checkpoint(folder)
-        return _origin(folder, damaged=[])
+        return _resume_point(folder, damaged=[])
     else:
         run = find_run(str(target), assets)
     checkpoint, damaged = newest_valid_checkpoint(run.folder / "checkpoints")
@@ -85,7 +85,7 @@ def find_origin(target: str | Path | None, *, experiment_name: str | None, asset
         raise CheckpointError(
             f"the run '{run.name}' has no checkpoint to resume from: {why}. Start again, without --resume."
         )
-    return _origin(checkpoint, damaged=[str(error) for error in damaged])
+    return _resume_point(checkpoint, damaged=[str(error) for error in damaged])
 
 
 def _last_run(experiment_name: str | None, assets: Path) -> Run:
@@ -99,9 +99,9 @@ def _last_run(experiment_name: str | None, assets: Path) -> Run:
     return runs[-1]
 
 
-def _origin(checkpoint: Path, *, damaged: list[str]) -> Origin:
+def _resume_point(checkpoint: Path, *, damaged: list[str]) -> ResumePoint:
     in_a_run = checkpoint.parent.name == "checkpoints"
-    return Origin(
+    return ResumePoint(
         checkpoint=checkpoint,
         config=read_config(checkpoint),
         state=read_state(checkpoint),
@@ -111,12 +111,12 @@ def _origin(checkpoint: Path, *, damaged: list[str]) -> Origin:
     )
 
 
-def check_config(origin: Origin, config: RunConfig, *, is_fork: bool) -> dict[str, list[Any]]:
-    """Return the settings that change, {key: [before, now]}; raises ConfigError for those that must not."""
+def check_config(previous: ResumePoint, config: RunConfig, *, is_fork: bool) -> dict[str, list[Any]]:
+    """Return the changed settings, {key: [before, now]}. Raises ConfigError when one of them must not change."""
     allowed = (*MAY_CHANGE, "experiment_name") if is_fork else MAY_CHANGE
-    differences = config_differences(origin.config, config)
-    if config.model.name != origin.config.model.name:  # a mirror: only what both can set must agree
-        shared = resolved(origin.config)["model"].keys() & resolved(config)["model"].keys() - {"name"}
+    differences = config_differences(previous.config, config)
+    if config.model.name != previous.config.model.name:  # a mirror: only options that both models have must agree
+        shared = resolved(previous.config)["model"].keys() & resolved(config)["model"].keys() - {"name"}
         differences = [
             difference
             for difference in differences
@@ -129,56 +129,56 @@ def check_config(origin: Origin, config: RunConfig, *, is_fork: bool) -> dict[st
     ]
     if refused:
         raise ConfigError(
-            f"the run '{origin.run_name}' cannot be resumed with other settings than its own: {', '.join(refused)}. "
-            "Put them back, or begin a new run without --resume."
+            f"the run '{previous.run_name}' cannot be resumed with changed settings: {', '.join(refused)}. "
+            "Restore them, or start a new run without --resume."
         )
     return {difference.key: [difference.first, difference.second] for difference in differences}
 
 
-def check_fingerprints(origin: Origin | None, **now: str) -> dict[str, str]:
-    """Return the fingerprints, by what they are of. Raises TrainingError for one that is not the checkpoint's."""
+def check_fingerprints(previous: ResumePoint | None, **now: str) -> dict[str, str]:
+    """Return the fingerprints given as keywords. Raises TrainingError when one differs from the checkpoint's."""
     words = {
         "source": "the text of the data set",
         "tokenizer": "the tokenizer",
-        "tokens": "the token store that they and the settings of `data` make",
+        "tokens": "the token store made from them with the settings of `data`",
     }
     for key, fingerprint in now.items():
-        before = fingerprint if origin is None else origin.state["fingerprints"][key]
+        before = fingerprint if previous is None else previous.state["fingerprints"][key]
         if fingerprint != before:
-            assert origin is not None
+            assert previous is not None
             raise TrainingError(
-                f"the run '{origin.run_name}' cannot be resumed: {words[key]} has changed since (fingerprint "
-                f"{before[:12]}, now {fingerprint[:12]}). Bring the old one back, or begin a new run without --resume."
+                f"the run '{previous.run_name}' cannot be resumed: {words[key]} has changed since (fingerprint "
+                f"{before[:12]}, now {fingerprint[:12]}). Restore the old one, or start a new run without --resume."
             )
     return now
 
 
-def versions_now() -> dict[str, str]:
-    """Return what else decides the last bits of a result: torch and the processor."""
+def current_versions() -> dict[str, str]:
+    """Return the versions that the last bits of a result depend on: torch and the processor."""
     return {"torch": str(torch.__version__), "processor": f"{platform.machine()} {platform.processor()}".strip()}
 
 
-def differences_of_machine(state: Mapping[str, Any], machine: Mapping[str, Any]) -> list[str]:
-    """Return in words what differs from the machine and the torch that saved the checkpoint."""
+def machine_differences(state: Mapping[str, Any], machine: Mapping[str, Any]) -> list[str]:
+    """Return the differences to the machine and versions that saved the checkpoint, as `threads was 4, is 2`."""
     before = {"compiled": False, **state["versions"], **state["machine"]}
-    now = {**versions_now(), **machine}
+    now = {**current_versions(), **machine}
     return [f"{key} was {before.get(key)}, is {now[key]}" for key in now if before.get(key) != now[key]]
 
 
-def go_back_to(origin: Origin, run_folder: RunFolder, *, keep: int) -> None:
-    """Make the checkpoint the newest of its run, which is locked, and its folder as if nothing else had been saved.
+def rewind_run_folder(previous: ResumePoint, run_folder: RunFolder, *, keep: int) -> None:
+    """Make the checkpoint the newest of its run. The run folder must be locked.
 
-    Newer checkpoints go to `aside/`; what a killed process did not come to do, pointers and rotation, is done.
-
-    Raises TrainingError when the run has moved on since its checkpoints were looked at.
+    Moves newer checkpoints to `aside/`, corrects the pointers `latest` and `best`, and deletes old checkpoints beyond
+    `keep`: a process that was killed while saving may not have done so. Raises TrainingError when another process has
+    saved or removed a checkpoint in the meantime.
     """
     checkpoints = run_folder.folder / "checkpoints"
     remove_leftovers(checkpoints)
-    if list_checkpoints(checkpoints) != origin.siblings:
-        raise TrainingError(f"another process has worked on the run '{origin.run_name}' just now: resume it again")
-    step = checkpoint_step(origin.checkpoint)
-    newer = [folder for folder in origin.siblings if checkpoint_step(folder) > step]
+    if list_checkpoints(checkpoints) != previous.siblings:
+        raise TrainingError(f"another process has just changed the run '{previous.run_name}': resume it again")
+    step = checkpoint_step(previous.checkpoint)
+    newer = [folder for folder in previous.siblings if checkpoint_step(folder) > step]
     move_aside(newer, run_folder.folder / "aside")
     point_to(checkpoints, "latest", step)
-    point_to(checkpoints, "best", origin.state["progress"]["best_step"])
-    rotate(checkpoints, keep=keep, best_step=origin.state["progress"]["best_step"])
+    point_to(checkpoints, "best", previous.state["progress"]["best_step"])
+    rotate(checkpoints, keep=keep, best_step=previous.state["progress"]["best_step"])

@@ -1,6 +1,6 @@
-"""A run from its configuration to its end, in one file: what `tfs run` does, and `tfs_core.run`.
+"""A run from its configuration to its end, in one file: the function `tfs_core.run`, which `tfs run` calls.
 
-`run` is the flow, top to bottom; what it calls follows in the same order.
+`run` is the main flow, top to bottom. The functions that it calls follow in the same order.
 
     configuration -> data set -> tokenizer -> token store -> batching -> model -> wrappers -> optimizer -> run folder
     -> trainer
@@ -62,13 +62,13 @@ from tfs_core.random_state import restore_random_state, set_seed
 from tfs_core.ranks import OneRank
 from tfs_core.registry import Entry, get_registry
 from tfs_core.resume import (
-    Origin,
+    ResumePoint,
     check_config,
     check_fingerprints,
-    differences_of_machine,
-    find_origin,
-    go_back_to,
-    versions_now,
+    current_versions,
+    find_resume_point,
+    machine_differences,
+    rewind_run_folder,
 )
 from tfs_core.run_folder import RunFolder
 from tfs_core.runs import Run, assets_folder, find_run
@@ -94,55 +94,57 @@ def run(
     allow_local_code: bool = False,
     report: Report = _log.info,
 ) -> Run:
-    """Train what a configuration says, and return the finished run.
+    """Train a model as a configuration describes, and return the finished run.
 
-    `config` is a YAML file, a mapping or a RunConfig; `overrides` ("training.batch_size=64") and `model` change it as
-    `--set` and `--model` do. `resume` goes on with a run (its name or folder) or one of its checkpoints, True with the
-    last run of the configuration's experiment_name; without a `config` the run's own is taken, and with `name` a new
-    run begins where the checkpoint stands. `report` is told, in sentences, what happens before the first step.
+    `config` is a YAML file, a mapping or a RunConfig. `overrides` ("training.batch_size=64") and `model` change it as
+    `--set` and `--model` do. `resume` is the name or folder of a run to continue, or one of its checkpoints; True for
+    the last run of the configuration's experiment_name. On a resume, `config` defaults to the run's own configuration,
+    and `name` starts a new run (a fork) from the checkpoint. `report` is called with progress messages before the first
+    step.
 
-    Raises TfsErrors for what a user can cause, StoppedBySignalError when Ctrl-C or SIGTERM ended it in good order.
+    Raises TfsError for errors that a user can cause, and StoppedBySignalError after Ctrl-C or SIGTERM, once a
+    checkpoint is saved.
     """
-    # 1. The configuration, and the checkpoint to go on from (`origin`), if any.
+    # 1. The configuration, and the checkpoint to resume from, if any.
     root = assets_folder(assets)
-    config, origin = configure(
+    config, previous = configure(
         config, overrides=overrides, model=model, assets=root, resume=resume, allow_local_code=allow_local_code
     )
-    is_fork = origin is not None and name is not None
-    changed = {} if origin is None else check_config(origin, config, is_fork=is_fork)
-    if origin is not None and origin.run is None and not is_fork:
-        raise UsageError(f"{origin.checkpoint} is in no run folder: begin a new run from it with --name")
+    is_fork = previous is not None and name is not None
+    changed = {} if previous is None else check_config(previous, config, is_fork=is_fork)
+    if previous is not None and previous.run is None and not is_fork:
+        raise UsageError(f"{previous.checkpoint} is in no run folder: start a new run from it with --name")
 
-    # 2. Data, model, optimizer: everything that can be made before there is a run folder.
-    prepared = prepare(config, assets=root, origin=origin, report=report)
-    if origin is not None and (nothing_left := _why_complete(origin, prepared)):
-        if is_fork or origin.run is None:
-            raise UsageError(nothing_left)
-        report(nothing_left)
-        if origin.run.status == "finished":  # else it was killed just before it could say so
-            return origin.run
+    # 2. Data, model and optimizer: everything that does not need the run folder.
+    prepared = prepare(config, assets=root, previous=previous, report=report)
+    if previous is not None and (complete := _completion_message(previous, prepared)):
+        if is_fork or previous.run is None:
+            raise UsageError(complete)
+        report(complete)
+        if previous.run.status == "finished":  # otherwise it was killed just before it could record that
+            return previous.run
 
-    # 3. The run folder, locked while it trains.
+    # 3. The run folder, locked during training.
     with _as_training_error():
-        if origin is None or origin.run is None or is_fork:
+        if previous is None or previous.run is None or is_fork:
             run_folder = RunFolder.create(root, name, prepared.config.experiment_name)
         else:
-            run_folder = RunFolder.open(origin.run.folder)
+            run_folder = RunFolder.open(previous.run.folder)
     with StopSignal() as stop, run_folder:
         with _as_training_error():
-            if origin is not None and not is_fork:
-                go_back_to(origin, run_folder, keep=prepared.config.training.keep_checkpoints)
-            trainer = build_trainer(prepared, origin, run_folder, stop)
+            if previous is not None and not is_fork:
+                rewind_run_folder(previous, run_folder, keep=prepared.config.training.keep_checkpoints)
+            trainer = build_trainer(prepared, previous, run_folder, stop)
 
         # 4. Training.
-        step, state = trainer.progress.step, None if origin is None else origin.state
+        step, state = trainer.progress.step, None if previous is None else previous.state
         with (
-            _logged(trainer, origin, changed, prepared.findings),
+            _logged(trainer, previous, changed, prepared.findings),
             enough_memory("a training step"),
             prepared.data.batching.open(run_folder.folder, step=step, state=state, report=report),
         ):
-            if origin is not None:
-                restore_random_state(origin.state["random_state"])  # last: nothing may draw after it
+            if previous is not None:
+                restore_random_state(previous.state["random_state"])  # last: nothing may draw from it before training
             status = trainer.train()
         run_folder.end(status, summary=trainer.summary())
 
@@ -150,7 +152,7 @@ def run(
     if status == "stopped":
         raise StoppedBySignalError(
             f"stopped by {signal.Signals(stop.received or signal.SIGTERM).name} at step "
-            f"{ended.info['summary']['last_step']}, and saved. Go on with: tfs run --resume {ended.name}",
+            f"{ended.info['summary']['last_step']}, and saved. Continue with: tfs run --resume {ended.name}",
             signal_number=stop.received or signal.SIGTERM,
         )
     return ended
@@ -167,42 +169,46 @@ def configure(
     assets: Path,
     resume: str | Path | bool,
     allow_local_code: bool,
-) -> tuple[RunConfig, Origin | None]:
-    """Return the configuration of a run, and the checkpoint that it goes on from, if any."""
+) -> tuple[RunConfig, ResumePoint | None]:
+    """Return the configuration of a run, and the checkpoint to resume from, if any. Imports a local model, if allowed.
+
+    Raises UsageError when there is neither a configuration nor a run to resume, CheckpointError when there is no
+    checkpoint, and ConfigError.
+    """
     given = None if config is None else _read_config(config, overrides=overrides, model=model)
     if resume is False:
         if given is None:
-            raise UsageError("give a configuration, --config FILE, or a run to go on with, --resume RUN")
+            raise UsageError("give a configuration, --config FILE, or a run to resume, --resume RUN")
         return with_local_model(given, allowed=True), None
-    origin = find_origin(
+    previous = find_resume_point(
         None if resume is True else resume, experiment_name=given.experiment_name if given else None, assets=assets
     )
     if given is None:
-        given = read_config(origin.checkpoint, overrides=overrides)
+        given = read_config(previous.checkpoint, overrides=overrides)
         if model is not None:
             given = with_model(given, model)
     else:
         allow_local_code = True
     given = with_local_model(given, allowed=allow_local_code)
-    if given.model.name == origin.config.model.name:
-        origin = dataclasses.replace(origin, config=with_local_model(origin.config, allowed=allow_local_code))
-    return given, origin
+    if given.model.name == previous.config.model.name:
+        previous = dataclasses.replace(previous, config=with_local_model(previous.config, allowed=allow_local_code))
+    return given, previous
 
 
 def _read_config(config: ConfigLike, *, overrides: Sequence[str], model: str | None) -> RunConfig:
     if isinstance(config, str | Path):
         return load_config(Path(config), overrides=overrides, model=model)
     if isinstance(config, RunConfig):
-        config = resolved(config)  # made in Python, it may hold what no check has seen
+        config = resolved(config)  # made in Python, its values may never have been checked
     return config_from_mapping(config, overrides=overrides, model=model)
 
 
-# 2. What a run needs
+# 2. Data, model and optimizer
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """What a run needs, ready; the machine's settings are in force."""
+    """The parts of a run, ready to train; the process already uses the machine's settings (threads, matmul)."""
 
     config: RunConfig
     data: "RunData"
@@ -220,34 +226,34 @@ class Prepared:
 
 
 @enough_memory("preparing the run")
-def prepare(config: RunConfig, *, assets: Path, origin: Origin | None, report: Report) -> Prepared:
-    """Return everything that a run needs; `origin` is the checkpoint that it goes on from.
+def prepare(config: RunConfig, *, assets: Path, previous: ResumePoint | None, report: Report) -> Prepared:
+    """Build the parts of a run, from the data set to the optimizer; `previous` is the checkpoint to resume from.
 
-    Raises TfsErrors for all that a user can cause, among them data or a tokenizer that are no longer those of
-    `origin`, noticed before they are read through.
+    Raises TfsError for errors that a user can cause, among them a data set or tokenizer that has changed since the
+    checkpoint (found by fingerprint, before the data is read).
     """
     check_implied(config)
     wrapper_names, loggers = wrapper_choices(config), logger_choices(config)
     wrappers = build_wrappers(wrapper_names)
     ranks = OneRank()
-    data = prepare_data(config, assets=assets, origin=origin, ranks=ranks, report=report)
+    data = prepare_data(config, assets=assets, previous=previous, ranks=ranks, report=report)
     plan = plan_run(config.training, data.batching)
 
     model = build_model(config.model, vocab_size=data.tokenizer.vocab_size, seed=config.seed)
-    if origin is not None:
-        check_mirror(origin.config.model, config.model, model)
+    if previous is not None:
+        check_mirror(previous.config.model, config.model, model)
     if config.data.document_masks:
         check_document_masks(model, config.model.name)
     loss = LossModule(model, loss_chunk=config.runtime.loss_chunk)
     if isinstance(loss.loss_chunk, int) and not loss.has_chunks:
         raise ConfigError(
-            f"runtime.loss_chunk: the model '{config.model.name}' makes its logits in one step, so all of them exist "
-            "at once. Leave it out, or take a model with `features` and `unembed`."
+            f"runtime.loss_chunk: the model '{config.model.name}' computes all logits at once, not in chunks. Leave it "
+            "out, or use a model with `features` and `unembed`."
         )
 
-    recorded = dict(origin.state["machine"]) if origin is not None else {}
-    if origin is not None and not origin.config.runtime.compile:
-        recorded.pop("compiled", None)  # False because nobody asked, not because it failed
+    recorded = dict(previous.state["machine"]) if previous is not None else {}
+    if previous is not None and not previous.config.runtime.compile:
+        recorded.pop("compiled", None)  # False because it was not requested, not because it failed
     machine = choose_machine(config.runtime, recorded)
     apply_machine(machine)
     model.to(device=machine.device, dtype=parameter_dtype(model.config))
@@ -285,10 +291,10 @@ def prepare(config: RunConfig, *, assets: Path, origin: Origin | None, report: R
 
 
 def logger_choices(config: RunConfig) -> list[Choice]:
-    """Return the loggers of a run: those of `loggers`, one for samples where there are prompts, and a yardstick."""
+    """Return the loggers of a run: those of `loggers`, `samples` if there are prompts, and `bigram` if installed."""
     choices, chosen = [*config.loggers], {choice.name.rpartition("/")[2] for choice in config.loggers}
     if "bigram" not in chosen and get_registry().has("logger", "bigram"):
-        choices.insert(0, Choice("bigram"))  # the others show what it computes
+        choices.insert(0, Choice("bigram"))  # first: other loggers show its result
     if "samples" not in chosen and config.samples.prompts:
         choices.append(Choice("samples", config.samples))
     return choices
@@ -296,10 +302,10 @@ def logger_choices(config: RunConfig) -> list[Choice]:
 
 @dataclass(frozen=True, kw_only=True)
 class RunData:
-    """What a run reads, ready."""
+    """The data of a run: tokenizer, token store and batches."""
 
     config: RunConfig
-    """The configuration, its data set pinned to the version of the text that is read."""
+    """The configuration, with a streaming data set pinned to the version that is read."""
 
     tokenizer: Tokenizer
     tokens: TokenStore
@@ -309,9 +315,9 @@ class RunData:
 
 
 def prepare_data(
-    config: RunConfig, *, assets: Path, origin: Origin | None = None, ranks: Ranks, report: Report
+    config: RunConfig, *, assets: Path, previous: ResumePoint | None = None, ranks: Ranks, report: Report
 ) -> RunData:
-    """Return what a run reads. Raises TrainingError when it is no longer what `origin` was trained on."""
+    """Return the data of a run. Raises TrainingError when a fingerprint differs from the one in `previous`."""
     data, offline = config.data, is_offline_by_choice()
     source = build_source(data.dataset, assets=assets, offline=offline)
     if "validation" in source.splits() and data.validation_fraction != DataConfig.validation_fraction:
@@ -323,13 +329,13 @@ def prepare_data(
     if check := getattr(entry.load_factory(), "check", None):  # before any text is read
         with blaming(f"{entry} cannot check its settings"):
             check(settings, source=source)
-    if isinstance(source, SupportsStreaming):  # recorded so that a resume reads the same version of the text
+    if isinstance(source, SupportsStreaming):  # recorded, so that a resume reads the same version
         data = dataclasses.replace(data, dataset=Choice(data.dataset.name, source.pinned_options()))
-    fingerprints = check_fingerprints(origin, source=source.fingerprint())
+    fingerprints = check_fingerprints(previous, source=source.fingerprint())
 
     text = TrainingText(source, data.subset_size, data.validation_fraction)
     tokenizer = build_tokenizer(data.tokenizer, assets=assets, offline=offline, documents=text)
-    fingerprints |= check_fingerprints(origin, tokenizer=tokenizer.fingerprint())
+    fingerprints |= check_fingerprints(previous, tokenizer=tokenizer.fingerprint())
     tokens = prepare_tokens(
         source,
         tokenizer,
@@ -339,7 +345,7 @@ def prepare_data(
         validation_fraction=data.validation_fraction,
         progress=report,
     )
-    fingerprints |= check_fingerprints(origin, tokens=tokens.folder.name)
+    fingerprints |= check_fingerprints(previous, tokens=tokens.folder.name)
     is_named = entry is get_registry().find("batching", data.batching.name)
     batching = entry.build(
         data.batching.options if is_named else None,
@@ -350,7 +356,7 @@ def prepare_data(
         ranks=ranks,
     )
     if not isinstance(batching, Batching):
-        raise PluginError(f"{entry}: it made {batching!r:.80}, which lacks something of a `Batching` (contracts.py)")
+        raise PluginError(f"{entry}: it returned {batching!r:.80}, which is no `Batching` (contracts.py)")
     return RunData(
         config=dataclasses.replace(config, data=data),
         tokenizer=tokenizer,
@@ -362,7 +368,7 @@ def prepare_data(
 
 
 def _batching_entry(config: RunConfig, source: DatasetSource) -> Entry:
-    """Return the batching that the configuration names, or the one that a streaming data set needs."""
+    """Return the batching component: the configuration's, or for a streaming data set its own."""
     name = config.data.batching.name
     if isinstance(source, SupportsStreaming):
         name = getattr(source, "batching", "streaming")
@@ -385,9 +391,9 @@ def _batch_settings(config: RunConfig) -> BatchSettings:
 
 
 def plan_run(config: TrainingConfig, batching: Batching) -> Plan:
-    """Return the plan of a run, which says in one way how long it is: the configuration has been checked.
+    """Return the length of a run and of its warm-up in steps, from max_steps, num_epochs or max_tokens.
 
-    Raises ConfigError when the warm-up is longer than what epochs or tokens come to.
+    Raises ConfigError when the warm-up is longer than the run.
     """
     total_steps = config.max_steps or batching.total_steps(epochs=config.num_epochs, tokens=config.max_tokens)
     if config.warmup_ratio is not None:
@@ -402,7 +408,7 @@ def plan_run(config: TrainingConfig, batching: Batching) -> Plan:
 
 
 def build_optimizer(config: TrainingConfig, model: LanguageModel) -> torch.optim.Optimizer:
-    """Return the optimizer of the model's parameters, at the highest learning rate."""
+    """Return the optimizer of the model's parameters, with the peak learning rate. Raises PluginError."""
     entry = get_registry().find("optimizer", config.optimizer.name)
     optimizer = entry.build(
         config.optimizer.options,
@@ -411,14 +417,14 @@ def build_optimizer(config: TrainingConfig, model: LanguageModel) -> torch.optim
         weight_decay=config.weight_decay,
     )
     if not isinstance(optimizer, torch.optim.Optimizer):
-        raise PluginError(f"{entry}: it made {optimizer!r:.80}, which is no torch.optim.Optimizer")
+        raise PluginError(f"{entry}: it returned {optimizer!r:.80}, which is no torch.optim.Optimizer")
     return optimizer
 
 
 def build_schedule(config: TrainingConfig, plan: Plan) -> Schedule:
-    """Return the learning rate as a function of the step.
+    """Return the schedule: the learning rate as a function of the step.
 
-    The function raises PluginError, naming the component, when the rate is not finite or is negative.
+    It raises PluginError, naming the component, when the rate is not finite or is negative.
     """
     entry = get_registry().find("scheduler", config.lr_decay.name)
     floor = config.min_learning_rate
@@ -431,7 +437,7 @@ def build_schedule(config: TrainingConfig, plan: Plan) -> Schedule:
     )
 
     def checked(step: int) -> float:
-        with blaming(f"{entry} cannot tell the learning rate of step {step}"):
+        with blaming(f"{entry} cannot compute the learning rate of step {step}"):
             rate = schedule(step)
         if not isinstance(rate, int | float) or not 0.0 <= rate < math.inf:
             raise PluginError(
@@ -442,20 +448,20 @@ def build_schedule(config: TrainingConfig, plan: Plan) -> Schedule:
     return checked
 
 
-def _why_complete(origin: Origin, prepared: Prepared) -> str | None:
-    """Return what to say of a run that has nothing left to do; None when it has."""
-    progress = Progress(**origin.state["progress"])
+def _completion_message(previous: ResumePoint, prepared: Prepared) -> str | None:
+    """Return the message for a run that is already complete, or None when there are steps left."""
+    progress = Progress(**previous.state["progress"])
     training, plan = prepared.config.training, prepared.plan
     if not progress.is_complete(training, plan):
         return None
     if progress.step < plan.total_steps:
         return (
-            f"the run '{origin.run_name}' stopped early, at step {progress.step}, after {training.early_stopping} "
-            "validations without improvement. To train on, raise training.early_stopping with --set."
+            f"the run '{previous.run_name}' stopped early, at step {progress.step}, after {training.early_stopping} "
+            "validations without improvement. To continue, raise training.early_stopping with --set."
         )
     return (
-        f"the run '{origin.run_name}' is finished: it has taken {progress.step} steps of {plan.total_steps}. "
-        "To train on, give it more: --set training.max_steps=N (or num_epochs, or max_tokens)."
+        f"the run '{previous.run_name}' is finished: it has taken {progress.step} steps of {plan.total_steps}. "
+        "To train longer: --set training.max_steps=N (or num_epochs, or max_tokens)."
     )
 
 
@@ -464,7 +470,7 @@ def _why_complete(origin: Origin, prepared: Prepared) -> str | None:
 
 @contextmanager
 def _as_training_error() -> Iterator[None]:
-    """Say in a sentence that the run's folder cannot be written."""
+    """Convert an OSError of the run folder to a TrainingError."""
     try:
         yield
     except OSError as error:
@@ -474,18 +480,18 @@ def _as_training_error() -> Iterator[None]:
 # 4. Training
 
 
-def build_trainer(prepared: Prepared, origin: Origin | None, run_folder: RunFolder, stop: StopSignal) -> Trainer:
-    """Return the trainer of a run, from its first step or where `origin` stands; the run folder says how it starts."""
+def build_trainer(prepared: Prepared, previous: ResumePoint | None, run_folder: RunFolder, stop: StopSignal) -> Trainer:
+    """Return the trainer of a run, with the state of `previous` if given. Writes config.yaml and run.json."""
     config, data, findings, ranks = prepared.config, prepared.data, prepared.findings, prepared.ranks
     set_seed(config.seed)
     progress = Progress()
-    if origin is not None:
-        ranks.load(origin.checkpoint, prepared.model, prepared.optimizer, origin.state)
-        progress = Progress(**origin.state["progress"])
+    if previous is not None:
+        ranks.load(previous.checkpoint, prepared.model, prepared.optimizer, previous.state)
+        progress = Progress(**previous.state["progress"])
 
     config_yaml = to_yaml(config)
     write_durably(run_folder.folder / "config.yaml", config_yaml.encode())
-    run_folder.write_info(**_info(prepared, origin, run_folder))
+    run_folder.write_info(**_info(prepared, previous, run_folder))
     checkpoints = CheckpointKeeper(
         run_folder.folder / "checkpoints",
         keep=config.training.keep_checkpoints,
@@ -493,7 +499,7 @@ def build_trainer(prepared: Prepared, origin: Origin | None, run_folder: RunFold
             "run": run_folder.folder.name,
             "fingerprints": data.fingerprints,
             "machine": findings.facts,
-            "versions": versions_now(),
+            "versions": current_versions(),
         },
         config_yaml=config_yaml,
         tokenizer=data.tokenizer,
@@ -518,8 +524,8 @@ def build_trainer(prepared: Prepared, origin: Origin | None, run_folder: RunFold
     )
 
 
-def _info(prepared: Prepared, origin: Origin | None, run_folder: RunFolder) -> dict[str, Any]:
-    """Return what `run.json` says of the run as it starts."""
+def _info(prepared: Prepared, previous: ResumePoint | None, run_folder: RunFolder) -> dict[str, Any]:
+    """Return the entries of `run.json` that are known before the first step."""
     config = prepared.config
     info = {
         "group": config.group,
@@ -533,15 +539,15 @@ def _info(prepared: Prepared, origin: Origin | None, run_folder: RunFolder) -> d
         "machine": prepared.findings.reasons,
         "plugins": _plugin_versions(prepared),
     }
-    if origin is not None and origin.run is not None:
-        info["bigram_bits_per_byte"] = origin.run.info.get("bigram_bits_per_byte")
-    if origin is not None and origin.run_name != run_folder.folder.name:
-        info["forked_from"] = {"run": origin.run_name, "step": origin.state["step"]}
+    if previous is not None and previous.run is not None:
+        info["bigram_bits_per_byte"] = previous.run.info.get("bigram_bits_per_byte")
+    if previous is not None and previous.run_name != run_folder.folder.name:
+        info["forked_from"] = {"run": previous.run_name, "step": previous.state["step"]}
     return info
 
 
 def _plugin_versions(prepared: Prepared) -> Mapping[str, str]:
-    """Return the distributions that the run uses, with their versions."""
+    """Return {distribution: version} of the components that the run uses."""
     config, data, training = prepared.config, prepared.config.data, prepared.config.training
     chosen = [
         ("dataset", data.dataset),
@@ -558,7 +564,7 @@ def _plugin_versions(prepared: Prepared) -> Mapping[str, str]:
 
 
 def build_loggers(prepared: Prepared, run_folder: RunFolder, start_step: int) -> Loggers:
-    """Return the loggers in the order that the configuration names them; one that fails is left out with a warning."""
+    """Return the loggers, in the order of the configuration. One that cannot be built is left out, with a warning."""
     config, findings = prepared.config, prepared.findings
     loggers = Loggers((), findings.warn)
     context = RunContext(
@@ -584,15 +590,17 @@ def build_loggers(prepared: Prepared, run_folder: RunFolder, start_step: int) ->
 
 
 @contextmanager
-def _logged(trainer: Trainer, origin: Origin | None, changed: Mapping[str, Any], findings: Findings) -> Iterator[None]:
-    """Tell the loggers how the run starts and how it ends: finished, stopped by a signal, or failed."""
+def _logged(
+    trainer: Trainer, previous: ResumePoint | None, changed: Mapping[str, Any], findings: Findings
+) -> Iterator[None]:
+    """Log the start and the end of a run: finished, stopped by a signal, or failed (context manager)."""
     trainer.loggers.on_start()
     details = {}
     try:
-        if origin is None:
+        if previous is None:
             trainer.tell("started")
         else:
-            _tell_where_it_resumes(trainer, origin, changed, findings)
+            _log_resume(trainer, previous, changed, findings)
         findings.connect(trainer.run_folder, lambda message: trainer.tell("warning", message=message))
         yield
         status = "finished" if trainer.is_complete() else "stopped"
@@ -605,25 +613,25 @@ def _logged(trainer: Trainer, origin: Origin | None, changed: Mapping[str, Any],
         trainer.loggers.on_end(status)
 
 
-def _tell_where_it_resumes(trainer: Trainer, origin: Origin, changed: Mapping[str, Any], findings: Findings) -> None:
-    trainer.tell("resumed", checkpoint=origin.checkpoint.name, **({"changed": changed} if changed else {}))
-    before, now = origin.run and origin.run.info.get("total_steps"), trainer.plan.total_steps
+def _log_resume(trainer: Trainer, previous: ResumePoint, changed: Mapping[str, Any], findings: Findings) -> None:
+    trainer.tell("resumed", checkpoint=previous.checkpoint.name, **({"changed": changed} if changed else {}))
+    before, now = previous.run and previous.run.info.get("total_steps"), trainer.plan.total_steps
     if before not in (None, now):
-        findings.report(f"the run has {now} steps now, not {before}: from here on its schedule is that of {now} steps")
-    for problem in origin.damaged:
-        trainer.tell("warning", message=f"a newer checkpoint is passed over and put aside: {problem}")
-    if other := differences_of_machine(origin.state, findings.facts):
-        message = f"the last bits may differ from those of a run that was never stopped: {'; '.join(other)}"
+        findings.report(f"the run now has {now} steps, not {before}: from here on it follows the schedule of {now}")
+    for problem in previous.damaged:
+        trainer.tell("warning", message=f"a newer checkpoint is damaged, and was moved to aside/: {problem}")
+    if other := machine_differences(previous.state, findings.facts):
+        message = f"the last bits may differ from those of an uninterrupted run: {'; '.join(other)}"
         trainer.tell("warning", message=message)
 
 
 class _RunModule(ModuleType):
-    """`tfs_core.run` names this module and the function in it: calling the module calls the function."""
+    """Makes the module callable: `tfs_core.run` is both this module and its function `run`."""
 
     __call__ = staticmethod(run)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Be pickled by name, as a function is: another process imports it."""
+        """Pickle the module by name, as a function is pickled: the other process imports it."""
         return importlib.import_module, (self.__name__,)
 
 

@@ -1,6 +1,6 @@
-"""The run folder, written: `run.json`, replaced in one piece, and the lock that keeps two processes out of one run.
+"""Writing a run folder: its creation, its lock, and atomic updates of `run.json`.
 
-docs/formats.md says what the files hold; `tfs_core.runs` reads them.
+The files are specified in docs/formats.md; `tfs_core.runs` reads them.
 """
 
 import json
@@ -26,20 +26,20 @@ from tfs_core.errors import CheckpointError, TrainingError, UsageError
 from tfs_core.runs import FORMAT_VERSION, HEARTBEAT_SECONDS, read_run
 
 GIT_SECONDS = 2.0
-"""A repository that takes longer to answer than this is written down as unknown."""
+"""Timeout of a git command; after it the git state is recorded as unknown (null)."""
 
-UNTIL_KNOWN = """
+INITIALLY_NULL = """
 host pid platform versions plugins git group seed tags model total_steps parameters flops_per_token bigram_bits_per_byte
 device threads matmul compiled machine forked_from
-""".split()  # noqa: SIM905 (a column of twenty words is no easier to read)
-"""What is filled in on entering, and by whoever trains; every key is there from the start."""
+""".split()  # noqa: SIM905 (a list would take twenty lines)
+"""Keys of `run.json` that are null at first, and set when the folder is entered or training starts."""
 
 
 class RunFolder:
-    """One run's folder, locked while the `with` block lasts.
+    """The folder of one run; a context manager that locks it.
 
-    Entering marks the run as running, here and now. Whoever trains sets the status before leaving; an exception on
-    its way out sets it to `failed` (`stopped` when it is an interruption).
+    Entering sets the status to `running`, with host and process id. Call `end` before leaving. If an exception leaves
+    the block first, the status becomes `failed`, or `stopped` for KeyboardInterrupt and SystemExit.
     """
 
     def __init__(self, folder: Path, info: dict[str, Any]) -> None:
@@ -50,15 +50,15 @@ class RunFolder:
 
     @classmethod
     def create(cls, assets: Path, name: str | None, experiment_name: str) -> "RunFolder":
-        """Make `assets/runs/<name>`, or the first free one of `<experiment_name>`, `<experiment_name>-2`, ...
+        """Create `assets/runs/<name>`, or the first free one of `<experiment_name>`, `<experiment_name>-2`, ...
 
-        Raises UsageError when `name` exists already, or cannot name a folder.
+        Raises UsageError when `name` exists already or is not a valid folder name.
         """
         return cls.create_in(assets / "runs", name, experiment_name)
 
     @classmethod
     def create_in(cls, parent: Path, name: str | None, experiment_name: str) -> "RunFolder":
-        """Make the folder in `parent`; see `create`."""
+        """Create the folder in `parent`; see `create`."""
         folder = _make_folder(parent, name, experiment_name)
         info = {
             "format_version": FORMAT_VERSION,
@@ -71,32 +71,32 @@ class RunFolder:
             "ended_at": None,
         }
         summary = {"last_step": 0, "tokens": 0, "flops": 0.0, "best_validation": None}
-        empty: dict[str, Any] = {**dict.fromkeys(UNTIL_KNOWN), "versions": {}, "plugins": {}, "tags": []}
+        empty: dict[str, Any] = {**dict.fromkeys(INITIALLY_NULL), "versions": {}, "plugins": {}, "tags": []}
         return cls(folder, {**info, **empty, "summary": summary})
 
     @classmethod
     def open(cls, folder: Path) -> "RunFolder":
-        """Return the folder of a run that exists, to go on with it; raises CheckpointError when there is none."""
+        """Return the folder of an existing run, to resume it. Raises CheckpointError when there is none."""
         run = read_run(folder)
         if run is None:
             raise CheckpointError(f"{folder} is no run folder: it has no readable run.json")
         if run.info.get("format_version") != FORMAT_VERSION:
             raise CheckpointError(
                 f"{folder / 'run.json'} has format {run.info.get('format_version')}, and this tfs writes format "
-                f"{FORMAT_VERSION}: go on with the version of tfs that began it."
+                f"{FORMAT_VERSION}: resume it with the version of tfs that started it."
             )
         return cls(folder, run.info)
 
     def __enter__(self) -> Self:
-        """Lock the folder; raises TrainingError that names the holder when another process has it."""
+        """Lock the folder. Raises TrainingError, naming the process that holds the lock, when it is locked."""
         try:
             self._lock.acquire(timeout=1.0)
         except Timeout:
             raise TrainingError(
                 f"The run '{self.folder.name}' is in use by {self._holder()}. "
-                "Wait until it has ended, or end it, or begin another run with --name."
+                "Wait until it has ended, or end it, or start another run with --name."
             ) from None
-        except OSError as error:  # among others for a run.lock that is a symbolic link
+        except OSError as error:  # such as a run.lock that is a symbolic link
             raise TrainingError(f"{self._lock.lock_file} cannot be locked: {error.strerror or error}.") from error
         self.write_info(
             status="running",
@@ -114,13 +114,13 @@ class RunFolder:
     ) -> None:
         try:
             if self.info["status"] == "running" and error is not None:
-                with suppress(TrainingError):  # the disk is full, say: the error on its way tells more
+                with suppress(TrainingError):  # such as a full disk: the original error is more useful
                     self.end("failed" if isinstance(error, Exception) else "stopped")
         finally:
             self._lock.release()
 
     def _holder(self) -> str:
-        """Return what `run.json` says about the process that has the lock."""
+        """Return a description, from `run.json`, of the process that holds the lock."""
         run = read_run(self.folder)
         info = run.info if run else {}
         if info.get("pid") is None:
@@ -128,35 +128,35 @@ class RunFolder:
         return f"process {info['pid']} on {info.get('host')}, last active at {info.get('heartbeat_at')}"
 
     def write_info(self, **changes: Any) -> None:
-        """Put JSON values into `run.json`, keeping the rest, and renew the heartbeat.
+        """Update keys of `run.json` (JSON values), and the heartbeat. The file is replaced atomically.
 
-        Raises TrainingError when the disk is full, or not ours, and TypeError for what is not JSON.
+        Raises TrainingError when the file cannot be written, and TypeError or ValueError for values that are not JSON.
         """
         changes["heartbeat_at"] = now()
         content = json.dumps({**self.info, **changes}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        self.info.update(changes)  # only now: values that are not JSON would spoil every later writing
+        self.info.update(changes)  # after json.dumps, so that invalid values are not stored
         path = self.folder / "run.json"
         try:
             write_durably(path, content.encode("utf-8", "replace"))
         except OSError as error:
             raise TrainingError(
-                f"{path} cannot be written: {error.strerror or error}. Make room or change the permissions, then go on "
-                "with --resume."
+                f"{path} cannot be written: {error.strerror or error}. Make room or change the permissions, then "
+                "continue with --resume."
             ) from error
         self._written_at = time.monotonic()
 
     def heartbeat(self, **changes: Any) -> None:
-        """Do as `write_info` when the last writing is `HEARTBEAT_SECONDS` ago; to be called after every step."""
+        """Call `write_info` if the last write is at least HEARTBEAT_SECONDS ago. Call this after every step."""
         if time.monotonic() - self._written_at >= HEARTBEAT_SECONDS:
             self.write_info(**changes)
 
     def end(self, status: str, **changes: Any) -> None:
-        """Write down that the run ended: `finished`, `stopped` or `failed`."""
+        """Set the final status, `finished`, `stopped` or `failed`, and the time of the end."""
         self.write_info(status=status, ended_at=now(), **changes)
 
 
 def now() -> str:
-    """Return the time as run folders have it: UTC, ISO 8601, to the millisecond."""
+    """Return the current time in the format of run folders: UTC, ISO 8601, milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
@@ -171,7 +171,7 @@ def _make_folder(parent: Path, name: str | None, experiment_name: str) -> Path:
             (parent / name).mkdir()
         except FileExistsError:
             raise UsageError(
-                f"{parent / name} exists already. Choose another --name, leave it out, or go on with that run: "
+                f"{parent / name} exists already. Choose another --name, leave it out, or resume that run: "
                 f"--resume {name}"
             ) from None
         return parent / name
@@ -179,14 +179,14 @@ def _make_folder(parent: Path, name: str | None, experiment_name: str) -> Path:
     while True:
         folder = parent / (experiment_name if number == 1 else f"{experiment_name}-{number}")
         try:
-            folder.mkdir()  # two that begin at once: mkdir lets one of them through
+            folder.mkdir()  # atomic: of two processes that try at the same time, one succeeds
             return folder
         except FileExistsError:
             number += 1
 
 
 def package_versions(distributions: Iterable[str]) -> dict[str, str | None]:
-    """Return the installed version of each distribution, None for one that is not installed."""
+    """Return the installed version of each distribution; None if it is not installed."""
     versions: dict[str, str | None] = {}
     for name in distributions:
         try:
@@ -197,9 +197,9 @@ def package_versions(distributions: Iterable[str]) -> dict[str, str | None]:
 
 
 def git_state(folder: Path) -> Mapping[str, Any] | None:
-    """Return `{"commit": ..., "dirty": ...}` of the repository around a folder, None without one or without git.
+    """Return `{"commit": ..., "dirty": ...}` of the repository that contains a folder; None without repository or git.
 
-    Dirty means that tracked files differ from the commit. Nothing else is asked: no remote, no name, no message.
+    Dirty means that tracked files differ from the commit. Remotes, names and messages are not read.
     """
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:
@@ -209,7 +209,7 @@ def git_state(folder: Path) -> Mapping[str, Any] | None:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    # A repository of somebody else's may name programs to run on `status`: these settings keep git from it.
+    # Security: a repository's own configuration may run programs on `git status`; these settings prevent it.
     command = ["git", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", *arguments]
     try:
         answer = subprocess.run(

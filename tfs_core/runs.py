@@ -1,7 +1,8 @@
-"""The run folder, read: what a run wrote down, found by name. The dashboard's only door to a run.
+"""Reading run folders: finding runs and checkpoints by name, and reading their logs. The dashboard uses only this.
 
-Only files are read (docs/formats.md says what they hold): no torch, no plugin, nothing written. Names are looked up in
-a listing or checked before they become part of a path, and links that lead out of the folder are ignored.
+It needs neither torch nor plugins, and writes nothing. The files are specified in docs/formats.md. Against path
+traversal, names are looked up in a listing or validated before they become part of a path, and links that lead out of
+the folder are ignored.
 """
 
 import json
@@ -18,35 +19,35 @@ from tfs_core.durable import is_locked
 from tfs_core.errors import CheckpointError
 
 FORMAT_VERSION = 1
-"""The version of the run folder's format that this code writes and reads."""
+"""The version of the run folder's format that this code reads and writes."""
 
 HEARTBEAT_SECONDS = 10.0
-"""A running run renews `heartbeat_at` about this often, between two steps."""
+"""The interval in which a running run updates `heartbeat_at`, between two steps."""
 
 CRASHED_AFTER_SECONDS = 60.0
-"""A run that says `running`, holds no lock and has not been heard of for so long has crashed."""
+"""A run with the status `running`, no lock, and no heartbeat for this long has crashed."""
 
 CHECKPOINT_NAME = re.compile(r"step-(\d{8,})")
 
 MAX_INFO_BYTES = 1 << 20
-"""A `run.json` has a thousandth of this; what is larger was not written by us, and would fill the memory."""
+"""Limit on the size of `run.json`, a thousand times its usual size: a larger file is not from tfs."""
 
 Which = Literal["latest", "best"]
 
 
 @dataclass(frozen=True)
 class Lines:
-    """What was read from a log file."""
+    """Lines read from a log file."""
 
     rows: list[dict[str, Any]]
-    bad: int  # lines that were no JSON object, and are not among the rows
-    next_offset: int  # where to read on: the byte after the last whole line
+    bad: int  # number of lines that are not a JSON object; they are not among the rows
+    next_offset: int  # offset for the next read: the byte after the last complete line
 
 
 def read_lines(path: Path, offset: int = 0) -> Lines:
-    """Read the whole lines of a log file from a byte offset on; a missing file has none.
+    """Read the complete lines of a log file from a byte offset on; none for a missing file.
 
-    A last line without its newline is still being written, or torn: it is left for the next reading.
+    A last line without a newline is incomplete, perhaps still being written: it is left for the next read.
     """
     try:
         with path.open("rb") as file:
@@ -67,7 +68,7 @@ def read_lines(path: Path, offset: int = 0) -> Lines:
 
 
 def parse_line(line: bytes) -> dict[str, Any] | None:
-    """Return the object on a line of a log file, or None when the line holds none."""
+    """Return the JSON object on a line of a log file, or None when it is not one."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
@@ -77,7 +78,7 @@ def parse_line(line: bytes) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder as it was when it was looked at; the methods read what the files hold now."""
+    """A run folder. `info` is a snapshot of run.json; the methods read the current files."""
 
     folder: Path
     info: dict[str, Any] = field(repr=False)  # run.json
@@ -88,20 +89,20 @@ class Run:
 
     @property
     def status(self) -> str:
-        """`running`, `finished`, `stopped`, `failed`, or `crashed`: running once, and silent without a lock since."""
+        """`running`, `finished`, `stopped`, `failed`, or `crashed`: marked running, without lock or heartbeat."""
         status = str(self.info.get("status"))
         if status != "running":
             return status
         lock = file_of(self.folder, "run.lock")
         if lock is not None and is_locked(lock):
             return status
-        return "crashed" if self._silent_seconds() > CRASHED_AFTER_SECONDS else status
+        return "crashed" if self._seconds_since_heartbeat() > CRASHED_AFTER_SECONDS else status
 
-    def _silent_seconds(self) -> float:
+    def _seconds_since_heartbeat(self) -> float:
         try:
             heartbeat_at = datetime.fromisoformat(str(self.info.get("heartbeat_at")))
             return (datetime.now(UTC) - heartbeat_at).total_seconds()
-        except (ValueError, TypeError):  # no time at all, or one without a zone
+        except (ValueError, TypeError):  # not a time, or a time without a time zone
             return float("inf")
 
     def read(self, name: str, offset: int = 0) -> Lines:
@@ -110,19 +111,19 @@ class Run:
         return read_lines(path, offset) if path else Lines([], 0, offset)
 
     def log_path(self, name: str) -> Path | None:
-        """Return where `<name>.jsonl` is, or would be; None as `file_of` does."""
+        """Return the path of `<name>.jsonl`, which need not exist; None as in `file_of`."""
         return file_of(self.folder, f"{name}.jsonl")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Return the lines of `metrics.jsonl`, one an optimizer step."""
+        """Return the lines of `metrics.jsonl`, one per logged optimizer step."""
         return self.read("metrics").rows
 
     def validation(self) -> list[dict[str, Any]]:
-        """Return the lines of `validation.jsonl`, one a pass over the validation tokens."""
+        """Return the lines of `validation.jsonl`, one per validation."""
         return self.read("validation").rows
 
     def samples(self) -> list[dict[str, Any]]:
-        """Return the lines of `samples.jsonl`, one a continued prompt."""
+        """Return the lines of `samples.jsonl`, one per prompt and validation."""
         return self.read("samples").rows
 
     def events(self) -> list[dict[str, Any]]:
@@ -140,14 +141,14 @@ class Run:
     @property
     def latest(self) -> Path | None:
         """The newest complete checkpoint, or None."""
-        return self._pointed_at("latest") or next(reversed(self.checkpoints()), None)
+        return self._follow_pointer("latest") or next(reversed(self.checkpoints()), None)
 
     @property
     def best(self) -> Path | None:
         """The checkpoint with the lowest validation loss, or None."""
-        return self._pointed_at("best")
+        return self._follow_pointer("best")
 
-    def _pointed_at(self, which: Which) -> Path | None:
+    def _follow_pointer(self, which: Which) -> Path | None:
         try:
             name = (self.folder / "checkpoints" / which).read_text(encoding="utf-8").strip()
         except (OSError, ValueError):
@@ -156,10 +157,10 @@ class Run:
 
 
 def file_of(folder: Path, name: str) -> Path | None:
-    """Return where a file of a run is, or would be.
+    """Return the path of a file in a run folder; the file need not exist.
 
-    None when the name or a link leads out of the run's folder, and when what is there is no file: a pipe would be
-    waited for.
+    Return None for path traversal (a name or link that leads out of the folder), and when the path is not a regular
+    file: opening a named pipe would block.
     """
     if os.path.basename(name) != name:
         return None
@@ -170,7 +171,7 @@ def file_of(folder: Path, name: str) -> Path | None:
             if not _is_inside(path, folder):
                 return None
             state = os.stat(path)
-    except (OSError, ValueError):  # it is not there yet, or cannot be
+    except (OSError, ValueError):  # missing, or an invalid name
         return path
     return path if S_ISREG(state.st_mode) else None
 
@@ -178,17 +179,17 @@ def file_of(folder: Path, name: str) -> Path | None:
 def _is_inside(path: Path, folder: Path) -> bool:
     try:
         return path.resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError):  # a link that leads to itself
+    except (OSError, RuntimeError):  # a cycle of links
         return False
 
 
 def assets_folder(option: str | Path | None) -> Path:
-    """Return where data, tokens and runs are kept: `--assets`, else TFS_ASSETS, else `assets` right here."""
+    """Return the folder of data, tokens and runs: `--assets`, else TFS_ASSETS, else `./assets`."""
     return Path(option or os.environ.get("TFS_ASSETS") or "assets")
 
 
 def read_run(folder: Path) -> Run | None:
-    """Return the run of a folder, or None when the folder holds no readable `run.json` of at most a megabyte."""
+    """Return the run of a folder, or None when it has no readable `run.json` of at most MAX_INFO_BYTES."""
     path = file_of(folder, "run.json")
     if path is None:
         return None
@@ -203,13 +204,13 @@ def read_run(folder: Path) -> Run | None:
 
 
 def list_runs(assets: Path) -> list[Run]:
-    """Return the runs of `assets/runs`, the one that was started last at the end."""
+    """Return the runs in `assets/runs`, in the order in which they were started."""
     runs = [run for folder in run_folders(assets) if (run := read_run(folder))]
     return sorted(runs, key=lambda run: (str(run.info.get("started_at")), run.name))
 
 
 def run_folders(assets: Path, wanted: str | None = None) -> list[Path]:
-    """Return what is in `assets/runs` (of the name that is wanted), but no link that leads out of it."""
+    """Return the entries of `assets/runs`, or only the one named `wanted`, without links that lead out of it."""
     root = assets / "runs"
     names = os.listdir(root) if root.is_dir() else []
     found = [root / name for name in names if wanted in (None, name)]
@@ -217,20 +218,20 @@ def run_folders(assets: Path, wanted: str | None = None) -> list[Path]:
 
 
 def find_run(target: str, assets: Path) -> Run:
-    """Return a run by its name or its folder; raises CheckpointError that names the nearest run."""
+    """Return a run by its name or folder. Raises CheckpointError that suggests the nearest name."""
     folders = [*run_folders(assets, target), Path(target)]
     for folder in folders:
         if run := read_run(folder):
             return run
-    raise CheckpointError(_no_run(target, assets))
+    raise CheckpointError(_no_run_message(target, assets))
 
 
-def _no_run(target: str, assets: Path) -> str:
+def _no_run_message(target: str, assets: Path) -> str:
     names = [run.name for run in list_runs(assets)]
     if not names:
         return (
             f"There is no run '{target}', and no runs yet in {assets / 'runs'}. "
-            "Make one: tfs run --config configs/quickstart.yaml"
+            "Start one: tfs run --config configs/quickstart.yaml"
         )
     nearest = get_close_matches(Path(target).name, names, n=1)
     hint = f" Did you mean '{nearest[0]}'?" if nearest else ""
@@ -241,16 +242,16 @@ def _no_run(target: str, assets: Path) -> str:
 
 
 def find_checkpoint(target: str, assets: Path, which: Which = "latest") -> Path:
-    """Return a checkpoint folder: `target` itself, or the latest or best one of the run that `target` names.
+    """Return a checkpoint folder: `target` itself, or the latest or best checkpoint of the run that `target` names.
 
-    `target` may also be one of the small files `latest` and `best` that point at a checkpoint. Raises CheckpointError.
+    `target` may also be one of the pointer files `latest` and `best`. Raises CheckpointError.
     """
     path = Path(target)
-    if os.path.isfile(path / "manifest.json"):  # of any text: Path.is_file raises for a very long one
+    if os.path.isfile(path / "manifest.json"):  # os.path: Path.is_file raises for a very long name
         return path
     around = read_run(path.parent.parent)
     if CHECKPOINT_NAME.fullmatch(path.name):
-        raise CheckpointError(_no_checkpoint(path, around))
+        raise CheckpointError(_no_checkpoint_message(path, around))
     if around and path.name in ("latest", "best") and path.is_file():
         run, which = around, "latest" if path.name == "latest" else "best"
     else:
@@ -262,8 +263,8 @@ def find_checkpoint(target: str, assets: Path, which: Which = "latest") -> Path:
     return found
 
 
-def _no_checkpoint(path: Path, run: Run | None) -> str:
-    what = f"{path} is no whole checkpoint: it has no manifest.json." if path.is_dir() else f"There is no {path}."
+def _no_checkpoint_message(path: Path, run: Run | None) -> str:
+    what = f"{path} is not a complete checkpoint: it has no manifest.json." if path.is_dir() else f"There is no {path}."
     if run is None:
         return f"{what} A checkpoint is a folder in the 'checkpoints' of a run folder."
     there = ", ".join(checkpoint.name for checkpoint in run.checkpoints())

@@ -1,7 +1,7 @@
-"""A checkpoint's tensors, in safetensors: weights, and optimizer state by parameter name.
+"""Tensors of a checkpoint in safetensors files: weights, and optimizer state by parameter name.
 
-By name, so that the state fits any model with the same names, in whatever order: tensors are called
-`<what>/<parameter>` (`exp_avg/final_norm.weight`), the rest are JSON values.
+State by name fits any model with the same parameter names, independent of their order. A tensor of the optimizer is
+named `<state key>/<parameter>`, such as `exp_avg/final_norm.weight`; all other state is stored as JSON values.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,18 +16,18 @@ from torch import Tensor
 from tfs_core.errors import CheckpointError
 
 NOT_RESTORED = {"params", "lr", "fused", "foreach", "capturable"}
-"""Options of a parameter group that are not restored: the schedule sets `lr`, the machine decides the kernels."""
+"""Options of a parameter group that are not restored: the schedule sets `lr`, and kernels depend on the machine."""
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write a file of tensors; the library makes it readable by its owner only, so it gets what its folder got."""
+    """Write tensors to a safetensors file, with the permissions of its folder (the library's are owner-only)."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(plain, path, metadata={"format": "pt"})
     path.chmod(path.parent.stat().st_mode & 0o666)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a file. Raises CheckpointError when it cannot be read."""
+    """Return the tensors of a safetensors file, by name. Raises CheckpointError when it cannot be read."""
     try:
         tensors: dict[str, Tensor] = load_file(path)
     except (OSError, SafetensorError) as error:
@@ -36,7 +36,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def distinct_tensors(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return each tensor once, contiguous, on the CPU, and {other name of a tied one: the name it is kept under}."""
+    """Return (each distinct tensor, contiguous, on the CPU; {name of a tied tensor: name under which it is stored})."""
     kept: dict[str, Tensor] = {}
     tied: dict[str, str] = {}
     first_name: dict[tuple[Any, ...], str] = {}
@@ -55,9 +55,9 @@ def distinct_tensors(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], 
 def describe_optimizer(
     optimizer: torch.optim.Optimizer, named_parameters: Iterable[tuple[str, Tensor]]
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return (tensors by `<what>/<parameter>`, JSON values: each group's names and options, each parameter's numbers).
+    """Return (tensors by `<state key>/<parameter>`, JSON values: names and options of groups, numbers of parameters).
 
-    Raises CheckpointError for state that is neither, rather than lose it.
+    Raises CheckpointError for state that is neither a tensor nor JSON.
     """
     names = {id(parameter): name for name, parameter in named_parameters}
     tensors: dict[str, Tensor] = {}
@@ -83,9 +83,9 @@ def restore_optimizer(
     tensors: Mapping[str, Tensor],
     described: Mapping[str, Any],
 ) -> None:
-    """Put back what `describe_optimizer` returned, each tensor on its parameter's device.
+    """Restore the state from `describe_optimizer`, each tensor on the device of its parameter.
 
-    Raises CheckpointError when the groups hold other parameters than those saved.
+    Raises CheckpointError when the parameter groups differ from those saved.
     """
     names = {id(parameter): name for name, parameter in named_parameters}
     state: dict[str, dict[str, Any]] = {name: dict(values) for name, values in described["numbers"].items()}
@@ -96,13 +96,13 @@ def restore_optimizer(
     packed = optimizer.state_dict()
     packed["state"] = {}
     if len(packed["param_groups"]) != len(described["groups"]):
-        raise CheckpointError("the optimizer has other groups of parameters than the one in the checkpoint")
+        raise CheckpointError("the optimizer does not have as many parameter groups as the one in the checkpoint")
     for group, packed_group, saved in zip(
         optimizer.param_groups, packed["param_groups"], described["groups"], strict=True
     ):
         group_names = [names[id(parameter)] for parameter in group["params"]]
         if set(group_names) != set(saved["names"]):
-            raise CheckpointError("the optimizer groups its parameters otherwise than the one in the checkpoint")
+            raise CheckpointError("the optimizer does not group its parameters like the one in the checkpoint")
         packed_group.update({key: _tuples(value) for key, value in saved["options"].items()})
         for index, name in zip(packed_group["params"], group_names, strict=True):
             if name in state:
@@ -112,7 +112,7 @@ def restore_optimizer(
 
 
 def _undo_casts(optimizer: torch.optim.Optimizer, names: Mapping[int, str], saved: Mapping[str, Any]) -> None:
-    """`load_state_dict` casts state to its parameter's dtype; put back state that was kept in another."""
+    """Restore the dtype of saved state, which `load_state_dict` casts to that of its parameter."""
     for parameter, values in optimizer.state.items():
         for key, value in values.items():
             if isinstance(value, Tensor) and value.dtype != (original := saved[names[id(parameter)]][key]).dtype:
@@ -128,11 +128,11 @@ def _require_json(value: Any, optimizer: str, place: str = "") -> None:
             _require_json(item, optimizer, f"{place}.{index}")
     elif not isinstance(value, bool | int | float | str | None):
         raise CheckpointError(
-            f"the optimizer {optimizer} keeps a {type(value).__name__} in {place}, which a checkpoint cannot hold: "
+            f"the optimizer {optimizer} keeps a {type(value).__name__} in {place}, which a checkpoint cannot store: "
             "state must be a tensor per parameter, or numbers and strings"
         )
 
 
 def _tuples(value: Any) -> Any:
-    """Return a JSON list as the tuple it was (`betas`): torch's optimizers keep no lists."""
+    """Convert JSON lists back to tuples, such as `betas`: torch's optimizers have no options that are lists."""
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""What a terminal is shown: text from data and models must not be able to command it."""
+"""Escaping of untrusted text (from data and models) for a terminal, against escape sequences."""
 
 import unicodedata
 
@@ -6,11 +6,11 @@ _BIDIRECTIONAL = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u20
 
 
 def harmless(text: str) -> str:
-    r"""Return the text with what could move the cursor, color, ring or turn a line around written out: `\x1b`.
+    r"""Return the text with control characters and bidirectional overrides escaped, such as `\x1b`.
 
-    Newlines and tabs stay; so does everything that only prints, brackets and emoji included.
+    Newlines, tabs and all printable characters, emoji included, are unchanged.
     """
-    return "".join(character if _prints(character) else _written_out(character) for character in text)
+    return "".join(character if _prints(character) else _escaped(character) for character in text)
 
 
 def _prints(character: str) -> bool:
@@ -19,5 +19,5 @@ def _prints(character: str) -> bool:
     return unicodedata.category(character) not in ("Cc", "Cs") and character not in _BIDIRECTIONAL
 
 
-def _written_out(character: str) -> str:
+def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")

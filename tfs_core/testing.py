@@ -1,3 +1,3 @@
-"""The former place of the checks for plugin authors, kept to say where they are now."""
+"""The former module of the checks for plugin authors. Importing it raises ImportError with the new name."""
 
 raise ImportError("tfs_core.testing is now tfs_lab.testing: import it from there, after `pip install tfs-lab`")

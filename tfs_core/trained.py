@@ -1,4 +1,4 @@
-"""A trained model, loaded from a checkpoint; also into another model with the same parameter names and function."""
+"""Load a trained model from a checkpoint, optionally into a mirror: a model with equal parameter names and function."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from tfs_core.wrapping import build_wrappers, wrapped
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A trained model, ready to evaluate and to write."""
+    """A trained model in eval mode, with its tokenizer."""
 
     config: RunConfig
     model: LanguageModel
@@ -43,8 +43,9 @@ def load_model(
 ) -> LoadedModel:
     """Return the model of a run (its latest checkpoint) or of a checkpoint, in eval mode, with its tokenizer.
 
-    `model` names a mirror to load the weights into. The threads and the matrix-product kernel that the run recorded
-    are put in force. Raises CheckpointError when there is no such checkpoint, or it is damaged, or does not fit.
+    `model` names a mirror to load the weights into. Sets the number of threads and the matmul precision of this process
+    to those that the run recorded. Raises CheckpointError when the checkpoint is missing or damaged or does not fit,
+    and ConfigError when `model` is no mirror.
     """
     folder = find_checkpoint(str(target), assets)
     verify_checkpoint(folder)
@@ -76,7 +77,7 @@ def load_model(
 
 
 def _read_tokenizer(name: str, folder: Path) -> Tokenizer:
-    """Return the tokenizer that was saved in a folder. Raises PluginError when its loader fails."""
+    """Load the tokenizer saved in a folder. Raises PluginError when its loader fails."""
     entry = get_registry().find("tokenizer", name)
     load = entry.load_loader()
     with blaming(f"{entry} cannot be read from {folder}"):
@@ -84,7 +85,7 @@ def _read_tokenizer(name: str, folder: Path) -> Tokenizer:
 
 
 def with_model(config: RunConfig, name: str) -> RunConfig:
-    """Return the configuration with another model, which keeps those of the options that it knows."""
+    """Return the configuration with another model, and those options of the old model that the new one has."""
     config_class = get_registry().find("model", name).load_config_class()
     known = {field.name for field in dataclasses.fields(config_class)} if config_class else set()
     values = resolved(config)
@@ -93,14 +94,14 @@ def with_model(config: RunConfig, name: str) -> RunConfig:
 
 
 def check_mirror(before: Choice, now: Choice, model: LanguageModel) -> None:
-    """Raise ConfigError unless `model`, which is what `now` chose, is the model of before or mirrors it."""
+    """Raise ConfigError unless the choice `now` (built as `model`) is the model of `before` or mirrors it."""
     old_name, new_name = _bare_name(before), _bare_name(now)
     if new_name == old_name or model.mirrors == old_name:
         return
     if build_model(before, vocab_size=model.vocab_size, seed=0).mirrors != new_name:
         raise ConfigError(
-            f"the weights are those of the model '{old_name}', which '{new_name}' does not mirror: they would mean "
-            "something else to it. Leave --model out."
+            f"the weights are those of the model '{old_name}', which '{new_name}' does not mirror: it would "
+            "compute something else with them. Leave --model out."
         )
 
 

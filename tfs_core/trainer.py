@@ -1,6 +1,6 @@
-"""The loop, the same for every model: batches in, updates, and what is measured, saved and logged on the way.
+"""The training loop, the same for every model: steps, validation, checkpoints and logging.
 
-Start with `Trainer.train`, then `Trainer._take_step`.
+Start reading at `Trainer.train`, then `Trainer._take_step`.
 """
 
 import math
@@ -28,7 +28,7 @@ from tfs_core.stop_signal import StopSignal
 
 @dataclass(frozen=True)
 class Plan:
-    """The length of a run, and of its warm-up, in optimizer steps."""
+    """The length of a run and of its warm-up, in optimizer steps."""
 
     total_steps: int
     warmup_steps: int
@@ -36,7 +36,7 @@ class Plan:
 
 @dataclass(kw_only=True)
 class Progress:
-    """Where a run stands: together with weights, optimizer and random states, all that decides how it goes on."""
+    """The progress of a run. With weights, optimizer state and random states it determines all further steps."""
 
     step: int = 0  # optimizer steps taken
     tokens: int = 0  # valid targets trained on
@@ -47,7 +47,7 @@ class Progress:
     validations_without_improvement: int = 0
 
     def is_complete(self, config: TrainingConfig, plan: Plan) -> bool:
-        """Return whether every step is taken, or training has stopped early."""
+        """Return whether all steps are taken, or early stopping has ended training."""
         patience = config.early_stopping
         return self.step >= plan.total_steps or (
             patience is not None and self.validations_without_improvement >= patience
@@ -55,7 +55,7 @@ class Progress:
 
 
 class Trainer:
-    """Trains one model for one run, from where `progress` stands to the end of the plan."""
+    """Trains one model for one run, from `progress` to the end of the plan."""
 
     def __init__(
         self,
@@ -94,8 +94,8 @@ class Trainer:
 
         self._parameters = list(model.named_parameters())
         self._byte_lengths = tokenizer.byte_lengths()
-        self._flops_per_token: dict[int, float] = {}  # by the length of the sequence
-        # A plugin's optimizer may give some parameters a rate of their own: the schedule scales them all alike.
+        self._flops_per_token: dict[int, float] = {}  # by seq_len
+        # Parameter groups may have learning rates of their own; the schedule scales all of them by the same factor.
         self._rate_ratios = [group["lr"] / config.learning_rate for group in optimizer.param_groups]
         self._earlier_seconds = progress.elapsed_seconds
         self._started_at = self._saved_at = time.perf_counter()
@@ -104,29 +104,29 @@ class Trainer:
         self._unlogged_seconds = 0.0
 
     def train(self) -> str:
-        """Return how it ended: `finished`, or `stopped` by a signal, with a checkpoint to go on from.
+        """Train to the end of the plan. Return `finished`, or `stopped` after a signal, with a checkpoint saved.
 
         Raises TrainingError when a loss or a gradient is not finite, or when a checkpoint cannot be saved, and
-        DataError when the data breaks off, after a checkpoint was saved.
+        DataError when the data cannot be read any further; a checkpoint is saved before.
         """
         self.model.train()
         while not self.is_complete():
-            if self._data_is_here():
-                # A step, then what is due after it. Saved after the validation of the same step: a checkpoint stands
-                # for all lines up to its step.
+            if self._wait_for_data():
+                # One step, then validation and a checkpoint if they are due. Save last, so that a checkpoint covers all
+                # log lines up to its step.
                 self._take_step()
                 improved = self._validation_is_due() and self._validate()
                 if reasons := self._reasons_to_save(improved):
                     self._save(reasons)
                 self.run_folder.heartbeat(summary=self.summary())
             if self._any_rank_stopped() and not self.is_complete():
-                if self._saved_step != self.progress.step:  # the signal came after this step's saving was decided
+                if self._saved_step != self.progress.step:  # the signal came after `_reasons_to_save`
                     self._save(["signal"])
                 return "stopped"
         return "finished"
 
-    def _data_is_here(self) -> bool:
-        """Wait for the next step's data; return False when a signal came before it."""
+    def _wait_for_data(self) -> bool:
+        """Wait until the next step's data is ready. Return False when a stop signal comes first."""
         started_at = time.perf_counter()
         try:
             while not self.batching.ready(self.progress.step):
@@ -137,15 +137,15 @@ class Trainer:
             if self.progress.step > 0 and self._saved_step != self.progress.step:
                 self._save(["data"])
             raise
-        self._unlogged_seconds += time.perf_counter() - started_at  # data that keeps training waiting slows it down
+        self._unlogged_seconds += time.perf_counter() - started_at  # waiting for data counts in tokens_per_second
         return True
 
     def _any_rank_stopped(self) -> bool:
-        """Return whether a signal came: to any rank, so that all of them stop at the same step."""
+        """Return whether any rank has received a stop signal, so that all ranks stop at the same step."""
         return bool(self.ranks.sum(torch.tensor(self.stop.received is not None, dtype=torch.int64)))
 
     def summary(self) -> dict[str, Any]:
-        """Return what `run.json` says of where the run stands."""
+        """Return the `summary` of run.json: steps, tokens, FLOPs and the best validation so far."""
         progress = self.progress
         best = None if progress.best_step is None else {"step": progress.best_step, "loss": progress.best_loss}
         return {
@@ -156,27 +156,27 @@ class Trainer:
         }
 
     def tell(self, kind: str, **details: Any) -> None:
-        """Tell the loggers of an event."""
+        """Send an event to the loggers."""
         self.loggers.on_event(EventRecord(at=now(), step=self.progress.step, kind=kind, details=details))
 
     def is_complete(self) -> bool:
-        """Return whether every step is taken, or training has stopped early."""
+        """Return whether all steps are taken, or early stopping has ended training."""
         return self.progress.is_complete(self.config, self.plan)
 
     def _elapsed_seconds(self) -> float:
         return self._earlier_seconds + time.perf_counter() - self._started_at
 
-    # A step
+    # One step
 
     def _take_step(self) -> None:
-        """Take one optimizer step. Raises TrainingError, before the update, when loss or gradient are not finite."""
+        """Take one optimizer step. Raises TrainingError, before the update, when loss or gradient is not finite."""
         started_at = time.perf_counter()
         progress, ranks = self.progress, self.ranks
         micro_batches = self.batching.step(progress.step)
 
-        # 1. Losses and gradients: of the mean over all valid targets of the step, however it is cut into micro-batches.
+        # 1. Gradient accumulation: the loss is the mean over all valid targets of the step, in all micro-batches.
         valid_targets = int(ranks.sum(torch.tensor(sum(it.valid_targets for it in micro_batches))))
-        losses = []  # sums of nats, one a micro-batch
+        losses = []  # sum of nats of each micro-batch
         for micro_batch in micro_batches:
             ranks.last_micro_batch(micro_batch is micro_batches[-1])
             losses.append(batch_loss(self.model, micro_batch, self.device, self.objective).detach())  # []
@@ -184,26 +184,26 @@ class Trainer:
         parameters = [parameter for _, parameter in self._parameters]
         total_norm = ranks.finish_gradients(parameters)  # []
 
-        # 2. The one moment in a step at which the processor waits for the device.
+        # 2. Loss and gradient norm as numbers: the only synchronization of CPU and device in a step.
         *nats, grad_norm = torch.stack([*ranks.sum(torch.stack(losses)), total_norm.to(losses[0].dtype)]).tolist()
         loss = math.fsum(nats) / valid_targets
         learning_rate = self.schedule(progress.step)
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
             self._fail_nonfinite(loss=loss, learning_rate=learning_rate, grad_norm=grad_norm)
 
-        # 3. The update.
+        # 3. Clipping and the update.
         if self.config.max_grad_norm is not None and grad_norm > self.config.max_grad_norm:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.config.max_grad_norm, total_norm)
         for group, ratio in zip(self.optimizer.param_groups, self._rate_ratios, strict=True):
             group["lr"] = learning_rate * ratio
-        seconds_observing = self._show_observers("gradients", micro_batches)
+        seconds_observing = self._call_observers("gradients", micro_batches)
         before = self._parameters_before()
         self.optimizer.step()
         progress.step += 1
-        seconds_observing += self._show_observers("update", micro_batches, before)
+        seconds_observing += self._call_observers("update", micro_batches, before)
         self.optimizer.zero_grad()
 
-        # 4. What it comes to.
+        # 4. Counters and log.
         progress.tokens += valid_targets
         progress.flops += ranks.size * sum(self._flops(micro_batch) for micro_batch in micro_batches)
         self._unlogged_tokens += valid_targets
@@ -234,15 +234,15 @@ class Trainer:
         self.loggers.on_step(record)
 
     def _fail_nonfinite(self, *, loss: float, learning_rate: float, grad_norm: float) -> NoReturn:
-        """Write down a step whose numbers are not finite, and raise TrainingError: the update is not made."""
+        """Log a step with a loss or gradient that is not finite, and raise TrainingError. No update is made."""
         step = self.progress.step + 1
         tensor = self._first_nonfinite()
         self._log_step(step, loss=loss, learning_rate=learning_rate, grad_norm=grad_norm)
         self.tell("nonfinite", attempted_step=step, tensor=tensor, loss=str(loss), grad_norm=str(grad_norm))
         raise TrainingError(
             f"step {step} is not taken: its loss is {loss} and the norm of its gradient {grad_norm}; the first tensor "
-            f"that is not finite is {tensor}. {self._last_good()} Lower training.learning_rate, warm up longer, or "
-            "clip harder with training.max_grad_norm."
+            f"that is not finite is {tensor}. {self._last_checkpoint_message()} Lower training.learning_rate, warm up "
+            "longer, or clip harder with training.max_grad_norm."
         )
 
     def _first_nonfinite(self) -> str:
@@ -252,22 +252,22 @@ class Trainer:
         for name, parameter in self._parameters:
             if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
                 return f"the gradient of {name}"
-        return "none of the weights and gradients, but what is computed from them"
+        return "neither a weight nor a gradient, but computed from them"
 
-    def _last_good(self) -> str:
+    def _last_checkpoint_message(self) -> str:
         latest = self.checkpoints.latest()
         if latest is None:
             return "No checkpoint was saved before."
         return f"The last checkpoint, {latest.name}, is untouched."
 
-    # A validation
+    # Validation
 
     def _validation_is_due(self) -> bool:
         every, step = self.config.eval_every, self.progress.step
         return step == self.plan.total_steps or (every is not None and step % every == 0)
 
     def _validate(self) -> bool:
-        """Evaluate, show the model to the loggers that asked for it, and return whether no validation was better."""
+        """Evaluate on the validation split, log the result, call observers. Return whether it is the best so far."""
         progress = self.progress
         evaluator = Evaluator(self.model, self.device, objective=self.objective, ranks=self.ranks)
         evaluation = evaluator.evaluate(
@@ -288,7 +288,7 @@ class Trainer:
         if not math.isfinite(evaluation.loss):
             raise TrainingError(
                 f"the validation loss at step {progress.step} is {evaluation.loss}; the first tensor that is not "
-                f"finite is {self._first_nonfinite()}. {self._last_good()}"
+                f"finite is {self._first_nonfinite()}. {self._last_checkpoint_message()}"
             )
         improved = progress.best_loss is None or evaluation.loss < progress.best_loss
         if improved:
@@ -296,15 +296,15 @@ class Trainer:
             progress.validations_without_improvement = 0
         else:
             progress.validations_without_improvement += 1
-        self._show_observers("validation", ())
+        self._call_observers("validation", ())
         return improved
 
-    # Loggers that look at the model
+    # Loggers that observe the model
 
-    def _show_observers(
+    def _call_observers(
         self, moment: Moment, micro_batches: Sequence[Batch], before: dict[str, Tensor] | None = None
     ) -> float:
-        """Show the model to the loggers that want to see it now, and return the seconds that took.
+        """Call the loggers that observe the model at this moment of a step, and return the seconds they took.
 
         `before` holds the parameters before the update.
         """
@@ -324,16 +324,16 @@ class Trainer:
         )
         with random_state_kept(), torch.enable_grad():
             self.loggers.observe(moment, observers, view)
-        self.model.train()  # whatever a logger did to the mode
+        self.model.train()  # a logger may have changed the mode
         return time.perf_counter() - started_at
 
     def _parameters_before(self) -> dict[str, Tensor] | None:
-        """Return a copy of the parameters, where a logger wants to see how the next step changes them."""
+        """Return a copy of the parameters if a logger observes the next update, else None."""
         if not self.loggers.observers("update", self.progress.step + 1):
             return None
         return {name: parameter.detach().clone() for name, parameter in self._parameters}
 
-    # A checkpoint
+    # Checkpoints
 
     def _reasons_to_save(self, improved: bool) -> list[str]:
         config, step = self.config, self.progress.step
@@ -348,7 +348,7 @@ class Trainer:
         return [reason for reason, holds in reasons.items() if holds]
 
     def _save(self, reasons: list[str]) -> None:
-        """Save a checkpoint, durable together with all that the loggers wrote up to here."""
+        """Save a checkpoint, after the loggers have made their lines up to this step durable."""
         self.progress.elapsed_seconds = self._elapsed_seconds()
         self.loggers.on_checkpoint(self.progress.step)
         state = {

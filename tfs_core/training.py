@@ -1,7 +1,7 @@
-"""What scripts of the original tools import: CheckpointManager, Evaluator, TrainingLogger and load_training_log.
+"""Names that scripts of the original tools import: CheckpointManager, Evaluator, TrainingLogger, load_training_log.
 
-The evaluator is the core's; the others are components of the kind `script`, of whichever plugin is installed that has
-them. (The training loop is in `trainer.py`.)
+The evaluator is the core's. The others are components of the kind `script`, provided by plugins. (The training loop is
+in `trainer.py`.)
 """
 
 from typing import Any

@@ -14,7 +14,7 @@ STAGES = ("adapt", "checkpoint", "tune", "compile", "parallel")
 
 
 def wrapper_choices(config: RunConfig) -> list[Choice]:
-    """Return the wrappers of a run: those of `wrappers`, and those that settings of `runtime` stand for."""
+    """Return the wrappers of a run: those of `wrappers`, and those that settings of `runtime` select."""
     runtime = config.runtime
     names = {
         "activation-checkpointing": runtime.activation_checkpointing,
@@ -26,7 +26,7 @@ def wrapper_choices(config: RunConfig) -> list[Choice]:
 
 
 def build_wrappers(choices: Iterable[Choice]) -> list[Wrapper]:
-    """Return the wrappers that were chosen, in the order in which they are applied."""
+    """Build the wrappers, in the order in which they are applied. Raises PluginError for an invalid one."""
     wrappers: list[Wrapper] = []
     for choice in choices:
         entry = get_registry().find("wrapper", choice.name)
@@ -38,7 +38,7 @@ def build_wrappers(choices: Iterable[Choice]) -> list[Wrapper]:
 
 
 def wrapped(loss: nn.Module, wrappers: Iterable[Wrapper], *, context: WrapContext) -> nn.Module:
-    """Return the loss with the wrappers around it."""
+    """Return the loss with all wrappers applied. Raises PluginError when a wrapper fails."""
     for wrapper in wrappers:
         with blaming(f"the wrapper {type(wrapper).__name__} cannot wrap this model"):
             loss = wrapper.wrap(loss, context=context)

@@ -1,4 +1,4 @@
-"""The two batchings of a token store: `packed` and `padded` (`tfs_core.data.batches` has the batches themselves)."""
+"""The batching components `packed` and `padded`; `tfs_core.data.batches` computes their batches."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -11,8 +11,8 @@ from tfs_core.data.store import TokenSplit, TokenStore
 from tfs_core.errors import ConfigError
 
 
-class _FromStore(Batches):
-    """Batches as a component: what the configuration says of them, and the validation split beside the training one."""
+class _StoreBatching(Batches):
+    """Base of both components: builds `Batches` from the configuration, and adds the validation batches."""
 
     batching: ClassVar[BatchingName]
     lengths_vary: ClassVar[bool]
@@ -56,27 +56,27 @@ class _FromStore(Batches):
 
     @staticmethod
     def check(settings: BatchSettings, *, source: DatasetSource) -> None:
-        """Raise ConfigError for settings that only a stream has."""
+        """Raise ConfigError for settings that apply to streaming data sets only."""
         if settings.shard_tokens != DataConfig.shard_tokens:
             raise ConfigError(
                 f"data.shard_tokens has no effect: the data set '{settings.dataset}' does not stream. Leave it out."
             )
 
     def validation(self) -> Iterator[Batch]:
-        """Iterate over this rank's share of the validation batches, in the order of the text."""
+        """Iterate over this rank's validation batches (every world_size-th one), in the order of the text."""
         batches = self._validation_rows.in_order(self._validation_batch_size)
         return islice(batches, self._rank, None, self._world_size)
 
 
-class Packed(_FromStore):
-    """`batching: packed`"""
+class Packed(_StoreBatching):
+    """The component `packed`: windows of fixed length over the concatenated documents."""
 
     batching = "packed"
     lengths_vary = begins_with_end_of_text = False
 
 
-class Padded(_FromStore):
-    """`batching: padded`"""
+class Padded(_StoreBatching):
+    """The component `padded`: one document per row, padded to the longest row of its batch."""
 
     batching = "padded"
     lengths_vary = begins_with_end_of_text = True

@@ -1,6 +1,6 @@
-"""The logger that shows a run while it goes: a progress bar on a terminal, a plain line now and then elsewhere.
+"""The logger `console`: a progress bar on a terminal, plain lines at intervals elsewhere.
 
-It is the one who prints: progress to standard output, nothing but that.
+It writes to standard output only.
 """
 
 import math
@@ -25,10 +25,10 @@ REFRESH_SECONDS = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class ConsoleConfig:
-    """How often to say something."""
+    """The options of the logger `console`."""
 
     every_seconds: float = 10.0
-    """Where the output is no terminal: the time between two progress lines; 0 for a line each logged step."""
+    """Seconds between two progress lines when the output is not a terminal; 0 for one line per logged step."""
 
     def __post_init__(self) -> None:
         if not self.every_seconds >= 0.0:
@@ -41,27 +41,27 @@ def build(config: ConsoleConfig, *, run: RunContext) -> "ConsoleLogger":
 
 
 class Output(Console):
-    """A console that does not end the process when nobody reads it any more (`tfs run ... | head`)."""
+    """A console that does not exit the process on a broken pipe (`tfs run ... | head`)."""
 
     def on_broken_pipe(self) -> NoReturn:
-        """Raise BrokenPipeError, so that this logger is dropped and training goes on; later output goes nowhere."""
+        """Raise BrokenPipeError, so that this logger is dropped and training continues; discard later output."""
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
-        raise BrokenPipeError("nobody reads the output any more")
+        raise BrokenPipeError("the reader of the output has closed it")
 
 
 class ConsoleLogger(RunLogger):
-    """Shows steps, validations, samples and warnings."""
+    """Prints steps, validations, samples and warnings."""
 
     def __init__(self, config: ConsoleConfig, run: RunContext, console: Console | None = None) -> None:
         self._run = run
         self._console = console or Output(file=sys.stdout, highlight=False)
-        # FORCE_COLOR makes rich take a log file for a terminal: a bar is only for what really is one.
+        # FORCE_COLOR makes rich treat any file as a terminal, so isatty() is checked as well.
         self._has_bar = self._console.is_interactive and self._console.file.isatty()
         self._interval = REFRESH_SECONDS if self._has_bar else config.every_seconds
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._shown_at = -math.inf
-        self._first: StepRecord | None = None  # of this sitting
+        self._first: StepRecord | None = None  # of this attempt
         self._last: StepRecord | None = None
         self._last_shown = 0
         best = (run.info.get("summary") or {}).get("best_validation") or {}
@@ -125,7 +125,7 @@ class ConsoleLogger(RunLogger):
 
     def on_event(self, record: EventRecord) -> None:
         if record.kind in ("started", "checkpoint", "finished", "stopped", "failed"):
-            return  # the summaries and the error message say it; a checkpoint is nothing to look at
+            return  # reported by the summaries and the error message; checkpoints are not worth a line
         style = "yellow" if record.kind in ("warning", "spike") else "dim"
         told = (f"{key} {value}" for key, value in record.details.items() if value not in (None, "", [], {}))
         details = record.details.get("message") or ", ".join(told)
@@ -140,7 +140,7 @@ class ConsoleLogger(RunLogger):
             self._print(line, "bold" if status == "failed" else "")
 
     def _print(self, text: str, style: str = "", *, lead: str = "") -> None:
-        """Print text after a bold `lead`, as it is: no markup, no wrapping, nothing the terminal would obey."""
+        """Print text after a bold `lead`, literally: no markup, no wrapping, escape sequences made visible."""
         line = Text.assemble((self._printable(lead), "bold"), self._printable(text), style=style)
         self._console.print(line, soft_wrap=True)
 
@@ -150,7 +150,7 @@ class ConsoleLogger(RunLogger):
 
 
 def start_summary(run: RunContext) -> list[str]:
-    """Return what is worth knowing before the first step, as far as `run.json` says it."""
+    """Return the lines to print before the first step: model, machine, goal and folder, if `run.json` has them."""
     info = run.info
     parameters: Mapping[str, int] = info.get("parameters") or {}
     facts = [
@@ -175,7 +175,7 @@ def start_summary(run: RunContext) -> list[str]:
 
 
 def end_summary(run: RunContext, status: str, last: StepRecord | None, best: ValidationRecord | None) -> list[str]:
-    """Return what came out."""
+    """Return the lines to print at the end: steps, tokens, FLOPs, time and the best validation of this attempt."""
     facts = [f"{status} at step {last.step if last else run.start_step}"]
     if last is not None:
         facts += [f"{short(last.tokens)} tokens", f"{short(last.flops, ' ')}FLOPs", f"{duration(last.elapsed_seconds)}"]
@@ -194,7 +194,7 @@ def _joined(facts: list[str]) -> str:
 
 
 def short(number: float, gap: str = "") -> str:
-    """Return a number with three digits and a letter: 17.2k, 912k, 1.23M, 4.56T; `gap` comes before the letter."""
+    """Return a number with three digits and an SI prefix: 17.2k, 912k, 1.23M, 4.56T; `gap` separates the prefix."""
     if not math.isfinite(number):
         return str(number)
     for letter in ("", "k", "M", "G", "T", "P"):
@@ -205,7 +205,7 @@ def short(number: float, gap: str = "") -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return 1:05 for 65 seconds, 2:00:07 for two hours and seven; ?:?? when it is not known."""
+    """Return m:ss or h:mm:ss: 1:05 for 65 seconds, 2:00:07 for 7207; ?:?? when it is not finite."""
     if not math.isfinite(seconds):
         return "?:??"
     minutes, rest = divmod(round(seconds), 60)

@@ -1,8 +1,8 @@
-"""The logger that writes the run folder's `.jsonl` files: one line a record, appended in one write.
+"""The logger `jsonl`: the run folder's `.jsonl` files, one line per record, appended with a single write.
 
-docs/formats.md says what a line holds. Every line of a file has the same keys in the same order, those of its record
-in `tfs_core.records`; the JSON is strict, a float always has a point or an exponent, and null stands for what is not
-finite.
+The format is specified in docs/formats.md. Every line of a file has the same keys in the same order, the fields of its
+record in `tfs_core.records`. The JSON is strict: floats always have a point or an exponent, and numbers that are not
+finite are written as null.
 """
 
 import json
@@ -42,7 +42,7 @@ class JsonlLogger(RunLogger):
         self._files: dict[type, LogFile] = {}
 
     def on_start(self) -> None:
-        """Open the files, void of what an earlier sitting wrote past the step that the run starts from."""
+        """Open the files; move lines past the start step, written by an earlier attempt, to `aside/` first."""
         for record_type, name in FILES.items():
             cut_after(self.folder / name, self.start_step)
             self._files[record_type] = LogFile(self.folder / name, record_type)
@@ -60,11 +60,11 @@ class JsonlLogger(RunLogger):
     def on_event(self, record: EventRecord) -> None:
         self._files[EventRecord].append(record)
 
-    def on_checkpoint(self, step: int) -> None:  # noqa: ARG002 (every line is made durable)
+    def on_checkpoint(self, step: int) -> None:  # noqa: ARG002 (all lines are synced)
         for file in self._files.values():
             file.sync()
 
-    def on_end(self, status: str) -> None:  # noqa: ARG002 (run.json says it)
+    def on_end(self, status: str) -> None:  # noqa: ARG002 (run.json has it)
         for file in self._files.values():
             file.sync()
             file.close()
@@ -72,7 +72,7 @@ class JsonlLogger(RunLogger):
 
 
 class LogFile:
-    """A file of one kind of record, open for appending."""
+    """A log file of one record type, open for appending."""
 
     def __init__(self, path: Path, record_type: type) -> None:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
@@ -82,12 +82,12 @@ class LogFile:
         self._names_nonfinite = any(field.name == "nonfinite" for field in fields(record_type))
 
     def append(self, record: Any) -> None:
-        """Write one line, in one piece; raises OSError when the disk takes only a part of it."""
+        """Append one line with a single write. Raises OSError when only a part of it could be written."""
         values = dict(vars(record))  # in the order of the fields
         nonfinite = []
         for name in self._floats:
             value = values[name]
-            if value is None:  # not known: only TrainingLogger, which is not told everything, writes that
+            if value is None:  # unknown; written only by TrainingLogger, which does not receive every value
                 continue
             value = float(value)
             if not math.isfinite(value):
@@ -106,7 +106,7 @@ class LogFile:
             raise OSError(f"{self.path}: the disk took {written} of {len(line)} bytes of a line; is it full?")
 
     def sync(self) -> None:
-        """Make every line durable."""
+        """Flush the lines written so far to the disk (fsync)."""
         os.fsync(self._descriptor)
 
     def close(self) -> None:
@@ -124,7 +124,7 @@ def _without_nonfinite(value: Any) -> Any:
 
 
 def cut_after(path: Path, step: int) -> None:
-    """Keep the lines of `path` up to `step`; the rest, a torn last line included, goes to a file in `aside/`."""
+    """Keep the lines of `path` up to `step`; move the rest, an incomplete last line included, to a file in `aside/`."""
     if not path.exists() or all(keep for _, keep in _sort_lines(path, step)):
         return
     kept_path = path.with_name(f".{path.name}.kept")
@@ -134,7 +134,7 @@ def cut_after(path: Path, step: int) -> None:
         for file in (aside, kept):
             file.flush()
             os.fsync(file.fileno())
-    replace(kept_path, path)  # a new file rather than a cut one: whoever follows the old one sees that it is another
+    replace(kept_path, path)  # replaced instead of truncated, so that a reader that follows the file notices the change
 
 
 def _sort_lines(path: Path, step: int) -> Iterator[tuple[bytes, bool]]:

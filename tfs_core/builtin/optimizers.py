@@ -1,10 +1,10 @@
-"""Optimizers, from torch: AdamW and SGD, with weight decay on matrices only.
+"""AdamW and SGD from torch, with weight decay on matrices only.
 
-A matrix is a parameter with two dimensions or more, embeddings included. Biases and the gains of norms are left
-alone: pulling them to zero shifts the function and limits nothing.
+A matrix is a parameter with two or more dimensions, embeddings included. Biases and the gains of norms are not decayed:
+pulling them toward zero shifts the function without limiting its complexity.
 
-On a processor and on CUDA one fused kernel makes the update: faster, and the same bits whenever it runs again on the
-same machine with the same number of threads.
+On CPU and CUDA one fused kernel makes the update. It is faster, and bit-identical when repeated on the same machine
+with the same number of threads.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ FUSED_ON = {"cpu", "cuda"}
 
 @dataclass(frozen=True, kw_only=True)
 class AdamWConfig:
-    """How AdamW averages."""
+    """The options of AdamW."""
 
     betas: tuple[float, float] = (0.9, 0.95)
-    """What of the running averages of the gradient and of its square is kept each step. The second at 0.95 follows a
-    language model's changing gradients better than the 0.999 of other fields; go higher for very small batches."""
+    """Decay rates (beta1, beta2) of the exponential moving averages of the gradient and of its square. beta2 = 0.95
+    follows the changing gradients of a language model better than the usual 0.999; go higher for very small batches."""
 
     eps: float = 1e-8
-    """Added to the root of the average square, which keeps a parameter that has hardly a gradient from jumping."""
+    """Added to the denominator, the root of the average square, so that a tiny gradient makes no large step."""
 
     def __post_init__(self) -> None:
         if not all(0.0 <= beta < 1.0 for beta in self.betas):
@@ -41,13 +41,13 @@ class AdamWConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SGDConfig:
-    """How plain gradient descent remembers."""
+    """The options of gradient descent."""
 
     momentum: float = 0.0
-    """What of the last update's direction is kept. 0 for none, 0.9 as a rule."""
+    """The share of the last update's direction that is added to the gradient. 0 for none; 0.9 is usual."""
 
     nesterov: bool = False
-    """Look ahead along the momentum before the gradient is applied; needs a momentum above 0."""
+    """Nesterov momentum: look ahead along the momentum before the gradient is applied. Needs a momentum above 0."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.momentum < 1.0:
@@ -59,7 +59,7 @@ class SGDConfig:
 def adamw(
     config: AdamWConfig, *, named_parameters: Iterable[tuple[str, Tensor]], learning_rate: float, weight_decay: float
 ) -> Optimizer:
-    """Return AdamW, which divides each parameter's step by the size its gradients usually have.
+    """Return AdamW, which divides each parameter's step by the root of the running average of its squared gradient.
 
     Kingma & Ba (2015), "Adam: A Method for Stochastic Optimization", https://arxiv.org/abs/1412.6980
     Loshchilov & Hutter (2019), "Decoupled Weight Decay Regularization", https://arxiv.org/abs/1711.05101
@@ -73,7 +73,7 @@ def adamw(
 def sgd(
     config: SGDConfig, *, named_parameters: Iterable[tuple[str, Tensor]], learning_rate: float, weight_decay: float
 ) -> Optimizer:
-    """Return stochastic gradient descent, with momentum when the configuration has it.
+    """Return stochastic gradient descent, with momentum if it is configured.
 
     Polyak (1964), "Some methods of speeding up the convergence of iteration methods" (momentum),
     https://doi.org/10.1016/0041-5553(64)90137-5
@@ -88,12 +88,12 @@ def sgd(
 
 def _groups(
     named_parameters: Iterable[tuple[str, Tensor]], weight_decay: float
-) -> tuple[list[dict[str, Any]], bool]:  # Any: torch's own form of a group
-    """Return the groups of parameters with and without weight decay, and whether a fused kernel can update them."""
+) -> tuple[list[dict[str, Any]], bool]:  # Any: torch's type of a group
+    """Return the parameter groups with and without weight decay, and whether a fused kernel can update them."""
     from torch.nn import Parameter
 
-    # A frozen parameter is a Parameter that wants no gradient. The plain tensors of a model with a backward of its own
-    # want none from autograd either, and are trained all the same.
+    # A Parameter without requires_grad is frozen. A plain tensor without it belongs to a model with its own backward,
+    # which needs no autograd: it is trained.
     parameters = [tensor for _, tensor in named_parameters if tensor.requires_grad or not isinstance(tensor, Parameter)]
     matrices = [parameter for parameter in parameters if parameter.dim() >= 2]
     others = [parameter for parameter in parameters if parameter.dim() < 2]

@@ -1,4 +1,4 @@
-"""What the core brings itself, by the same hooks as every plugin. Imports nothing heavy."""
+"""The built-in commands and components, registered with the same hooks as any plugin's. Imports nothing heavy."""
 
 from tfs_core.component import Component
 from tfs_core.hookspecs import hookimpl
@@ -6,21 +6,21 @@ from tfs_core.hookspecs import hookimpl
 TFS_PLUGIN_API = 1
 
 _COMMANDS = {
-    "run": "Train the model that a configuration describes, or resume",
+    "run": "Train the model that a configuration describes, or resume a run",
     "evaluate": "Measure loss, perplexity and bits per byte on the validation split",
     "config": "Show or validate a configuration",
-    "plugins": "List and show what is installed",
+    "plugins": "List and show installed plugins and components",
 }
 
 _COMPONENTS = (
-    # kind, name, summary, module and factory in it, class of the options
-    ("scheduler", "constant", "The peak, after warm-up, to the end", "schedules:constant", None),
-    ("scheduler", "linear", "A straight line from the peak to the floor", "schedules:linear", None),
-    ("scheduler", "cosine", "Half a cosine wave from the peak to the floor", "schedules:cosine", None),
+    # kind, name, summary, module:factory, module:class of the options
+    ("scheduler", "constant", "Constant at the peak after warm-up", "schedules:constant", None),
+    ("scheduler", "linear", "Linear decay from the peak to the floor", "schedules:linear", None),
+    ("scheduler", "cosine", "Cosine decay from the peak to the floor", "schedules:cosine", None),
     (
         "scheduler",
         "warmup-stable-decay",
-        "The peak for most of the run, then a short decay to the floor",
+        "Constant at the peak for most of the run, then a short decay to the floor",
         "schedules:warmup_stable_decay",
         "schedules:WarmupStableDecayConfig",
     ),
@@ -31,17 +31,17 @@ _COMPONENTS = (
         "optimizers:adamw",
         "optimizers:AdamWConfig",
     ),
-    ("optimizer", "sgd", "Gradient descent, with momentum if asked for", "optimizers:sgd", "optimizers:SGDConfig"),
+    ("optimizer", "sgd", "Gradient descent, with optional momentum", "optimizers:sgd", "optimizers:SGDConfig"),
     ("logger", "jsonl", "The run folder's .jsonl files, which the dashboard reads", "jsonl:build", None),
     (
         "logger",
         "console",
-        "A progress bar, or plain lines when the output is no terminal",
+        "A progress bar on a terminal, plain lines elsewhere",
         "console:build",
         "console:ConsoleConfig",
     ),
-    ("batching", "packed", "Fixed windows from the stream of documents: no token is wasted", "batchings:Packed", None),
-    ("batching", "padded", "A row is a document, filled to the longest row of its batch", "batchings:Padded", None),
+    ("batching", "packed", "Fixed windows over the concatenated documents, no token wasted", "batchings:Packed", None),
+    ("batching", "padded", "One document per row, padded to the longest row of its batch", "batchings:Padded", None),
 )
 
 

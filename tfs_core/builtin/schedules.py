@@ -1,14 +1,14 @@
-"""Learning-rate schedules: pure functions of the step, each with a linear warm-up before it.
+"""Learning-rate schedules: pure functions of the step, each after a linear warm-up.
 
 With T = `total_steps`, W = `warmup_steps` and steps counted from 0, every schedule is
 
-    step < W                  peak * (step + 1) / W          the first step's rate is not zero, step W - 1 has the peak
-    S < step <= T - 1         floor + (peak - floor) * shape((step - S) / (T - 1 - S))     the last step has the floor
-    in between and at S       peak
-    past the end              floor
+    step < W                  peak * (step + 1) / W          above 0 at step 0, peak at step W - 1
+    W <= step <= S            peak
+    S < step <= T - 1         floor + (peak - floor) * shape((step - S) / (T - 1 - S))     floor at step T - 1
+    step >= T                 floor
 
-where `shape` falls from 1 to 0 and S, the step at which the decay begins, is the step that first has the peak
-(0 without warm-up), or later in `warmup_stable_decay`. Warm-up comes first: where it fills the run there is no decay.
+where `shape` falls from 1 to 0 and S is the last step at the peak. For `linear` and `cosine` S is the end of warm-up,
+max(W - 1, 0); for `warmup_stable_decay` it may be later. If warm-up fills the run, there is no decay.
 
 Warm-up: Goyal et al. (2017), "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour",
 https://arxiv.org/abs/1706.02677
@@ -26,18 +26,20 @@ SHAPES: dict[str, Callable[[float], float]] = {
     "cosine": lambda progress: (1.0 + math.cos(math.pi * progress)) / 2.0,
     "1-sqrt": lambda progress: 1.0 - math.sqrt(progress),
 }
-"""How much of the way from floor to peak is left, for a progress from 0 to 1."""
+"""The remaining fraction of peak - floor, for a progress of the decay from 0 to 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WarmupStableDecayConfig:
-    """How the learning rate ends."""
+    """The options of the schedule `warmup-stable-decay`."""
 
     decay_ratio: float = 0.2
-    """The share of all steps in which the rate falls: 0.1 to 0.2 is enough for most, 1 leaves no stable part."""
+    """The fraction of all steps in which the learning rate decays. 0.1 to 0.2 is usually enough; 1 leaves no stable
+    phase."""
 
     shape: Literal["linear", "cosine", "1-sqrt"] = "1-sqrt"
-    """How it falls. `1-sqrt` is steep at first and came out best in Hägele et al.; `linear` is close to it."""
+    """The shape of the decay. `1-sqrt` is steep at first, and was best in Hägele et al. (2024); `linear` is close to
+    it."""
 
     def __post_init__(self) -> None:
         if not 0.0 < self.decay_ratio <= 1.0:
@@ -45,12 +47,12 @@ class WarmupStableDecayConfig:
 
 
 def constant(config: None, *, total_steps: int, warmup_steps: int, peak: float, floor: float) -> Schedule:  # noqa: ARG001
-    """Return a schedule that stays at the peak after warm-up. It has no floor."""
+    """Return a schedule that stays at the peak after warm-up. `floor` is not used."""
     return lambda step: peak if step >= warmup_steps else peak * ((step + 1) / warmup_steps)
 
 
 def linear(config: None, *, total_steps: int, warmup_steps: int, peak: float, floor: float) -> Schedule:  # noqa: ARG001
-    """Return a schedule that falls in a straight line from the peak to the floor.
+    """Return a schedule that decays linearly from the peak to the floor.
 
     Defazio et al. (2023), "When, Why and How Much? Adaptive Learning Rate Scheduling by Refinement",
     https://arxiv.org/abs/2310.07831
@@ -59,7 +61,7 @@ def linear(config: None, *, total_steps: int, warmup_steps: int, peak: float, fl
 
 
 def cosine(config: None, *, total_steps: int, warmup_steps: int, peak: float, floor: float) -> Schedule:  # noqa: ARG001
-    """Return a schedule that falls from the peak to the floor along half a wave: slow, fast, slow.
+    """Return a schedule that decays from the peak to the floor along half a cosine wave: slow, fast, slow.
 
     Loshchilov & Hutter (2017), "SGDR: Stochastic Gradient Descent with Warm Restarts" (without the restarts),
     https://arxiv.org/abs/1608.03983
@@ -70,9 +72,9 @@ def cosine(config: None, *, total_steps: int, warmup_steps: int, peak: float, fl
 def warmup_stable_decay(
     config: WarmupStableDecayConfig, *, total_steps: int, warmup_steps: int, peak: float, floor: float
 ) -> Schedule:
-    """Return a schedule that stays at the peak and falls to the floor in the last `decay_ratio` of the steps.
+    """Return a schedule that stays at the peak and decays to the floor in the last `decay_ratio` of the steps.
 
-    Any checkpoint of the stable part can be trained on for longer than was planned, which cosine does not allow.
+    Training can continue from any checkpoint of the stable phase for longer than was planned, unlike with cosine.
 
     Hu et al. (2024), "MiniCPM: Unveiling the Potential of Small Language Models with Scalable Training Strategies",
     https://arxiv.org/abs/2404.06395
@@ -86,7 +88,7 @@ def warmup_stable_decay(
 def _warm_up_and_decay(
     shape: str, decay_steps: int, total_steps: int, warmup_steps: int, peak: float, floor: float
 ) -> Schedule:
-    """Return the schedule of the module's docstring whose last `decay_steps` steps are below the peak."""
+    """Return the schedule of the module's docstring, with at most `decay_steps` steps below the peak at the end."""
     last = total_steps - 1
     first_at_peak = max(warmup_steps - 1, 0)
     start = max(last - decay_steps, first_at_peak)

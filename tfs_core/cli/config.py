@@ -1,11 +1,11 @@
-"""`tfs config`: look at a configuration without running it. Nothing of data, models or torch is imported."""
+"""`tfs config`: show or validate a configuration without running it. Imports neither torch nor data nor models."""
 
 from pathlib import Path
 
 import click
 
-SETTING = click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change a setting. Repeatable.")
-MODEL = click.option("--model", metavar="NAME", help="The model, in place of the file's.")
+SETTING = click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a setting. Repeatable.")
+MODEL = click.option("--model", metavar="NAME", help="The model to use instead of the file's.")
 
 
 @click.group()
@@ -18,7 +18,7 @@ def config() -> None:
 @SETTING
 @MODEL
 def show(file: Path, overrides: tuple[str, ...], model: str | None) -> None:
-    """Print a configuration as YAML, every default filled in."""
+    """Print a configuration as YAML, with all defaults filled in."""
     from tfs_core.config import load_config, to_yaml
 
     click.echo(to_yaml(load_config(file, overrides=overrides, model=model)), nl=False)
@@ -29,7 +29,10 @@ def show(file: Path, overrides: tuple[str, ...], model: str | None) -> None:
 @SETTING
 @MODEL
 def validate(files: tuple[Path, ...], overrides: tuple[str, ...], model: str | None) -> None:
-    """Say of each configuration that it is right, or everything that is wrong with it (exit code 2)."""
+    """Validate configurations.
+
+    Prints ok for each valid configuration, and all errors of the others (exit code 2).
+    """
     from tfs_core.config import load_config
     from tfs_core.config.implied import check_implied
     from tfs_core.errors import ConfigError

@@ -1,4 +1,4 @@
-"""`tfs evaluate`: how well trained models predict the validation text of their runs."""
+"""`tfs evaluate`: loss, perplexity and bits per byte of trained models on the validation text of their runs."""
 
 import json
 import math
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Row:
-    """What is said of one checkpoint."""
+    """The result of one checkpoint: a row of the table."""
 
     loaded: "LoadedModel"
     state: dict[str, Any]  # the checkpoint's state.json
@@ -28,12 +28,12 @@ class Row:
 
     @property
     def data(self) -> tuple[object, ...]:
-        """What must be equal for two rows to be compared: the tokens, and the windows they are read in."""
+        """The identity of the data (token store, batching, max_length). Only rows with equal data are comparable."""
         data = self.loaded.config.data
         return self.state["fingerprints"]["tokens"], data.batching.name, data.max_length
 
     def values(self) -> dict[str, Any]:
-        """Return the row as JSON values; a perplexity past what a float holds is null."""
+        """Return the row as JSON values; numbers that are not finite, such as a perplexity that overflows, are null."""
         evaluation, (tokens, batching, max_length) = self.evaluation, self.data
         return {
             "run": self.state.get("run"),
@@ -50,11 +50,9 @@ class Row:
 
 @click.command()
 @click.argument("targets", metavar="RUN|CHECKPOINT...", nargs=-1, required=True)
-@click.option("--max-batches", type=click.IntRange(min=1), help="Evaluate the first so many batches only.")
+@click.option("--max-batches", type=click.IntRange(min=1), help="Number of batches to evaluate. [default: all]")
 @click.option("--json", "as_json", is_flag=True, help="Print a list of JSON objects.")
-@click.option(
-    "--data", "read_data", is_flag=True, help="Read the data set anew where its tokens are not kept any more."
-)
+@click.option("--data", "read_data", is_flag=True, help="Recreate deleted tokens from the data set.")
 @model_options
 def evaluate(
     targets: tuple[str, ...],
@@ -68,15 +66,15 @@ def evaluate(
 ) -> None:
     """Measure loss, perplexity and bits per byte of runs (their latest checkpoints) or of checkpoints.
 
-    Each is measured on the validation split of its own run. Loss is in nats per token; bits per byte do not depend on
-    the tokenizer.
+    Each is evaluated on the validation split of its own run. The loss is in nats per token. Bits per byte can be
+    compared between tokenizers.
     """
     from tfs_core.checkpoint import read_state
     from tfs_core.runs import assets_folder, find_checkpoint
     from tfs_core.trained import load_model
 
     folder = assets_folder(assets)
-    checkpoints = [find_checkpoint(target, folder) for target in targets]  # all, before the first takes its time
+    checkpoints = [find_checkpoint(target, folder) for target in targets]  # find all before evaluating the first
     rows = []
     for checkpoint in checkpoints:
         loaded = load_model(checkpoint, assets=folder, device=device, model=model, allow_local_code=allow_local_code)
@@ -89,36 +87,36 @@ def evaluate(
     _print_table(rows)
     if len({row.data for row in rows}) > 1:
         tell(
-            "Only rows with the same data are comparable: loss and perplexity count tokens, and the text or the "
-            "windows that it is read in differ."
+            "Only rows with the same data are comparable: loss and perplexity are per token, and the text, its tokens "
+            "or the length of the windows differ."
         )
 
 
 def _validation_split(loaded: "LoadedModel", state: dict[str, Any], assets: Path, read_data: bool) -> "TokenSplit":
-    """Return the validation tokens of the checkpoint's run, from the store that its fingerprint names.
+    """Return the validation tokens of the checkpoint's run, from the token store with its fingerprint.
 
-    Raises DataError when they are not kept any more, unless `read_data` allows for making them again from the same
-    text.
+    If the store was deleted, they are recreated from the data set when `read_data` is true; otherwise raises
+    DataError.
     """
     from tfs_core.data.store import open_store
 
     recorded = state["fingerprints"]
     identity = {key: recorded[key] for key in ("source", "tokenizer")}
-    # A run that is named by its folder may lie in other assets than today's.
+    # A run given by its folder may be in another assets folder.
     for place in dict.fromkeys((assets, *loaded.folder.resolve().parents[3:4])):
         opened = open_store(place / "tokens" / recorded["tokens"], identity)
         if opened is not None:
             return opened.validation
     if not read_data:
         raise DataError(
-            f"the tokens that '{state.get('run')}' was validated on are not in {assets / 'tokens'} any more. "
-            f"--data makes them again from its data set, '{loaded.config.data.dataset.name}'."
+            f"the tokens that '{state.get('run')}' was validated on are no longer in {assets / 'tokens'}. "
+            f"--data recreates them from its data set, '{loaded.config.data.dataset.name}'."
         )
-    return _made_again(loaded, recorded, assets)
+    return _recreate(loaded, recorded, assets)
 
 
-def _made_again(loaded: "LoadedModel", recorded: dict[str, str], assets: Path) -> "TokenSplit":
-    """Return the validation tokens, made from the data set that the configuration names, if it is still the same."""
+def _recreate(loaded: "LoadedModel", recorded: dict[str, str], assets: Path) -> "TokenSplit":
+    """Return the validation tokens, recreated from the data set. Raises DataError when its text has changed."""
     from tfs_core.data.network import is_offline_by_choice
     from tfs_core.data.prepare import build_source, prepare_tokens
 
@@ -126,8 +124,8 @@ def _made_again(loaded: "LoadedModel", recorded: dict[str, str], assets: Path) -
     source = build_source(config.dataset, assets=assets, offline=is_offline_by_choice())
     if source.fingerprint() != recorded["source"]:
         raise DataError(
-            f"the text of the data set '{config.dataset.name}' has changed since the run: what it was validated on "
-            "cannot be had from it"
+            f"the text of the data set '{config.dataset.name}' has changed since the run: its validation tokens "
+            "cannot be recreated"
         )
     data = prepare_tokens(
         source,
@@ -166,7 +164,7 @@ def _evaluate(loaded: "LoadedModel", split: "TokenSplit", max_batches: int | Non
 
 
 def _print_table(rows: list[Row]) -> None:
-    """Print a line a checkpoint, under a line that says what the columns are."""
+    """Print a table with a header and one line per checkpoint."""
     from tfs_core.terminal import harmless
 
     cells = [("run", "step", "model", "loss", "perplexity", "bits per byte", "tokens", "data")]

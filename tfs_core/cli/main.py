@@ -1,7 +1,7 @@
-"""The command `tfs`: the core's commands and those of plugins, each imported when it is called and not before.
+"""The command `tfs`: a click group of the core's and the plugins' commands, each imported lazily, when it is called.
 
 A TfsError ends a command with one message on stderr and its exit code; `--debug` or TFS_DEBUG=1 adds the traceback.
-Anything else that is raised is our own bug and keeps its traceback.
+Any other exception is a bug in tfs and keeps its traceback.
 """
 
 import copy
@@ -22,7 +22,7 @@ from tfs_core.registry import Entry, get_registry
 
 
 class LazyCommand(click.Command):
-    """A command that is known by its summary; what it does is imported when its arguments are to be parsed."""
+    """A command with a name and a summary; its implementation is imported when its arguments are parsed."""
 
     def __init__(self, name: str, entry: Entry) -> None:
         super().__init__(name, help=entry.component.summary, short_help=entry.component.summary)
@@ -31,9 +31,10 @@ class LazyCommand(click.Command):
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: object
     ) -> click.Context:
-        """Return the context of the real command, whose `command` click then goes on with.
+        """Return the context of the imported command, which click then invokes.
 
-        Commands of plugins that join a group are added to a copy of it; a command of the group's own wins.
+        Plugin commands of a group are added to a copy of the group; the group's own commands take precedence.
+        Raises PluginError when the factory is not a click command.
         """
         command = self.entry.load_factory()
         if not isinstance(command, click.Command):
@@ -50,20 +51,20 @@ class LazyCommand(click.Command):
 
 
 class CommandLine(click.Group):
-    """The group `tfs`: the core's commands need no plugin to be found, the rest comes from the registry."""
+    """The group `tfs`. The core's commands are found without loading plugins; all others come from the registry."""
 
     debug = False
 
     def main(self, args: Sequence[str] | None = None, *, standalone_mode: bool = True, **extra: Any) -> Any:  # type: ignore[override]
-        """Run a command and end the process: a TfsError becomes a message, Ctrl-C exit code 130.
+        """Run a command and exit the process: a TfsError becomes a message, Ctrl-C exit code 130.
 
-        Without `standalone_mode`, click's for being called from Python, what the command raises is left as it is.
+        With `standalone_mode=False` (click's option for calls from Python), exceptions are passed on unchanged.
         """
         if not standalone_mode:
             return super().main(args, standalone_mode=False, **extra)
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
-                stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character is no reason to fail
+                stream.reconfigure(errors="backslashreplace")  # a character may be missing
         try:
             try:
                 args = sys.argv[1:] if args is None else args
@@ -93,28 +94,28 @@ class CommandLine(click.Group):
         except OSError as error:
             if error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EIO) or error.filename is not None:
                 raise
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at its exit
-            if error.errno != errno.EPIPE:  # with EPIPE the reader, `head` say, has seen enough
-                with suppress(OSError):  # stderr may lead to the same place
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout at exit
+            if error.errno != errno.EPIPE:  # EPIPE is no error: the reader, such as `head`, is done
+                with suppress(OSError):  # stderr may be the same file
                     click.echo(f"Error: the output cannot be written: {error.strerror}.", err=True)
                 code = 1
         sys.exit(code)
 
     def make_context(self, *arguments: Any, **extra: Any) -> click.Context:
-        """Return the context of the options before the command, of which `main` needs `--debug`."""
+        """Return the context of the group's own options, and note `--debug` for `main`."""
         context = super().make_context(*arguments, **extra)
         self.debug = context.params["debug"]
         return context
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """Return the core's commands, then the plugins', those by their full name that share the short one."""
+        """Return the names of the core's commands, then of the plugins'; ambiguous names are qualified."""
         core = list(core_commands())
-        with suppress(TfsError):  # `format_epilog` says why
+        with suppress(TfsError):  # reported by `format_epilog`
             return core + sorted(name for name in plugin_commands() if name.rpartition("/")[2] not in core)
         return core
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Return the command of that name; None when there is none. Raises PluginError when two plugins have it."""
+        """Return the command of that name, or None. Raises PluginError when two plugins have it."""
         if cmd_name in core_commands():
             return LazyCommand(cmd_name, core_commands()[cmd_name])
         registry = get_registry()
@@ -126,7 +127,7 @@ class CommandLine(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command to run. Raises UsageError, naming the nearest and the plugins that failed."""
+        """Return the command to run. Raises UsageError with the nearest name and the plugins that failed."""
         name = args[0]
         if name.startswith("-") or ctx.resilient_parsing or self.get_command(ctx, name) is not None:
             return super().resolve_command(ctx, args)
@@ -136,7 +137,7 @@ class CommandLine(click.Group):
         raise click.UsageError(" ".join([message, elsewhere, *broken]), ctx)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Say under the commands why the plugins' are missing, when they are."""
+        """Write below the commands why those of plugins are missing, if they are."""
         super().format_epilog(ctx, formatter)
         try:
             get_registry()
@@ -151,7 +152,7 @@ def core_commands() -> dict[str, Entry]:
 
 
 def plugin_commands(group: str = "") -> dict[str, click.Command]:
-    """Return what plugins add to a group, to `tfs` itself without one, by name: the full one if two have the short."""
+    """Return the plugins' commands of a group (of `tfs` itself for ""), by name; ambiguous names are qualified."""
     entries = [
         entry
         for entry in get_registry().entries("command")
@@ -168,9 +169,9 @@ def plugin_commands(group: str = "") -> dict[str, click.Command]:
 
 @click.group(cls=CommandLine, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(tfs_core.__version__, prog_name="tfs")
-@click.option("--debug", is_flag=True, envvar="TFS_DEBUG", help="Show the traceback of an error (or TFS_DEBUG=1).")
+@click.option("--debug", is_flag=True, envvar="TFS_DEBUG", help="Show the traceback of an error (or set TFS_DEBUG=1).")
 def tfs(debug: bool) -> None:  # read from the context, by CommandLine.make_context
-    """Train transformers that you can read, on your own text, and talk to them.
+    """Train readable transformers on your own text, and chat with them.
 
     `tfs COMMAND --help` explains a command. Start with `tfs run --config configs/quickstart.yaml`.
     """
@@ -178,8 +179,8 @@ def tfs(debug: bool) -> None:  # read from the context, by CommandLine.make_cont
 
 @tfs.result_callback()
 def _no_exit_code(_result: object, debug: bool) -> None:
-    """Drop what a command returns, which `main` would take for an exit code."""
+    """Discard the return value of a command, which `main` would use as the exit code."""
 
 
 main = tfs
-"""The console command, as pyproject.toml names it."""
+"""The console entry point in pyproject.toml."""

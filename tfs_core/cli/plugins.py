@@ -1,4 +1,4 @@
-"""`tfs plugins`: what is installed, and what each component is and takes."""
+"""`tfs plugins`: list installed plugins, and show components with their options."""
 
 import dataclasses
 import json
@@ -22,10 +22,10 @@ as_json = click.option("--json", "json_", is_flag=True, help="Print JSON.")
 @as_json
 @click.pass_context
 def plugins(context: click.Context, json_: bool) -> None:
-    """List and show what is installed. Without a command: list.
+    """List and show installed plugins and components. Without a command: list.
 
-    Variables: TFS_PLUGINS=a,b uses only these, TFS_DISABLE_PLUGINS=a,b all but these (by distribution or entry
-    point), TFS_STRICT_PLUGINS=1 makes what is wrong with a plugin an error.
+    Environment variables: TFS_PLUGINS=a,b loads only these plugins (names of distributions or entry points),
+    TFS_DISABLE_PLUGINS=a,b all but these. TFS_STRICT_PLUGINS=1 turns problems of plugins into errors.
     """
     if context.invoked_subcommand is None:
         _list(json_)
@@ -36,7 +36,7 @@ def plugins(context: click.Context, json_: bool) -> None:
 @plugins.command("list")
 @as_json
 def list_plugins(json_: bool) -> None:
-    """Show every plugin: version, state, what it offers, and what is wrong with it."""
+    """List all plugins with version, state, components and problems."""
     _list(json_)
 
 
@@ -47,14 +47,14 @@ def _list(json_: bool) -> None:
         return
     for plugin in found:
         click.echo("\n".join(_plugin_lines(plugin)))
-    click.echo(f"\nTo install another one: {install_command('NAME')}")
+    click.echo(f"\nTo install another plugin: {install_command('NAME')}")
 
 
 @plugins.command()
 @click.argument("name")
 @as_json
 def show(name: str, json_: bool) -> None:
-    """Show a component with its options, or all that a distribution brings.
+    """Show a component, or all of a distribution, with options.
 
     NAME is a component (cosine, tfs-core/cosine) or a distribution (tfs-core).
     """
@@ -70,7 +70,10 @@ def show(name: str, json_: bool) -> None:
 
 
 def entries_named(registry: Registry, name: str) -> list[Entry]:
-    """Return the components of that name, of any kind, or all of a distribution. Raises PluginError."""
+    """Return the components of that name, of any kind, or else all components of that distribution.
+
+    Raises PluginError, with the nearest name, when there is neither.
+    """
     entries, distributions = registry.entries(), {plugin.distribution for plugin in registry.plugins}
     found = [entry for entry in entries if name in (entry.component.name, entry.qualified_name)]
     found = found or [entry for entry in entries if entry.distribution == canonical(name)]
@@ -103,7 +106,7 @@ def _plugin_values(plugin: Plugin) -> dict[str, Any]:
 
 
 def _plugin_lines(plugin: Plugin) -> list[str]:
-    """Return a plugin as text: a heading, a line for each kind, a line for each complaint."""
+    """Return a plugin as text: a heading, a line per kind of component, a line per problem."""
     state = f"disabled by {plugin.disabled_by}" if plugin.disabled_by else plugin.state
     names: dict[str, list[str]] = {}
     for kind, component in plugin.components:
@@ -117,7 +120,7 @@ def _plugin_lines(plugin: Plugin) -> list[str]:
 
 
 def _entry_values(entry: Entry) -> dict[str, Any]:
-    """Return a component and its options as JSON values. Imports its configuration class only."""
+    """Return a component and its options as JSON values. Imports the class of its options only."""
     component = entry.component
     return {
         "kind": entry.kind,
@@ -139,7 +142,7 @@ def _entry_lines(entry: Entry) -> list[str]:
     values = _entry_values(entry)
     lines = [
         f"{entry.kind} {entry.component.name}: {entry.component.summary}",
-        f"  from     {entry.distribution} {entry.version} (always found as {entry.qualified_name})",
+        f"  from     {entry.distribution} {entry.version} (full name {entry.qualified_name})",
         f"  factory  {entry.component.factory}",
         f"  file     {values['file'] or 'not found'}",
     ]
@@ -153,7 +156,7 @@ def _entry_lines(entry: Entry) -> list[str]:
 
 
 def _options(entry: Entry) -> list[dict[str, Any]]:
-    """Return name, type, default and documentation of each option."""
+    """Return name, type, default and documentation of each option. Raises PluginError for types that cannot be read."""
     from typing import get_type_hints
 
     from tfs_core.config.documentation import field_docs, in_words
@@ -184,7 +187,7 @@ def _options(entry: Entry) -> list[dict[str, Any]]:
 
 
 def _file_of(reference: str) -> str | None:
-    """Return the file of a reference's module, without importing it."""
+    """Return the file of a reference's module, or None, without importing the module."""
     try:
         spec = find_spec(reference.partition(":")[0])
     except (ImportError, ValueError):
@@ -193,22 +196,22 @@ def _file_of(reference: str) -> str | None:
 
 
 def install_command(name: str) -> str:
-    """Return what to type to install a plugin where this tfs runs: with uv, pipx or pip."""
+    """Return the command that installs a plugin into the environment of this tfs: with uv, pipx or pip."""
     prefix = Path(sys.prefix)
     if (prefix / "uv-receipt.toml").exists():
         return f"uv tool install tfs-core --with {name}"
     if (prefix / "pipx_metadata.json").exists():
         return f"pipx inject tfs-core {name}"
-    if find_spec("pip") is None:  # a virtual environment that uv made
+    if find_spec("pip") is None:  # a virtual environment made by uv
         return f"uv pip install --python {_quoted(sys.executable)} {name}"
     return f"{_quoted(sys.executable)} -m pip install {name}"
 
 
 def _quoted(path: str) -> str:
-    """Return a path as a shell takes it."""
+    """Return a path, quoted for the shell when necessary."""
     return f'"{path}"' if " " in path or os.sep == "\\" else path
 
 
 def print_json(values: Sequence[Any]) -> None:
-    """Print values for a program to read."""
+    """Print values as JSON."""
     click.echo(json.dumps(values, indent=2))

@@ -1,4 +1,4 @@
-"""`tfs run`: train a model, go on with a run, or try out what a run would come to."""
+"""`tfs run`: train a model, resume a run, or estimate a run with --dry-run."""
 
 import shlex
 from collections.abc import Sequence
@@ -13,25 +13,25 @@ if TYPE_CHECKING:
     from tfs_core.runs import Run
 
 LAST_RUN = ""
-"""What `--resume` without a value stands for: the last run of the configuration's experiment_name."""
+"""The value of `--resume` given without one: the last run of the configuration's experiment_name."""
 
 
 @click.command()
-@click.option("--config", "config_file", metavar="FILE", type=click.Path(path_type=Path), help="The run, in YAML.")
-@click.option("--model", metavar="NAME", help="The model, in place of the file's; on a resume, one that mirrors it.")
-@click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change a setting. Repeatable.")
+@click.option("--config", "config_file", metavar="FILE", type=click.Path(path_type=Path), help="The configuration.")
+@click.option("--model", metavar="NAME", help="The model, instead of the file's; on a resume: one that mirrors it.")
+@click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a setting. Repeatable.")
 @click.option(
     "--resume",
     metavar="[RUN|CHECKPOINT]",
     is_flag=False,
     flag_value=LAST_RUN,
-    help="Go on with a run, from its newest checkpoint or from the one given; without a value, with the last run of "
-    "the configuration's experiment_name. With --name a new run begins there.",
+    help="Resume a run from its newest checkpoint, or from the given checkpoint. Without a value: the last run of the "
+    "configuration's experiment_name. With --name: start a new run from the checkpoint.",
 )
-@click.option("--name", metavar="RUN", help="The new run's name, in place of its experiment_name and a number.")
-@click.option("--dry-run", is_flag=True, help="Try out everything up to the first update, and say what it comes to.")
-@click.option("--assets", metavar="DIR", help="Where data and runs are kept. [TFS_ASSETS, else ./assets]")
-@click.option("--allow-local-code", is_flag=True, help="Run the model file that the resumed run's configuration names.")
+@click.option("--name", metavar="RUN", help="Name of the new run. [default: experiment_name, numbered if taken]")
+@click.option("--dry-run", is_flag=True, help="Do everything up to the first update, then print an estimate.")
+@click.option("--assets", metavar="DIR", help="The folder for data and runs. [default: TFS_ASSETS, or ./assets]")
+@click.option("--allow-local-code", is_flag=True, help="Allow importing the model from the run's local file.")
 def run(
     config_file: Path | None,
     model: str | None,
@@ -44,20 +44,20 @@ def run(
 ) -> None:
     """Train a model: tfs run --config configs/quickstart.yaml
 
-    Ctrl-C saves a checkpoint and stops (a second one stops at once); --resume goes on from it as if it had never
-    been stopped. On a resume these settings may change: how long it trains (max_steps, num_epochs, max_tokens,
+    Ctrl-C saves a checkpoint and stops; a second Ctrl-C stops at once. --resume continues as if the run had never
+    been stopped. These settings may change on a resume: the length of training (max_steps, num_epochs, max_tokens,
     early_stopping), eval_every, max_eval_batches, checkpoint_every, checkpoint_interval_minutes, keep_checkpoints,
-    log_every, samples, loggers, runtime, group and tags; files of the data may move. Another value for any
-    other is refused.
+    log_every, samples, loggers, runtime, group and tags. Data files may move. A change of any other setting is an
+    error.
     """
     from tfs_core.errors import StoppedBySignalError, UsageError
 
     if dry_run:
         if resume is not None or name is not None:
-            raise UsageError("--dry-run makes no run: leave --resume and --name out")
+            raise UsageError("--dry-run creates no run: leave --resume and --name out")
         if config_file is None:
             raise UsageError("--dry-run needs a configuration: --config FILE")
-        _try(config_file, overrides, model, assets)
+        _dry_run(config_file, overrides, model, assets)
         return
 
     from tfs_core.run import run as train
@@ -77,21 +77,21 @@ def run(
         click.echo(f"\n{stopped}", err=True)
         click.get_current_context().exit(stopped.exit_code)
     try:
-        for line in what_next(ended, assets):
+        for line in next_commands(ended, assets):
             click.echo(line)
-    except OSError as error:  # nobody reads stdout, or its disk is full: the run is finished all the same
-        _report(f"The run is finished, in {ended.folder}; what to type next cannot be shown: {error.strerror}.")
+    except OSError as error:  # stdout is closed, or its disk is full; the run is finished nevertheless
+        _report(f"The run is finished, in {ended.folder}; the next commands cannot be printed: {error.strerror}.")
 
 
 def _report(line: str) -> None:
     from tfs_core.terminal import harmless
 
-    with suppress(OSError):  # nor does a run depend on anyone's reading stderr
+    with suppress(OSError):  # a closed stderr must not end the run
         click.echo(harmless(line), err=True)
 
 
-def what_next(run: "Run", assets: str | None) -> list[str]:
-    """Return what to type next: each line a command that works."""
+def next_commands(run: "Run", assets: str | None) -> list[str]:
+    """Return the lines to print after a run: its folder, and commands to continue with."""
     from tfs_core.config.schema import is_local_model
     from tfs_core.registry import get_registry
 
@@ -100,12 +100,12 @@ def what_next(run: "Run", assets: str | None) -> list[str]:
         place += " --allow-local-code"
     name, config = shlex.quote(run.name), shlex.quote(str(run.folder / "config.yaml"))
     last_step, total_steps = int(run.info["summary"]["last_step"]), int(run.info["total_steps"])
-    stopped_early = last_step < total_steps  # after validations without improvement: more steps would change nothing
+    stopped_early = last_step < total_steps  # by early stopping: a higher max_steps would change nothing
     longer = "training.early_stopping=null" if stopped_early else f"training.max_steps={2 * last_step}"
     prompt = next((sample["prompt"] for sample in run.samples() if sample["prompt"].strip()), "Once")
     commands = {
-        "chat": f"  talk with it      tfs chat {name}{place}",
-        "generate": f"  have it write     tfs generate {name} --prompt {shlex.quote(prompt)}{place}",
+        "chat": f"  chat with it      tfs chat {name}{place}",
+        "generate": f"  generate text     tfs generate {name} --prompt {shlex.quote(prompt)}{place}",
     }
     return [
         f"The run is in {run.folder}",
@@ -116,7 +116,7 @@ def what_next(run: "Run", assets: str | None) -> list[str]:
     ]
 
 
-def _try(config_file: Path, overrides: Sequence[str], model: str | None, assets: str | None) -> None:
+def _dry_run(config_file: Path, overrides: Sequence[str], model: str | None, assets: str | None) -> None:
     from tfs_core.dry_run import try_run
     from tfs_core.run import configure, prepare
     from tfs_core.runs import assets_folder
@@ -125,13 +125,13 @@ def _try(config_file: Path, overrides: Sequence[str], model: str | None, assets:
     config, _ = configure(
         config_file, overrides=overrides, model=model, assets=folder, resume=False, allow_local_code=False
     )
-    tried = try_run(prepare(config, assets=folder, origin=None, report=_report))
+    tried = try_run(prepare(config, assets=folder, previous=None, report=_report))
     for line in estimate(tried):
         click.echo(line)
 
 
 def estimate(tried: "DryRun") -> list[str]:
-    """Return what a dry run found, in lines."""
+    """Return the lines that report a dry run."""
     parameters, machine = tried.parameters, tried.machine
     if tried.epochs is None:
         to_train_on, epochs = "of a stream's beginning", "of the stream"
@@ -147,10 +147,10 @@ def estimate(tried: "DryRun") -> list[str]:
         f"memory      {mebibytes(tried.state_bytes)} for weights, gradients and optimizer{peak}",
         f"machine     {machine['device']}, {machine['threads']} threads, matmul {machine['matmul']}",
         f"first loss  {tried.first_loss:.4f} nats per token",
-        "The dry run was fine; nothing of it is kept but the tokens.",
+        "The dry run succeeded. Only its tokens are kept.",
     ]
 
 
 def mebibytes(n_bytes: int) -> str:
-    """Return a number of bytes as people say it."""
+    """Return a number of bytes in MiB, such as `1,234.5 MiB`."""
     return f"{n_bytes / 2**20:,.1f} MiB"

@@ -1,4 +1,4 @@
-"""The configuration of a run: read from YAML with line numbers, checked before anything else happens, written back."""
+"""The configuration of a run: read from YAML with line numbers, validated, and written as YAML."""
 
 from tfs_core.config.load import check_together as check_together
 from tfs_core.config.load import config_from_mapping as config_from_mapping

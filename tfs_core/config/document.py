@@ -1,8 +1,8 @@
-"""A configuration as it is written: YAML in and out, the place of every key, and everything that is wrong.
+"""Reading and writing YAML, with the place (file and line) of every key, and a list of problems.
 
-The scalars are those of YAML 1.2's core schema: `3e-4` is a number, `yes`, `no`, `on`, `off`, `1:30` and `2026-01-31`
-are text, and `true` and `false` are the only booleans. (PyYAML's own rules are those of YAML 1.1, where it is the
-other way round.) A doubled key is a problem, and so is a tag such as `!!python/name`.
+Scalars follow YAML 1.2's core schema: `3e-4` is a number, `yes`, `no`, `on`, `off`, `1:30` and `2026-01-31` are text,
+and `true` and `false` are the only booleans. (PyYAML follows YAML 1.1, with the opposite result for each of these
+examples.) Duplicate keys and tags such as `!!python/name` are errors.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ import yaml
 from tfs_core.errors import ConfigError
 
 Key = tuple[str | int, ...]
-"""Where a value sits in a configuration: `("loggers", 0, "every")`; `dotted` writes it `loggers.0.every`."""
+"""The path of a value in a configuration: `("loggers", 0, "every")`, which `dotted` writes as `loggers.0.every`."""
 
-MOST_VALUES = 100_000
-"""The size limit of a configuration: aliases of aliases of aliases can stand for more than fits in memory."""
+MAX_VALUES = 100_000
+"""Limit on the number of values: nested YAML aliases can expand exponentially and exhaust the memory."""
 
 
 def dotted(key: Key) -> str:
-    """Return the key as a user writes it: `training.batch_size`."""
+    """Return the key in dotted form: `training.batch_size`."""
     return ".".join(map(str, key))
 
 
 def show(value: object) -> str:
-    """Return a value from a configuration as an error quotes it: short, on one line, without control characters."""
+    """Return a value for an error message: at most 80 characters, on one line, control characters escaped."""
     match value:
         case None | bool():
             return json.dumps(value)
@@ -44,24 +44,24 @@ def show(value: object) -> str:
 
 
 class Invalid(Exception):  # noqa: N818 (caught inside this package; users see the ConfigError of `raise_problems`)
-    """A value that cannot be used; the reason is among the document's problems."""
+    """Raised for an invalid value, after its problem was added to the document."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a key was written."""
+    """The place in a file or on the command line where a key is written."""
 
     source: str
-    """The file as the user named it, or `--set`, `--model`, `configuration`."""
+    """The file, by the name that the user gave, or `--set`, `--model`, `configuration`."""
 
     base: Path
-    """The absolute folder that a relative path at this place starts from."""
+    """The absolute folder to which paths at this place are relative."""
 
     line: int | None = None
-    """1 for the first line; None outside a file."""
+    """The line number, from 1; None outside a file."""
 
     order: tuple[int, ...] = ()
-    """Sorts places the way they were written: the file from top to bottom, then the command line."""
+    """Sort key: the file from top to bottom, then the command line."""
 
     def __str__(self) -> str:
         return self.source if self.line is None else f"{self.source}:{self.line}"
@@ -69,7 +69,7 @@ class Place:
 
 @dataclass
 class Document:
-    """A configuration as it was written, before the meaning of its keys is known."""
+    """A parsed configuration, not yet validated."""
 
     values: Any
     """A mapping, except for the value of one `--set`."""
@@ -78,22 +78,22 @@ class Document:
     problems: list[tuple[Place, str]] = field(default_factory=list)
 
     def place(self, key: Key) -> Place:
-        """Return where the key was written, or else the nearest section around it."""
+        """Return the place of the key, or else of the innermost section around it that has one."""
         while key not in self.places:
             key = key[:-1]
         return self.places[key]
 
     def forget(self, key: Key) -> None:
-        """Forget the places of a key and of everything in it."""
+        """Remove the places of a key and of all keys below it."""
         self.places = {known: place for known, place in self.places.items() if known[: len(key)] != key}
 
     def problem(self, key: Key, message: str, place: Place | None = None) -> Invalid:
-        """Note a problem, and return what to raise. The message continues the key: ` is missing`, `: expected text`."""
+        """Add a problem; return an exception to raise. The message follows the key: ` is missing`, `: expected x`."""
         self.problems.append((place or self.place(key), f"{dotted(key)}{message}".removeprefix(": ")))
         return Invalid()
 
     def raise_problems(self) -> None:
-        """Raise one ConfigError with all problems, a line each, in the order of their places. Without any, return."""
+        """Raise one ConfigError with all problems, one per line, in the order of their places, if there are any."""
         ordered = sorted(self.problems, key=lambda problem: problem[0].order)
         if ordered:
             raise ConfigError("\n".join(dict.fromkeys(f"{place}: {message}" for place, message in ordered)))
@@ -102,18 +102,18 @@ class Document:
 class _Loader(yaml.SafeLoader):
     """PyYAML's parser with the scalars of YAML 1.2."""
 
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (PyYAML's way: the class's own, not SafeLoader's)
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (PyYAML reads it from the class; not shared with SafeLoader)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes YAML that means the same to YAML 1.1 and 1.2: text that either takes for more is quoted."""
+    """A dumper whose output means the same in YAML 1.1 and 1.2: text that looks like another type is quoted."""
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: ARG002
         """Indent lists inside mappings."""
         super().increase_indent(flow, False)
 
     def represent_text(self, text: str) -> yaml.ScalarNode:
-        """Return the node of a text: in double quotes when it holds a line break that YAML would fold into another."""
+        """Return the node of a text, in double quotes if it contains a line break that YAML would change."""
         style = '"' if re.search("[\x85\u2028\u2029]", text) else None
         return self.represent_scalar(f"{TAGS}str", text, style)
 
@@ -128,7 +128,7 @@ SCALARS: dict[str, tuple[str, Callable[[str], Any]]] = {
         lambda text: float(re.sub(r"\.(inf|nan)$", r"\1", text.lower())),
     ),
 }
-"""What a plain scalar means: the first pattern that matches, or else text."""
+"""Types of plain scalars: {tag: (pattern, conversion)}. The first match decides; otherwise the scalar is text."""
 
 _Dumper.add_representer(str, _Dumper.represent_text)
 for _name, (_pattern, _) in SCALARS.items():
@@ -137,9 +137,9 @@ for _name, (_pattern, _) in SCALARS.items():
 
 
 def read_yaml(path: Path) -> Document:
-    """Return what a YAML file says. Raises ConfigError when it cannot be read, or is not a mapping in YAML and UTF-8.
+    """Parse a YAML file. Raises ConfigError when it cannot be read, or is not a mapping in YAML and UTF-8.
 
-    Problems of single keys are left in the document's `problems`.
+    Problems of single keys are in the document's `problems`.
     """
     try:
         data = path.read_bytes()
@@ -161,9 +161,9 @@ def read_yaml(path: Path) -> Document:
 
 
 def read_text(text: str, place: Place, key: Key = ()) -> Document:
-    """Return what a piece of YAML says; the key is where in the configuration it belongs.
+    """Parse YAML text; `key` is its position in the configuration. The value may be of any type.
 
-    The values are a mapping only when the text is one. Raises ConfigError when it is not YAML.
+    Raises ConfigError when the text is not YAML.
     """
     document = Document(values=None, places={key: place})
     try:
@@ -184,17 +184,17 @@ def read_text(text: str, place: Place, key: Key = ()) -> Document:
 
 
 def write_yaml(values: Any) -> str:
-    """Return plain values as YAML that reads back as the same values."""
+    """Return plain values as YAML; reading it gives equal values."""
     text: str = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
     return text
 
 
 def _value(node: yaml.Node, key: Key, around: tuple[yaml.Node, ...], document: Document, root: Place) -> Any:
-    """Return the value of a node that sits inside the nodes `around`, noting its places and problems."""
+    """Return the value of a node inside the nodes `around`, and add its places and problems to the document."""
     if node in around:
-        raise yaml.composer.ComposerError(None, None, "an alias stands inside what it stands for", node.start_mark)
-    if len(document.places) > MOST_VALUES:
-        raise yaml.composer.ComposerError(None, None, f"more than {MOST_VALUES} values", node.start_mark)
+        raise yaml.composer.ComposerError(None, None, "an alias contains itself", node.start_mark)
+    if len(document.places) > MAX_VALUES:
+        raise yaml.composer.ComposerError(None, None, f"more than {MAX_VALUES} values", node.start_mark)
     tag = node.tag.removeprefix(TAGS)
     unsupported = f": the tag {node.tag.replace(TAGS, '!!')} is not supported"
     if isinstance(node, yaml.ScalarNode):
@@ -205,7 +205,7 @@ def _value(node: yaml.Node, key: Key, around: tuple[yaml.Node, ...], document: D
             return node.value
         try:
             return SCALARS[tag][1](node.value)
-        except ValueError:  # !!int "x", or an integer of thousands of digits
+        except ValueError:  # such as !!int "x", or an integer with thousands of digits
             document.problem(key, f": cannot be read as {tag}")
             return None
 
@@ -218,7 +218,7 @@ def _value(node: yaml.Node, key: Key, around: tuple[yaml.Node, ...], document: D
     values: dict[str | int, Any] = {}
     for name, name_node, item in items:
         inner, place = (*key, name), _at(root, name_node.start_mark)
-        if isinstance(name, list):  # nodes: the key is itself a list or a mapping
+        if isinstance(name, list):  # a list of nodes: the key is a list or a mapping
             document.problem(key, ": a key must be a word, not a list or a mapping", place)
         elif name in values:
             line = document.places[inner].line
@@ -238,7 +238,7 @@ def _at(place: Place, mark: yaml.Mark | None) -> Place:
 
 
 def _syntax(error: yaml.MarkedYAMLError) -> str:
-    """Return what PyYAML found wrong, with advice on the two mistakes that everyone makes."""
+    """Return PyYAML's error message, or advice for the two most common mistakes."""
     problem, context = error.problem or "", error.context or ""
     if "'\\t'" in problem:
         return "a tab; indent with spaces"

@@ -1,4 +1,4 @@
-"""A setting in words, for errors and tables: the string under its field, and its type."""
+"""The documentation of settings, for errors and tables: the string under a field, and its type in words."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ BOUNDS = {Ge: "of at least", Gt: "above", Le: "of at most", Lt: "below"}
 
 
 def field_docs(cls: type) -> dict[str, str]:
-    """Return the string under each field, on one line, inherited fields first; {} when the source cannot be read."""
+    """Return {field: the string under it, on one line}, inherited fields first; {} when the source is not available."""
     docs: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         if not dataclasses.is_dataclass(base):
             continue
         try:
             tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
-        except (OSError, TypeError, SyntaxError):  # made by exec, or typed at a prompt
+        except (OSError, TypeError, SyntaxError):  # defined with exec or at a prompt
             continue
         for field, string in pairwise(getattr(tree.body[0], "body", [])):
             match field, string:
@@ -46,7 +46,7 @@ def field_docs(cls: type) -> dict[str, str]:
 
 
 def in_words(hint: Any) -> str | None:
-    """Return a setting's type in words, such as `a whole number of at least 1, or null`; None for types without."""
+    """Return a setting's type in words, such as `a whole number of at least 1, or null`; None for an unknown type."""
     origin, arguments = get_origin(hint), get_args(hint)
     if hint in WORDS:
         return WORDS[hint]

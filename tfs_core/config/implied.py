@@ -1,4 +1,4 @@
-"""Components that a setting stands for, which no configuration names: they may not be installed."""
+"""Check that components which are selected by a setting, not by name, are installed."""
 
 from tfs_core.config.schema import RunConfig
 from tfs_core.errors import ConfigError
@@ -6,7 +6,7 @@ from tfs_core.registry import get_registry
 
 
 def check_implied(config: RunConfig) -> None:
-    """Raise ConfigError for each setting whose component is in no plugin that is installed."""
+    """Raise ConfigError that lists the settings whose component no installed plugin provides."""
     runtime, registry = config.runtime, get_registry()
     implied = [
         ("runtime.activation_checkpointing", runtime.activation_checkpointing, "wrapper", "activation-checkpointing"),
@@ -14,8 +14,8 @@ def check_implied(config: RunConfig) -> None:
         ("samples.prompts", bool(config.samples.prompts), "logger", "samples"),
     ]
     problems = [
-        f"{setting} needs the {kind} '{name}', and no plugin that is installed has it. Leave the setting out, or "
-        "install one that has it; `tfs plugins` says how."
+        f"{setting} needs the {kind} '{name}', and no installed plugin has it. Leave the setting out, or install a "
+        "plugin that has it; `tfs plugins` shows how."
         for setting, is_on, kind, name in implied
         if is_on and all(entry.component.name != name for entry in registry.entries(kind))
     ]

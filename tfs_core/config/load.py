@@ -1,4 +1,4 @@
-"""From a file, a mapping and the command line to a RunConfig, or to one error that tells everything that is wrong."""
+"""Load a RunConfig from a file or mapping and the command line; one error lists all problems."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tfs_core.errors import ConfigError
 def load_config(path: Path, *, overrides: Sequence[str] = (), model: str | None = None) -> RunConfig:
     """Return the configuration in a YAML file, changed by `--set` ("a.b=c") and `--model`.
 
-    A path in the file is relative to the file, one from `--set` to the current directory. Imports the configuration
-    classes of the components it names and nothing else of theirs. Raises ConfigError, with everything that is wrong.
+    Paths in the file are relative to its folder, paths from `--set` to the current directory. Of the components, only
+    the classes of their options are imported. Raises ConfigError that lists all problems.
     """
     return _checked(read_yaml(Path(path)), overrides, model)
 
@@ -33,9 +33,10 @@ def config_from_mapping(
     overrides: Sequence[str] = (),
     model: str | None = None,
 ) -> RunConfig:
-    """Return the configuration in a mapping, changed and checked as a file's is.
+    """Return the configuration in a mapping, changed and checked like one in a file.
 
-    `source` is its name in errors; relative paths start from `base`, by default the current directory.
+    `source` is its name in errors. Paths are relative to `base`, by default the current directory. Raises ConfigError
+    that lists all problems.
     """
     document = Document(plain(values), {(): Place(source=source, base=Path(base or "").absolute())})
     _note_places(document, document.values, ())
@@ -43,7 +44,7 @@ def config_from_mapping(
 
 
 def _note_places(document: Document, value: Any, key: Key) -> None:
-    """Give every key of a mapping a place, in the order of the mapping."""
+    """Add a place for every key of a mapping, in the order of the mapping."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for name, item in items:
         document.places[*key, name] = replace(document.places[()], order=(0, len(document.places)))
@@ -61,9 +62,9 @@ def _checked(document: Document, overrides: Sequence[str], model: str | None) ->
 
 
 def check_together(config: RunConfig, *, source: str = "configuration") -> None:
-    """Raise ConfigError when settings of a finished configuration contradict each other.
+    """Raise ConfigError when settings of a complete configuration contradict each other.
 
-    For a configuration with a local model, whose options are known only when its file is imported.
+    Used for a local model, whose options are known only after its file is imported.
     """
     document = Document(None, {(): Place(source=source, base=Path.cwd())})
     check_relations(flat(plain(config)), document)
@@ -71,12 +72,12 @@ def check_together(config: RunConfig, *, source: str = "configuration") -> None:
 
 
 def apply_overrides(document: Document, overrides: Sequence[str], model: str | None = None) -> None:
-    """Change the document as `--model`, then each `--set`, says. Raises ConfigError for one that cannot be applied.
+    """Apply `--model`, then each `--set`, to the document. Raises ConfigError for an override that cannot be applied.
 
-    A value is YAML, and replaces the one at its key. So `--set data.dataset=text` chooses another data set afresh (the
-    options of the file's go with it), while `--set data.dataset.path=my.txt` adds an option to the one there is, and
-    `--model NAME`, which is `--set model.name=NAME`, keeps the model's options. Of settings that exclude one another
-    (`num_epochs`, `max_steps`, `max_tokens`) the command line's replaces the file's.
+    A value is parsed as YAML and replaces the value at its key. So `--set data.dataset=text` replaces the data set with
+    its options, `--set data.dataset.path=my.txt` sets one option of the data set, and `--model NAME`, the same as
+    `--set model.name=NAME`, keeps the model's options. Of mutually exclusive settings (`num_epochs`, `max_steps`,
+    `max_tokens`), the one on the command line replaces the one in the file.
     """
     applied: list[str] = []
     given = [("--set", override) for override in overrides]
@@ -107,7 +108,7 @@ def apply_overrides(document: Document, overrides: Sequence[str], model: str | N
 
 
 def _open(document: Document, parts: Sequence[str], place: Place) -> tuple[Any, Key]:
-    """Return the section or list that holds a key, and the key. Missing sections are made; `x` becomes `{name: x}`."""
+    """Return the section or list that contains a key, and the key. Adds missing sections; `x` becomes `{name: x}`."""
     holder: Any = document.values
     key: Key = ()
     for depth, part in enumerate(parts, 1):

@@ -1,7 +1,7 @@
-"""A model in a file of the user's own, before there is any package: `name: ./my_model.py:MyModel`.
+"""Import a model from a local file instead of a plugin: `name: ./my_model.py:MyModel`.
 
-This is the only place where such a file is imported, and nothing calls it because a run folder or a checkpoint names
-the file: a configuration given with `--config`, or `--allow-local-code`, says so first.
+This is the only place where such a file is imported. Security: a run folder or checkpoint that names a file is not
+enough. The user must name it in a configuration (`--config`) or allow it with `--allow-local-code`.
 """
 
 from __future__ import annotations
@@ -28,17 +28,16 @@ from tfs_core.plugins import describe, did_you_mean
 
 
 def with_local_model(config: RunConfig, *, allowed: bool) -> RunConfig:
-    """Return the configuration; a model in a file is imported, and its options are checked and completed.
+    """Return the configuration; a local model is imported, and its options are checked and completed.
 
-    Raises ConfigError when there is such a model and it is not allowed: nothing is imported because a run folder or a
-    checkpoint names it.
+    Raises ConfigError when the model is local and not allowed, or invalid.
     """
     if not is_local_model(config.model.name):
         return config
     if not allowed:
         raise ConfigError(
-            f"the model is code in the file {config.model.name}, and a run folder's or checkpoint's word is not enough "
-            "to run it: add --allow-local-code if you trust the file"
+            f"the model is code in the file {config.model.name}, and a run folder or checkpoint is not allowed to run "
+            "it: add --allow-local-code if you trust the file"
         )
     _, options = load_local_model(config.model)
     complete = replace(config, model=Choice(config.model.name, options))
@@ -47,20 +46,20 @@ def with_local_model(config: RunConfig, *, allowed: bool) -> RunConfig:
 
 
 def load_local_model(choice: Choice) -> tuple[Callable[..., Any], Any]:
-    """Import the file of a model, and return (its factory, its options).
+    """Import the file of a local model, and return (factory, options).
 
     The name after the colon is the factory, a class or a function. The annotation of its first parameter is the class
-    of its options, which are checked here. The file may import its neighbors besides installed packages. Raises
-    ConfigError for anything that is wrong with the file or the options.
+    of the options, which are checked here. The file may import other files of its folder. Raises ConfigError for
+    problems with the file or the options.
     """
     path, _, attribute = choice.name.rpartition(":")
     file = Path(path)
-    module = _imported(file)
+    module = _import_file(file)
     factory = getattr(module, attribute, None)
     if not callable(factory):
         names = [name for name, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
         raise ConfigError(
-            f"{file}: there is no '{attribute}' that can be called.{did_you_mean(attribute, names)} "
+            f"{file}: there is no callable '{attribute}'.{did_you_mean(attribute, names)} "
             f"In the file: {', '.join(names) or 'nothing'}."
         )
     first = next(iter(inspect.signature(factory).parameters.values()), None)
@@ -81,8 +80,8 @@ def load_local_model(choice: Choice) -> tuple[Callable[..., Any], Any]:
     return factory, options
 
 
-def _imported(file: Path) -> ModuleType:
-    """Return the module in the file, which is run once in a process."""
+def _import_file(file: Path) -> ModuleType:
+    """Import the file as a module, once per process, and return the module."""
     name = f"tfs_local_model_{sha256(str(file).encode()).hexdigest()[:16]}"
     if name in sys.modules:
         return sys.modules[name]
@@ -90,12 +89,12 @@ def _imported(file: Path) -> ModuleType:
     if spec is None or spec.loader is None or not file.is_file():
         raise ConfigError(f"{file}: there is no such Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # before it runs: dataclasses look their module up
+    sys.modules[name] = module  # before execution: dataclasses look up their module
     if str(file.parent) not in sys.path:
         sys.path.append(str(file.parent))
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # the user's own code may raise anything
+    except (Exception, SystemExit) as error:  # user code may raise anything
         del sys.modules[name]
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
         line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None

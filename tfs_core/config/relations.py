@@ -1,7 +1,7 @@
-"""The rules that several settings must obey together, where each value is right by itself.
+"""Rules between several settings, each of which is valid by itself.
 
-They read `Known`: the settings whose own values are right, defaults included, by their dotted names. A rule that needs
-a setting which is not known, because its value is wrong, says nothing: the wrong value is a problem already.
+The rules read `Known`: the valid settings, defaults included, by their dotted names. A rule is skipped when one of its
+settings is invalid, which is reported already.
 """
 
 import re
@@ -15,26 +15,26 @@ Known = Mapping[str, Any]
 LENGTHS = ("training.num_epochs", "training.max_steps", "training.max_tokens")
 WARMUPS = ("training.warmup_ratio", "training.warmup_steps")
 ALTERNATIVES = (LENGTHS, WARMUPS)
-"""Settings of which one at most is given: on the command line, one replaces the file's other."""
+"""Mutually exclusive settings: one on the command line replaces another one in the file."""
 
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
-"""The names of devices on Windows, with or without an ending."""
+"""Reserved device names on Windows, with or without an extension."""
 
-LONGEST_BYTES = 200
-"""The limit of a folder's name. Most file systems allow 255; the rest is for a number or an ending that tfs adds."""
+MAX_NAME_BYTES = 200
+"""Limit on a folder's name in bytes. Most file systems allow 255; tfs may append a number or an extension."""
 
 
 def check_relations(known: Known, document: Document) -> None:
-    """Note in the document's problems every rule that its settings break together."""
+    """Add a problem to the document for every rule that its settings violate."""
 
     def tell(message: str, *names: str) -> None:
-        """Note a problem of the first setting, at the place of the first one that was written down."""
+        """Add a problem of the first setting, at the place of the first of them that is in the document."""
         keys: list[Key] = [tuple(int(part) if part.isdecimal() else part for part in name.split(".")) for name in names]
         written = next((key for key in keys if key in document.places), keys[0])
         document.problem(keys[0], f": {message}", document.place(written))
 
     if "experiment_name" in known and (problem := folder_name_problem(known["experiment_name"])):
-        tell(f"{problem}, and the run's folder is called so", "experiment_name")
+        tell(f"{problem}, and the run's folder gets this name", "experiment_name")
 
     if all(name in known for name in LENGTHS):
         given = [name for name in LENGTHS if known[name] is not None]
@@ -62,14 +62,14 @@ def check_relations(known: Known, document: Document) -> None:
         tell(message, "data.max_length", "model.max_seq_len")
 
     if known.get("data.document_masks") and known.get("data.batching.name") in ("padded", "tfs-core/padded"):
-        message = "in padded rows there is one document each. Leave it out, or pack the rows"
+        message = "a padded row has only one document. Leave it out, or use batching: packed"
         tell(message, "data.document_masks", "data.batching")
 
     for setting in ("loggers", "wrappers"):
         choices = known.get(setting, ())
         for index, choice in enumerate(choices):
             if choice in choices[:index]:
-                tell(f"'{choice.name}' is there already, with the same options", f"{setting}.{index}")
+                tell(f"'{choice.name}' is given twice with the same options", f"{setting}.{index}")
 
     for name, reason in without_effect(known).items():
         if tuple(name.split(".")) in document.places:
@@ -77,7 +77,7 @@ def check_relations(known: Known, document: Document) -> None:
 
 
 def without_effect(known: Known) -> dict[str, str]:
-    """Return the settings that nothing reads in this configuration, each with the reason."""
+    """Return {setting: reason} for the settings that have no effect in this configuration."""
     unused: dict[str, str] = {}
     constant = known.get("training.lr_decay.name") in ("constant", "tfs-core/constant")
     if constant and known.get("training.min_learning_rate") is not None:
@@ -85,7 +85,7 @@ def without_effect(known: Known) -> dict[str, str]:
     if known.get("training.eval_every", 0) is None and known.get("training.early_stopping") is not None:
         unused["training.early_stopping"] = "without training.eval_every: the only validation is at the end"
     if known.get("samples.temperature") == 0:
-        reason = "at temperature 0, where the likeliest token is taken"
+        reason = "at temperature 0, which always takes the likeliest token"
         unused |= {f"samples.{name}": reason for name in ("top_k", "top_p", "seed")}
     if not known.get("samples.prompts", True):
         names = ("max_length", "temperature", "top_k", "top_p", "seed")
@@ -94,7 +94,7 @@ def without_effect(known: Known) -> dict[str, str]:
 
 
 def folder_name_problem(name: str) -> str | None:
-    """Return why `name` cannot be a run's folder on Linux, macOS, Windows and in a shell alike; None when it can."""
+    """Return why `name` is not a valid folder name on Linux, macOS, Windows and in shells; None when it is valid."""
     if not name:
         return "a folder's name cannot be empty"
     if not name.isprintable():
@@ -106,7 +106,7 @@ def folder_name_problem(name: str) -> str | None:
     if name[-1] in ". ":
         return f"a folder's name cannot end with '{name[-1]}'"
     if RESERVED.fullmatch(name):
-        return f"'{name}' is a name that Windows keeps for itself"
-    if len(name.encode()) > LONGEST_BYTES:
-        return f"a folder's name can have {LONGEST_BYTES} bytes, and this has {len(name.encode())}"
+        return f"'{name}' is a name that Windows reserves"
+    if len(name.encode()) > MAX_NAME_BYTES:
+        return f"a folder's name can have {MAX_NAME_BYTES} bytes, and this has {len(name.encode())}"
     return None

@@ -1,4 +1,4 @@
-"""A finished configuration as plain values and as YAML, every default filled in; and the differences of two of them."""
+"""A configuration as plain values and as YAML, with all defaults filled in; differences of two configurations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tfs_core.config.schema import Choice, RunConfig
 
 
 def plain(value: Any) -> Any:
-    """Return a value of a configuration as JSON has it: dataclasses as mappings, tuples as lists, paths as text."""
+    """Return a value of a configuration as JSON values: dataclasses as mappings, tuples as lists, paths as text."""
     if isinstance(value, Choice):
         return {"name": value.name, **(plain(value.options) or {})}
     if dataclasses.is_dataclass(value):
@@ -31,7 +31,7 @@ def plain(value: Any) -> Any:
 
 
 def flat(value: Any, key: Key = ()) -> dict[str, Any]:
-    """Return the plain values that are neither mappings nor lists of mappings, by their dotted names."""
+    """Flatten plain values: {dotted name: value}, down to values that are not mappings or lists of mappings."""
     if isinstance(value, list) and any(isinstance(item, dict) for item in value):
         value = dict(enumerate(value))
     if not isinstance(value, dict):
@@ -40,18 +40,19 @@ def flat(value: Any, key: Key = ()) -> dict[str, Any]:
 
 
 def resolved(config: RunConfig) -> dict[str, Any]:
-    """Return the configuration as plain JSON values in the order of the schema, every default filled in.
+    """Return the configuration as JSON values in the order of the schema, with all defaults filled in.
 
-    Component options stand beside the name. Settings without an effect, such as the temperature of samples without
-    prompts, are left out at their defaults: giving one is an error, and the result loads as an equal RunConfig.
+    Options of a component are next to its name. Settings without effect, such as the temperature of samples without
+    prompts, are left out when they have their default, because giving one is an error. The result loads as an equal
+    RunConfig.
     """
     values: dict[str, Any] = plain(config)
     for name in without_effect(flat(values)):
         section, setting = name.split(".")
-        if values[section][setting] == getattr(type(getattr(config, section)), setting):  # the class has the default
+        if values[section][setting] == getattr(type(getattr(config, section)), setting):  # its default
             del values[section][setting]
     if config.data.batching.options is None:
-        values["data"]["batching"] = config.data.batching.name  # as earlier versions wrote it, so that runs compare
+        values["data"]["batching"] = config.data.batching.name  # as in earlier versions, so that runs can be compared
     if not config.wrappers:
         del values["wrappers"]
     return values
@@ -63,17 +64,17 @@ def to_yaml(config: RunConfig) -> str:
 
 
 class Difference(NamedTuple):
-    """A setting that two configurations do not share."""
+    """A setting with different values in two configurations."""
 
     key: str
     first: Any
-    """The first configuration's plain value; None when it has no such setting."""
+    """The plain value in the first configuration; None when it does not have the setting."""
 
     second: Any
 
 
 def config_differences(first: RunConfig, second: RunConfig) -> list[Difference]:
-    """Return every setting in which the resolved configurations differ, in the order of the schema."""
+    """Return the settings in which two resolved configurations differ, in the order of the schema."""
     one, other = flat(resolved(first)), flat(resolved(second))
     return [
         Difference(name, one.get(name), other.get(name))

@@ -1,8 +1,8 @@
-"""Plain values become frozen dataclasses, or a list of everything that is wrong with them.
+"""Validation: convert plain values to frozen dataclasses, or collect all problems.
 
-A dataclass is walked field by field, so that unknown and missing keys, wrong types and the errors of a class's own
-`__post_init__` are all told at once, each at its line. A single value is checked by pydantic, in strict mode on JSON:
-never True for 1, nor "no" for false. (It is imported when the first value is checked.)
+A dataclass is validated field by field, so that unknown and missing keys, wrong types and the errors of the class's
+`__post_init__` are all reported at once, each with its line. Single values are validated by pydantic in strict JSON
+mode: True is no number, and "no" no boolean. (pydantic is imported when the first value is checked.)
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def chosen_component(kind: str, value: Any, document: Document) -> Choice:
-    """Return the component of a kind that the document's value at the key `kind` chooses. Raises ConfigError."""
+    """Return the component that a value at the key `kind` of the document chooses. Raises ConfigError."""
     with suppress(Invalid):
         choice = Validator(document).choice(kind, value, (kind,))
     document.raise_problems()
@@ -39,19 +39,19 @@ def chosen_component(kind: str, value: Any, document: Document) -> Choice:
 
 
 class Validator:
-    """Turns the values of a document into dataclasses, and notes the document's problems.
+    """Converts the values of a document to dataclasses, and adds problems to the document.
 
-    Its methods return a value as the configuration holds it, or raise Invalid when they have noted why they cannot.
+    Methods return the converted value, or raise Invalid after adding a problem.
     """
 
     def __init__(self, document: Document) -> None:
         self.document, self.problem = document, document.problem
         self.known: dict[str, Any] = {}
-        """Every setting whose value is right, defaults included, by its dotted name."""
+        """All valid settings, defaults included, by their dotted names."""
 
     def section(self, cls: type, values: Any, key: Key, owner: str = "") -> Any:
-        """Return an instance of a dataclass; `owner` says whose settings these are."""
-        values = {} if values is None else values  # `samples:` with nothing below it
+        """Return an instance of a dataclass; `owner` names the owner of the settings in error messages."""
+        values = {} if values is None else values  # `samples:` without content
         if not isinstance(values, dict):
             raise self.problem(key, f": expected settings of its own, not {show(values)}")
         fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
@@ -60,7 +60,7 @@ class Validator:
                 self._unknown(str(name), list(fields), key, owner)
         try:
             hints = get_type_hints(cls, include_extras=True)
-        except Exception as error:  # a plugin's own class: a name that is imported for type checkers only, say
+        except Exception as error:  # a plugin's class, for example with a name imported for type checkers only
             raise self.problem(key, f": the types of {cls.__name__} cannot be read: {describe(error)}") from None
 
         arguments, failed = {}, set()
@@ -72,14 +72,14 @@ class Validator:
                 failed.add(name)
         try:
             instance = cls(**arguments)
-        except ValueError as error:  # of `__post_init__`: told at the first setting that it names
+        except ValueError as error:  # from `__post_init__`: reported at the first setting in its message
             message = " ".join(str(error).split())
             names = [word for word in re.findall(r"\w+", message) if word in fields]
-            if failed and (not names or failed.intersection(names)):  # the values that are wrong may be the reason
+            if failed and (not names or failed.intersection(names)):  # invalid values may be the cause
                 raise Invalid from None
             written = [name for name in names if (*key, name) in self.document.places]
             raise self.problem((*key, *written[:1]), f": {message}") from None
-        except Exception as error:  # a plugin's own class may raise anything, and each does for a missing argument
+        except Exception as error:  # a plugin's class may raise anything; a missing argument raises TypeError
             if failed:
                 raise Invalid from None
             raise self.problem(key, f": {cls.__name__} cannot check these settings: {describe(error)}") from None
@@ -97,12 +97,12 @@ class Validator:
             return self.value(hint, value, key)
         if default is dataclasses.MISSING:
             raise self.problem(key, f" is missing. {field_docs(cls).get(field.name, '')}".rstrip(" "))
-        return self.value(hint, plain(default), key) if _holds_section(hint) else default  # options of a component
+        return self.value(hint, plain(default), key) if _contains_section(hint) else default  # adds default options
 
     def value(self, hint: Any, value: Any, key: Key) -> Any:
-        """Return a value as its type has it."""
+        """Return a value converted to its type."""
         if hint is Choice:
-            setting = next(part for part in reversed(key) if isinstance(part, str))  # not an index in `loggers`
+            setting = next(part for part in reversed(key) if isinstance(part, str))  # skips indices, as in `loggers.0`
             return self.choice(COMPONENT_KINDS[setting], value, key)
         if is_section(hint):
             return self.section(hint, value, key)
@@ -112,13 +112,13 @@ class Validator:
         if is_mapping(hint) and isinstance(value, dict):
             return self._each(get_args(hint)[1], value, key)
         if isinstance(value, dict | list):  # `extra: Rotation | None`
-            arms = [arm for arm in _arms(hint) if arm is not hint and _holds_section(arm)]
+            arms = [arm for arm in _union_members(hint) if arm is not hint and _contains_section(arm)]
             if len(arms) == 1:
                 return self.value(arms[0], value, key)
         return self._single(hint, value, key)
 
     def _each(self, hint: Any, values: dict[Any, Any], key: Key) -> dict[Any, Any]:
-        """Return the items of a list by index, or of a mapping by name."""
+        """Return the converted items of a list, by index, or of a mapping, by name."""
         done = {}
         for name, item in values.items():
             with suppress(Invalid):
@@ -128,7 +128,7 @@ class Validator:
         return done
 
     def choice(self, kind: str, value: Any, key: Key) -> Choice:
-        """Return a component that was chosen, with its options."""
+        """Return the choice of a component, with its options converted."""
         value = {"name": value} if isinstance(value, str) else value
         a_kind = f"an {kind}" if kind == "optimizer" else f"a {kind}"
         if not isinstance(value, dict):
@@ -160,7 +160,7 @@ class Validator:
         return Choice(name)
 
     def _local_model(self, name: str, options: dict[str, Any], at: Key, key: Key) -> Choice:
-        """Return the choice of a model in a file of the user's own, which is not imported here."""
+        """Return the choice of a local model. Its file is not imported here."""
         match = LOCAL_MODEL.fullmatch(name)
         if match is None:
             message = f": expected the file and the name in it, such as './my_model.py:MyModel', not {show(name)}"
@@ -172,16 +172,16 @@ class Validator:
         return Choice(f"{file}:{match['attribute']}", options)
 
     def _is_path(self, name: str, at: Key) -> bool:
-        """Return whether a component's name is a path. Raises Invalid when it can only be one and nothing is there."""
+        """Return whether a component's name is a path. Raises Invalid when it must be a path that does not exist."""
         if not re.search(r"[/\\]|\.json$", name):
             return False
         path = self._absolute(Path(name), at)
-        if not path.exists() and not re.fullmatch(r"[\w-]+/[\w-]+", name):  # which may be distribution/name
+        if not path.exists() and not re.fullmatch(r"[\w-]+/[\w-]+", name):  # may be distribution/name
             raise self.problem(at, f": there is no file or folder {path}")
         return path.exists()  # type: ignore[no-any-return]
 
     def _single(self, hint: Any, value: Any, key: Key) -> Any:
-        """Return a value that is no section, no component and no list of them, as pydantic checks it."""
+        """Return a value that contains neither sections nor components, validated by pydantic."""
         from pydantic import PydanticUserError, ValidationError
 
         if type(value) is int and abs(value) >= 2**63:
@@ -189,13 +189,13 @@ class Validator:
         reason = ""
         try:
             result = type_adapter(hint).validate_json(json.dumps(value), strict=True)
-            # pydantic takes True for Literal[1], and an empty path for the current folder
+            # pydantic accepts True for Literal[1], and an empty path as the current folder
             valid = isinstance(value, bool) == isinstance(result, bool) and not (value == "" and result == Path())
         except PydanticUserError:
             raise self.problem(key, f": a setting cannot have the type {hint}") from None
         except ValidationError as error:
             valid, reason = False, error.errors()[0]["msg"]
-        except TypeError:  # from Python: an object that JSON does not have
+        except TypeError:  # from Python: an object that is not JSON
             valid = False
         if not valid:
             expected = in_words(hint) or f"something else ({reason})"
@@ -203,7 +203,7 @@ class Validator:
         return self._absolute(result, key)
 
     def _absolute(self, value: Any, key: Key) -> Any:
-        """Return the value with its paths made absolute, from the folder that they are relative to."""
+        """Return the value with relative paths made absolute, from the folder of their place."""
         if isinstance(value, Path):
             return Path(os.path.abspath(self.document.place(key).base / value.expanduser()))
         if isinstance(value, tuple | list):
@@ -211,7 +211,7 @@ class Validator:
         return value
 
     def _unknown(self, name: str, names: list[str], key: Key, owner: str) -> None:
-        """Note that a key is no setting, with the nearest name here and the section where there is such a setting."""
+        """Add a problem for an unknown key, with the nearest name, and the section that has a setting of this name."""
         sections = {"": RunConfig, **get_type_hints(RunConfig), "model": ModelConfig}
         there = [section for section, cls in sections.items() if name in getattr(cls, "__dataclass_fields__", ())]
         elsewhere = f" There is a {f'{there[0]}.{name}'.lstrip('.')}." if there else ""
@@ -221,24 +221,24 @@ class Validator:
 
 
 def type_adapter(hint: Any) -> TypeAdapter[Any]:
-    """Return pydantic's validator of a type; infinity and NaN are no numbers of a configuration."""
+    """Return pydantic's validator of a type; infinity and NaN are invalid."""
     from pydantic import ConfigDict, TypeAdapter
 
     return TypeAdapter(hint, config=ConfigDict(allow_inf_nan=False))
 
 
-def _arms(hint: Any) -> tuple[Any, ...]:
-    """Return the types of a union; of any other type, itself."""
+def _union_members(hint: Any) -> tuple[Any, ...]:
+    """Return the members of a union; for any other type, the type itself."""
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
-def _holds_section(hint: Any) -> bool:
-    return is_section(hint) or any(map(_holds_section, get_args(hint)))
+def _contains_section(hint: Any) -> bool:
+    return is_section(hint) or any(map(_contains_section, get_args(hint)))
 
 
 def _advice(hint: Any, value: Any) -> str:
-    """Return what to write instead, where that is plain."""
-    arms = tuple(get_args(arm)[0] if get_origin(arm) is Annotated else arm for arm in _arms(hint))
+    """Return a hint on how to fix the value, or an empty string."""
+    arms = tuple(get_args(arm)[0] if get_origin(arm) is Annotated else arm for arm in _union_members(hint))
     if str in arms and isinstance(value, bool | int | float):
         return f" Put it in quotes: '{show(value)}'."
     if int in arms and isinstance(value, float) and value.is_integer():

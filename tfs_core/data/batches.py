@@ -1,13 +1,13 @@
-"""Batches as a pure function of (store, seed, step, rank): nothing to save, and a resume costs and repeats nothing.
+"""Batches as a pure function of (token store, seed, step, rank): there is no state to save, and a resume is immediate.
 
-    packed   the documents are one stream, end of text before the first and after each; a row is a window of it.
-             Every stored token is a target exactly once an epoch. Attention crosses from document to document,
-             unless document masks are asked for.
-    padded   a row is a document, cut at `max_length`, and filled to the longest row of its batch.
+    packed   all documents are concatenated, with end of text before the first and after each; a row is a window of
+             `max_length` tokens. Every stored token is a target exactly once per epoch. Attention crosses document
+             boundaries, unless document masks are enabled.
+    padded   a row is a document, truncated at `max_length`, and padded to the longest row of its batch.
 
-A row's input is end of text and all its targets but the last: each target is predicted from what stands before it.
-The rows of the optimizer steps, end to end, are epoch after epoch, each in a shuffled order of its own: no row is
-dropped or repeated, and the last batch of an epoch is filled from the next one.
+The inputs of a row are its targets shifted by one position: the first input is the token before the first target (end
+of text at the start of a document). The steps go through the rows epoch by epoch, each epoch in a new random order. No
+row is dropped or repeated: a batch at the end of an epoch is completed with the first rows of the next epoch.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -34,7 +34,7 @@ BatchingName = Literal["packed", "padded"]
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """A split cut into rows, in the order of the text: row -> the tokens to predict."""
+    """The rows of a split, numbered in the order of the text; a row number determines the targets of the row."""
 
     split: TokenSplit
     batching: BatchingName
@@ -43,13 +43,13 @@ class Rows:
     document_masks: bool = False
 
     token_before: int | None = None
-    """What stands before the first token: end of text, where a text begins, or else the token that is given."""
+    """The first input of the first row; None for end of text."""
 
     def __len__(self) -> int:
         return self.split.documents if self.batching == "padded" else -(-self.split.n_tokens // self.max_length)
 
     def lengths(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the valid targets of each row."""
+        """Return the number of valid targets of each row: int64, shape of `rows`."""
         if self.batching == "padded":
             left = self.split.offsets[rows + 1] - self.split.offsets[rows]
         else:
@@ -57,18 +57,18 @@ class Rows:
         return np.asarray(np.minimum(left, self.max_length))
 
     def starts(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return where the targets of each row begin in the tokens."""
+        """Return the index of each row's first target in the tokens: int64, shape of `rows`."""
         return np.asarray(self.split.offsets[rows] if self.batching == "padded" else rows * self.max_length)
 
     def read_ahead(self, rows: NDArray[np.int64]) -> None:
-        """Have the operating system fetch what a batch of these rows will read, while other things are done."""
+        """Prefetch the pages that a batch of these rows reads, asynchronously, by the operating system."""
         if self.batching == "padded":
             read_ahead(self.split.offsets, rows, rows + 2)
         starts = self.starts(rows)
         read_ahead(self.split.tokens, np.maximum(starts - 1, 0), starts + self.lengths(rows))
 
     def batch(self, rows: NDArray[np.int64]) -> Batch:
-        """Return the rows side by side: `max_length` long if packed, as long as the longest if padded."""
+        """Return a batch of rows [batch_size, seq_len]: seq_len is max_length if packed, the longest row if padded."""
         lengths, starts = self.lengths(rows), self.starts(rows)
         seq_len = int(lengths.max()) if self.batching == "padded" else self.max_length
         input_ids = np.full((len(rows), seq_len), self.end_of_text_id, dtype=np.int64)
@@ -81,7 +81,7 @@ class Rows:
                 input_ids[i, 0] = self.split.tokens[start - 1]
             elif self.token_before is not None:
                 input_ids[i, 0] = self.token_before
-        # End of text, read, begins a document: counting them numbers the documents of a row.
+        # An input of end of text is the start of a document, so a cumulative count numbers the documents of a row.
         document_ids = (input_ids == self.end_of_text_id).cumsum(axis=1) if self.document_masks else None
         return Batch(
             torch.from_numpy(input_ids),
@@ -91,13 +91,13 @@ class Rows:
         )
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
-        """Iterate over every row once, in the order of the text; the last batch may have fewer rows."""
+        """Iterate over all rows once, in the order of the text. The last batch may have fewer rows."""
         for first in range(0, len(self), batch_size):
             yield self.batch(np.arange(first, min(first + batch_size, len(self))))
 
 
 class Batches:
-    """The batches of a token store, for one of a run's ranks; `tfs_core.builtin.batchings` makes components of it."""
+    """The batches of a token store for one rank; `tfs_core.builtin.batchings` makes components from this class."""
 
     def __init__(
         self, rows: Rows, *, batch_size: int, accumulation: int = 1, seed: int, rank: int = 0, world_size: int = 1
@@ -106,26 +106,26 @@ class Batches:
         self.rows = len(rows)
         """Rows in an epoch."""
         self.rows_per_step = batch_size * accumulation * world_size
-        """Rows in an optimizer step, all micro-batches and ranks together."""
+        """Rows in an optimizer step, over all micro-batches and ranks."""
         self._batch_size = batch_size
         self._accumulation = accumulation
         self._rank = rank
         self._world_size = world_size
         self._permutation = lru_cache(maxsize=4)(lambda epoch: Permutation(self.rows, seed=seed, epoch=epoch))
-        self._rows_at = lru_cache(maxsize=2 * accumulation)(self._find_rows)  # a step's, and those read ahead
+        self._rows_at = lru_cache(maxsize=2 * accumulation)(self._find_rows)  # of the current and the prefetched step
 
     def open(
         self, folder: Path, *, step: int, state: Mapping[str, Any] | None, report: Callable[[str], None]
     ) -> AbstractContextManager[None]:
-        """Return a context that does nothing: everything is on disk."""
+        """Return a no-op context: all data is on the disk."""
         return nullcontext()
 
     def ready(self, step: int) -> bool:
-        """Return True: everything is on disk."""
+        """Return True: all data is on the disk."""
         return True
 
     def state(self, step: int) -> dict[str, Any]:
-        """Return nothing: a step's number says where it stands."""
+        """Return an empty state: the step number determines the batches."""
         return {}
 
     def trial(self) -> Batch:
@@ -133,27 +133,27 @@ class Batches:
         return self.step(0)[0]
 
     def step(self, step: int) -> list[Batch]:
-        """Return the parts, as many as `accumulation`, of optimizer step 0, 1, 2, ... for this rank."""
+        """Return this rank's micro-batches of optimizer step 0, 1, 2, ...; prefetch those of the next step."""
         parts = [self._rows.batch(self.row_numbers(step, part)) for part in range(self._accumulation)]
         for part in range(self._accumulation):
             self._rows.read_ahead(self.row_numbers(step + 1, part))
         return parts
 
     def row_numbers(self, step: int, part: int) -> NDArray[np.int64]:
-        """Return which rows make up a part of a step for this rank: int64 [batch_size]."""
+        """Return the row numbers of micro-batch `part` of a step for this rank: int64 [batch_size]."""
         first = step * self.rows_per_step + (part * self._world_size + self._rank) * self._batch_size
         return self._rows_at(first, first + self._batch_size)
 
     def epoch(self, step: int) -> int:
-        """Return how many epochs are complete before the first row of this step."""
+        """Return the number of complete epochs before the first row of this step."""
         return step * self.rows_per_step // self.rows
 
     def epochs(self, steps: int) -> float:
-        """Return how many epochs so many steps are."""
+        """Return the length of `steps` optimizer steps in epochs."""
         return steps * self.rows_per_step / self.rows
 
     def documents(self, step: int) -> list[DocumentRef]:
-        """Return which parts of which documents this rank reads in a step, in the order of its rows."""
+        """Return the parts of documents that this rank reads in a step, in the order of its rows."""
         rows = np.concatenate([self.row_numbers(step, part) for part in range(self._accumulation)])
         starts, lengths = self._rows.starts(rows), self._rows.lengths(rows)
         refs = []
@@ -167,27 +167,27 @@ class Batches:
 
     @cached_property
     def valid_targets_per_epoch(self) -> int:
-        """Valid targets in an epoch: every stored token if packed, those within `max_length` if padded."""
+        """Valid targets in an epoch: all stored tokens if packed, at most `max_length` per document if padded."""
         return int(self._rows.lengths(np.arange(self.rows)).sum())
 
     @property
     def valid_targets_per_row(self) -> float:
-        """Valid targets in a row, on the average of an epoch."""
+        """Mean number of valid targets in a row, over an epoch."""
         return self.valid_targets_per_epoch / self.rows
 
     def total_steps(self, *, epochs: int | None, tokens: int | None) -> int:
-        """Return the steps after which so many epochs, or valid targets, are complete; one of the two is given."""
+        """Return the steps in `epochs` epochs or `tokens` valid targets, rounded up; one of the two is given."""
         if epochs is not None:
             return self.steps_for_epochs(epochs)
         assert tokens is not None, "a run's length is given in steps, epochs or tokens"
         return self.steps_for_tokens(tokens)
 
     def steps_for_epochs(self, n: int) -> int:
-        """Return the steps after which n epochs are complete."""
+        """Return the number of steps in n epochs, rounded up."""
         return -(-n * self.rows // self.rows_per_step)
 
     def steps_for_tokens(self, n: int) -> int:
-        """Return the steps after which n valid targets are reached, all ranks together."""
+        """Return the number of steps after which n valid targets are reached, over all ranks."""
         epochs = (n - 1) // self.valid_targets_per_epoch
         reached, row = epochs * self.valid_targets_per_epoch, epochs * self.rows
         while reached < n:
@@ -198,7 +198,7 @@ class Batches:
         return -(-row // self.rows_per_step)
 
     def _find_rows(self, first: int, stop: int) -> NDArray[np.int64]:
-        """Return the rows at some places of the endless succession of epochs."""
+        """Return the row numbers at positions first ... stop - 1 of the infinite sequence of shuffled epochs."""
         pieces = []
         while first < stop:
             epoch, place = divmod(first, self.rows)

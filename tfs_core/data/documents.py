@@ -1,11 +1,11 @@
-"""Documents on their way to the token store: read in pieces, divided into training and validation text.
+"""Reading documents in pieces, and dividing them into training and validation text.
 
-A document may be larger than memory (one big text file), so text travels in pieces of bounded size.
+A document may be larger than memory (one big text file), so text is processed in pieces of bounded size.
 
-Validation text, where a data set has no split of its own, is held out by document, chosen by a draw from the hash of
-its content: the same document is always on the same side, however often it occurs. If there is much text every
-document draws for itself; if there is little, documents are taken in the order of their draws until they make up the
-share asked for. If there is only one document, its tail is held out, from a line's end on.
+If a data set has no validation split, whole documents are held out. A hash of its content gives each document a draw, a
+uniform number in [0, 1], so that copies of a document are always in the same split. With much text, all documents with
+a draw below the fraction are held out. With little text, documents are held out in the order of their draws until they
+make up the fraction. If there is only one document, its end is held out, from the end of a line on.
 """
 
 import hashlib
@@ -21,63 +21,63 @@ from tfs_core.contracts import DatasetSource, SupportsPieces, SupportsStreaming
 from tfs_core.errors import DataError
 
 PIECE_CHARACTERS = 1 << 16
-"""No piece is longer. Changing it changes `DIVISION_VERSION`: long documents are drawn by their first piece."""
+"""Maximum length of a piece. The draw of a long document is the hash of its first piece, so a change of this value
+requires a new `DIVISION_VERSION`."""
 
 MUCH_TEXT = 1 << 26
 MANY_DOCUMENTS = 100_000
-"""Characters, or documents, from which on each document draws for itself: enough for the share to come out right."""
+"""From this many characters or documents on, the draws alone give the fraction with sufficient accuracy."""
 
 DIVISION_VERSION = 1
-"""Changes when the same source would be divided otherwise."""
+"""Must change whenever the division of an existing source changes."""
 
 STREAM_BEGINNING = 20_000
-"""Training documents that stand for a stream, which is not held: a tokenizer is trained on them, and a model tried."""
+"""Training documents of a stream that are stored: for training a tokenizer, and for trial batches."""
 
 STREAM_CHARACTERS = 1 << 25
-"""The beginning of a stream ends after so many characters, if that comes first: documents may be books."""
+"""Limit on the characters of these documents, which may be as long as books."""
 
 STREAM_VALIDATION = 1_000
-"""Documents held out of a stream for validation, where nobody says how many: of all, the share would have no end."""
+"""Default number of documents held out of a stream for validation: a fraction of an unlimited stream is unlimited."""
 
 _WORD_END = re.compile(r"(?<=\S)(?=\s)")
 _CUT_WINDOW = 1 << 12
 
 Quotas = Mapping[str, int | None]
-"""For each split, how many documents to take at most; None for all."""
+"""{split: maximum number of documents}; None for all."""
 
 
 class Piece(NamedTuple):
     """A document, or a part of a long one."""
 
     text: str
-    document: int  # its document's place in what the source gives: 0, 1, 2, ...
-    begins: bool  # the document begins with it
-    ends: bool  # the document ends with it
+    document: int  # index of its document in the source: 0, 1, 2, ...
+    begins: bool  # this is the first piece of the document
+    ends: bool  # this is the last piece of the document
 
     @property
     def is_empty_document(self) -> bool:
-        """Whether this is a whole document without a character in it."""
+        """True for a document without any text."""
         return self.begins and self.ends and not self.text
 
 
 def describe(source: DatasetSource) -> str:
-    """Return what messages call a source: its `description` if it has one."""
+    """Return the name of a source in messages: its `description`, or else its class name."""
     return str(getattr(source, "description", type(source).__name__))
 
 
 def read_pieces(source: DatasetSource, split: str) -> Iterator[Piece]:
-    """Iterate over the text of a split, no piece longer than `PIECE_CHARACTERS`, as `cut_into_pieces` says."""
+    """Iterate over the text of a split in pieces of at most `PIECE_CHARACTERS`; see `cut_into_pieces`."""
     if isinstance(source, SupportsPieces):
         return cut_into_pieces(source.pieces(split), source)
     return cut_into_pieces(((document, True) for document in source.documents(split)), source)
 
 
 def cut_into_pieces(parts: Iterable[tuple[str, bool]], source: DatasetSource) -> Iterator[Piece]:
-    """Iterate over the text of documents that come in parts: (text, whether its document ends with it).
+    """Iterate over pieces of documents that are given in parts: (text, True for the last part of its document).
 
-    A long document is cut where whitespace begins, if there is any near: there a byte-level BPE that looks ahead but
-    not behind, as GPT-2's does, cuts too, so that the ids of the pieces are those of the whole. Raises DataError for
-    text with a lone surrogate.
+    A long document is cut before whitespace if possible. A byte-level BPE such as GPT-2's also splits there, so the ids
+    of the pieces are those of the whole document. Raises DataError for text with a lone surrogate.
     """
     document, begins, rest = 0, True, ""
     for part, ends in parts:
@@ -93,29 +93,29 @@ def cut_into_pieces(parts: Iterable[tuple[str, bool]], source: DatasetSource) ->
 
 
 def _last_word_end(text: str, stop: int) -> int:
-    """Return the last position up to `stop` where whitespace follows something else; `stop` if there is none near."""
+    """Return the last position before `stop` where a word ends; `stop` if there is none nearby."""
     ends = [match.start() for match in _WORD_END.finditer(text, stop - _CUT_WINDOW, stop)]
     return ends[-1] if ends else stop
 
 
 def _checked(piece: Piece, source: DatasetSource) -> Piece:
-    """Return the piece. Raises DataError when it is not Unicode text."""
+    """Return the piece. Raises DataError when it is not valid Unicode."""
     try:
         piece.text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise DataError(
-            f"{describe(source)}: document {piece.document + 1} is not Unicode text: it holds the lone surrogate "
-            f"U+{ord(piece.text[error.start]):04X}, half a character. Replace it where the text comes from."
+            f"{describe(source)}: document {piece.document + 1} is not Unicode text: it contains the lone surrogate "
+            f"U+{ord(piece.text[error.start]):04X}, half a character. Replace it in the source of the text."
         ) from error
     return piece
 
 
 def split_pieces(source: DatasetSource, *, quotas: Quotas, validation_fraction: float) -> Iterator[tuple[str, Piece]]:
-    """Iterate over (split, piece), the splits being "train" and "validation", up to the quota of each.
+    """Iterate over (split, piece) for the splits "train" and "validation", up to the quota of each.
 
-    A source's own validation split is used where there is one; else documents are held out as the module says. Of a
-    stream, the training documents end after `STREAM_CHARACTERS`.
-    Raises DataError when there is too little text to hold any of it out.
+    Uses the source's validation split if it has one; otherwise holds out documents (see the module docstring). The
+    training documents of a stream end after `STREAM_CHARACTERS`. Raises DataError when there is too little text to hold
+    any out.
     """
     most = STREAM_CHARACTERS if isinstance(source, SupportsStreaming) else math.inf
     if "validation" in source.splits():
@@ -130,9 +130,9 @@ def split_pieces(source: DatasetSource, *, quotas: Quotas, validation_fraction: 
 def _up_to_quota(
     pieces: Iterable[tuple[str, Piece]], quotas: Quotas, most_characters: float
 ) -> Iterator[tuple[str, Piece]]:
-    """Pass on the first so many documents of each split, and stop reading when every quota is filled.
+    """Yield the documents of each split up to its quota, and stop reading when all quotas are reached.
 
-    Of the training documents no more are passed on once they have `most_characters`.
+    Training documents also end once they have `most_characters` characters.
     """
     taken: Counter[str] = Counter()
     characters = 0
@@ -156,17 +156,17 @@ def _up_to_quota(
 
 @dataclass(frozen=True)
 class Division:
-    """Which of a source's documents are held out."""
+    """The division of a source's documents into training and validation text."""
 
     fraction: float
-    draws: frozenset[float] | None = None  # those held out; None for all below `fraction`
-    tail_from: int | None = None  # where there is one document (or copies of one): the characters before the tail
-    characters: int = 0  # in all, where there is one document
+    draws: frozenset[float] | None = None  # draws that are held out; None for all below `fraction`
+    tail_from: int | None = None  # for a single distinct document: characters before the held-out end
+    characters: int = 0  # for a single document: its length
 
     @classmethod
     def of(cls, source: DatasetSource, fraction: float) -> "Division":
-        """Return how the source's documents divide; reads all of it if that is little, else the beginning."""
-        sizes: dict[float, int] = {}  # draw -> characters of the documents that drew it
+        """Return the division of a source's documents. Reads all of a small source, the beginning of a large one."""
+        sizes: dict[float, int] = {}  # draw -> characters of the documents with this draw
         documents, characters, lowest, highest = 0, 0, 1.0, 0.0
         for piece in read_pieces(source, "train"):
             if piece.is_empty_document:
@@ -184,30 +184,30 @@ class Division:
             raise DataError(f"{describe(source)}: there is no text in it. Give it a document that is not empty.")
         if characters == 1:
             raise DataError(
-                f"{describe(source)}: there is a single character in it, which leaves nothing to hold out for "
-                "validation. Give it more text, or a validation split of its own."
+                f"{describe(source)}: its text is a single character, which cannot be divided into training and "
+                "validation text. Give it more text, or a validation split."
             )
         if len(sizes) > 1:
             return cls(fraction, draws=_share(sizes, fraction * characters))
         if isinstance(source, SupportsStreaming):
-            raise DataError(f"{describe(source)}: a single document is no stream. Leave its `streaming` out.")
+            raise DataError(f"{describe(source)}: a single document cannot be streamed. Leave `streaming` out.")
         smallest_side = characters // documents if documents > 1 else 1
         tail_from = min(max(round(characters * (1 - fraction)), smallest_side), characters - smallest_side)
         return cls(fraction, tail_from=tail_from, characters=characters if documents == 1 else 0)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Division":
-        """Return what `to_json` wrote down."""
+        """Return the division stored by `to_json`."""
         draws = values["draws"]
         return cls(values["fraction"], None if draws is None else frozenset(draws))
 
     def to_json(self) -> dict[str, Any]:
-        """Return, as JSON values, how a stream divides, wherever one begins to read it."""
-        assert self.tail_from is None, "what is held out of a single document hangs on where it stands"
+        """Return the division of a stream as JSON values; it applies from any position of the stream."""
+        assert self.tail_from is None, "the division of a single document depends on positions"
         return {"fraction": self.fraction, "draws": None if self.draws is None else sorted(self.draws)}
 
     def divide(self, pieces: Iterable[Piece]) -> Iterator[tuple[str, Piece]]:
-        """Give every piece its split."""
+        """Iterate over (split, piece). The piece at which a single document is divided is cut in two."""
         seen, split = 0, "train"
         for piece in pieces:
             if piece.begins and not piece.is_empty_document:
@@ -220,16 +220,16 @@ class Division:
             yield split, piece
 
     def _holds_out(self, piece: Piece, seen: int) -> bool:
-        """Return whether the document that begins with this piece, after so many characters, is held out."""
+        """Return whether the document that starts with this piece, after `seen` characters, is held out."""
         if self.tail_from is not None:
             return seen >= self.tail_from
         draw = _draw(piece.text)
         return draw < self.fraction if self.draws is None else draw in self.draws
 
     def _cut(self, text: str, seen: int) -> int | None:
-        """Return where the tail of the only document begins in its piece `text`; None when it does not.
+        """Return the index in `text` at which the held-out part of a single document starts, or None.
 
-        It is the first line's end from `tail_from` on, or, if there is none, `tail_from` itself.
+        That is the first end of a line from `tail_from` on, or `tail_from` itself if there is none.
         """
         if self.tail_from is None or not self.characters or seen + len(text) <= self.tail_from:
             return None
@@ -239,11 +239,11 @@ class Division:
 
 
 def _share(sizes: Mapping[float, int], wanted: float) -> frozenset[float]:
-    """Return the lowest draws whose sizes add up to about `wanted`: at least one, and not all."""
+    """Return the lowest draws whose sizes add up to about `wanted` characters: at least one, and not all."""
     taken: set[float] = set()
     left = wanted
     for draw in sorted(sizes):
-        if sizes[draw] < 2 * left:  # then taking it comes nearer to what is wanted than leaving it
+        if sizes[draw] < 2 * left:  # taking it brings the sum closer to `wanted`
             taken.add(draw)
             left -= sizes[draw]
     if not taken:
@@ -254,14 +254,14 @@ def _share(sizes: Mapping[float, int], wanted: float) -> frozenset[float]:
 
 
 def _draw(text: str) -> float:
-    """Return a number from 0 to 1 that follows from the content of the piece a document begins with."""
+    """Return the draw of a document, a number in [0, 1], from a hash of its first piece."""
     digest = hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2.0**64
 
 
 @dataclass(frozen=True)
 class TrainingText:
-    """The text that a run trains on, for a tokenizer that is trained on demand: validation text is not in it.
+    """The training text of a run, without validation text, for a tokenizer that is trained on it.
 
     Calling it iterates over the text, long documents in pieces.
     """
@@ -272,13 +272,13 @@ class TrainingText:
 
     @property
     def fingerprint(self) -> str:
-        """A short string that changes when the text does."""
+        """A short hash of the source and the selection, which changes when the text changes."""
         has_own = "validation" in self.source.splits()
         held_out = None if has_own else [DIVISION_VERSION, self.validation_fraction]
         return hash_of([self.source.fingerprint(), documents_taken(self.source, self.subset_size), held_out])
 
     def __call__(self) -> Iterator[str]:
-        """Iterate over the text, always in the same order."""
+        """Iterate over the text, in the same order each time."""
         quotas = {"train": documents_taken(self.source, self.subset_size), "validation": 0}
         for _, piece in split_pieces(self.source, quotas=quotas, validation_fraction=self.validation_fraction):
             if piece.text:
@@ -286,17 +286,17 @@ class TrainingText:
 
 
 def documents_taken(source: DatasetSource, subset_size: int | None) -> int | None:
-    """Return how many training documents are held, None for all: of a stream, its beginning unless told otherwise."""
+    """Return the number of training documents to store, None for all; a stream has a default limit."""
     return STREAM_BEGINNING if subset_size is None and isinstance(source, SupportsStreaming) else subset_size
 
 
 def documents_held_out(source: DatasetSource, val_subset_size: int | None) -> int | None:
-    """Return how many validation documents are held, None for all there are; a stream's draws would have no end."""
+    """Return the number of validation documents to store, None for all; out of a stream, with a default limit."""
     endless = isinstance(source, SupportsStreaming) and "validation" not in source.splits()
     return STREAM_VALIDATION if val_subset_size is None and endless else val_subset_size
 
 
 def hash_of(values: object) -> str:
-    """Return 20 hexadecimal digits that are the same for the same plain JSON values, on every machine."""
+    """Return a hash of JSON values: 20 hexadecimal digits, equal on all machines."""
     canonical = json.dumps(values, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()[:20]

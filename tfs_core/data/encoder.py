@@ -1,7 +1,7 @@
-"""Text to tokens: several batches of pieces are encoded at once, and come out in the order of the text.
+"""Multithreaded encoding of text: batches of pieces are encoded concurrently, and returned in the order of the text.
 
-The encoders are threads: what encodes fast does so outside Python's lock, and threads need no text to be copied to
-them. How many there are decides nothing but the time it takes.
+Threads suffice, because fast tokenizers release Python's global interpreter lock, and they avoid copying text between
+processes. The result does not depend on the number of threads.
 """
 
 import os
@@ -20,33 +20,33 @@ from tfs_core.errors import DataError
 
 BATCH_CHARACTERS = 1 << 19
 BATCH_PIECES = 1 << 12
-"""The text, and the pieces of it, that are handed to the tokenizer at once, at most."""
+"""Limits on the characters and pieces in one call of the tokenizer."""
 
-MOST_THREADS = 8
-"""One thread reads and writes for all: it could not feed more."""
+MAX_THREADS = 8
+"""More threads would not help: a single thread reads and writes for all of them."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """The tokens of a stretch of a split."""
+    """Consecutive tokens of a split."""
 
     split: str
-    tokens: NDArray[np.int64]  # end of text included, where a document ends
-    document_ends: NDArray[np.int64]  # where in `tokens` documents end: behind their end of text
-    n_bytes: int  # of text
+    tokens: NDArray[np.int64]  # with end of text after each document
+    document_ends: NDArray[np.int64]  # index in `tokens` after each end of text
+    n_bytes: int  # of the text, in UTF-8
 
 
 def encode(pieces: Iterable[tuple[str, Piece]], tokenizer: Tokenizer, *, threads: int | None = None) -> Iterator[Block]:
-    """Iterate over the tokens of (split, piece)s, in the order of each split.
+    """Iterate over the tokens of pieces, given as (split, piece), in the order of each split.
 
-    By default there are as many threads as processors. Raises DataError for an id that no text may give.
+    The default for `threads` is the number of processors, at most MAX_THREADS. Raises DataError for an invalid id.
     """
-    threads = threads or min(os.cpu_count() or 1, MOST_THREADS)
+    threads = threads or min(os.cpu_count() or 1, MAX_THREADS)
     encoding: deque[Future[list[Block]]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="encoder") as pool:
         for batch in _batches(pieces):
             encoding.append(pool.submit(_encode_batch, batch, tokenizer))
-            if len(encoding) > threads:  # each thread has a batch, and the first to be done has its next one
+            if len(encoding) > threads:  # one batch per thread, and one waiting
                 yield from encoding.popleft().result()
         while encoding:
             yield from encoding.popleft().result()
@@ -66,7 +66,7 @@ def _batches(pieces: Iterable[tuple[str, Piece]]) -> Iterator[list[tuple[str, Pi
 
 
 def _encode_batch(batch: Sequence[tuple[str, Piece]], tokenizer: Tokenizer) -> list[Block]:
-    """Return the tokens of a batch, a block for each of its splits."""
+    """Return the tokens of a batch, one block per split."""
     encoded = tokenizer.encode_batch([piece.text for _, piece in batch])
     splits: dict[str, list[tuple[Piece, Any]]] = {}
     for (split, piece), ids in zip(batch, encoded, strict=True):
@@ -75,7 +75,7 @@ def _encode_batch(batch: Sequence[tuple[str, Piece]], tokenizer: Tokenizer) -> l
 
 
 def _block(split: str, pieces: Sequence[tuple[Piece, Any]], tokenizer: Tokenizer) -> Block:
-    """Return the ids of a split's pieces end to end. Raises DataError for an id that no text may give."""
+    """Return the concatenated ids of a split's pieces. Raises DataError for an invalid id."""
     end_of_text, vocab_size = tokenizer.end_of_text_id, tokenizer.vocab_size
     parts: list[Any] = []
     ends: list[int] = []
@@ -91,7 +91,7 @@ def _block(split: str, pieces: Sequence[tuple[Piece, Any]], tokenizer: Tokenizer
     ends_found = np.count_nonzero(tokens == end_of_text)
     if length and (ends_found != len(ends) or tokens.min() < 0 or tokens.max() >= vocab_size):
         raise DataError(
-            f"{type(tokenizer).__name__} gave an id that text cannot have: negative, not below its vocab_size of "
-            f"{vocab_size}, or {end_of_text}, its end of text. That is a mistake in the tokenizer."
+            f"{type(tokenizer).__name__} returned an invalid id for text: negative, not below its vocab_size of "
+            f"{vocab_size}, or {end_of_text}, its end of text. This is a bug in the tokenizer."
         )
     return Block(split, tokens, np.array(ends, dtype=np.int64), sum(len(piece.text.encode()) for piece, _ in pieces))

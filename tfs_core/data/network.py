@@ -1,4 +1,4 @@
-"""Whether a host can be reached: asked before a library asks in its own way, which may take a minute of retries."""
+"""Quick reachability check, so that a missing network fails in under a second instead of after a library's retries."""
 
 import os
 import socket
@@ -8,12 +8,12 @@ from urllib.parse import urlsplit
 
 
 def is_offline_by_choice() -> bool:
-    """Return whether HF_HUB_OFFLINE asks to stay away from the Hugging Face Hub, as its own libraries read it."""
+    """Return whether HF_HUB_OFFLINE is set to true, with the values that the Hugging Face libraries accept."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 def can_reach(url: str, *, seconds: float = 0.8) -> bool:
-    """Return whether the host of the URL, or the proxy that is set for it, takes a connection within so long."""
+    """Return whether the host of the URL, or the proxy configured for it, accepts a connection within a timeout."""
     address = urlsplit(url)
     if not urllib.request.proxy_bypass(address.hostname or ""):
         proxy = urllib.request.getproxies().get(address.scheme)
@@ -28,7 +28,7 @@ def can_reach(url: str, *, seconds: float = 0.8) -> bool:
             return
         reached.append(True)
 
-    thread = Thread(target=connect, daemon=True)  # looking up a name cannot be given a time limit; waiting can
+    thread = Thread(target=connect, daemon=True)  # a thread, because name resolution has no timeout
     thread.start()
     thread.join(seconds)
     return bool(reached)

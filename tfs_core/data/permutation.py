@@ -1,10 +1,10 @@
-"""A shuffled order that is computed, not stored: place -> row, in constant time and memory, however many rows.
+"""A pseudorandom permutation, position -> row, computed in constant time and memory instead of stored.
 
-Write a place as two digits, (left, right). A round adds to `left` a hash of `right`, and then to `right` a hash of
-the new `left`, each within its digit's range. Whoever knows the keys can subtract the same hashes again, so that
-no two places ever lead to the same pair of digits, whatever the hash: a Feistel network. The digits' ranges multiply
-to slightly more than there are rows; a pair past the end goes through the rounds again until it is not ("cycle
-walking"), which keeps the order one to one.
+A Feistel network: write a position as two digits, (left, right). A round adds a hash of `right` to `left`, and then a
+hash of the new `left` to `right`, each modulo the range of its digit. Subtracting the same hashes in reverse order
+undoes a round, so the mapping is one to one for any hash function. The product of the two ranges may be larger than the
+number of rows. A result past the last row goes through the network again until it is a row ("cycle walking"), and the
+mapping stays one to one.
 
 Luby & Rackoff (1988), "How to construct pseudorandom permutations from pseudorandom functions",
 https://doi.org/10.1137/0217022. Black & Rogaway (2002), "Ciphers with arbitrary finite domains",
@@ -23,7 +23,7 @@ Numbers = NDArray[np.uint64]
 
 
 class Permutation:
-    """The numbers 0 ... length - 1 in an order that follows from `seed` and `epoch`."""
+    """A permutation of 0 ... length - 1 determined by `seed` and `epoch`."""
 
     def __init__(self, length: int, *, seed: int, epoch: int) -> None:
         self.length = length
@@ -34,14 +34,14 @@ class Permutation:
         self._keys = np.frombuffer(digest, dtype="<u8").reshape(ROUNDS, 2)
 
     def __call__(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the row at each place: int64 of the same shape, one to one."""
+        """Return the row at each position: int64 of the same shape, one to one."""
         rows = self._shuffle(places.astype(np.uint64))
         while (outside := rows >= self.length).any():
             rows[outside] = self._shuffle(rows[outside])
         return rows.astype(np.int64)
 
     def _shuffle(self, numbers: Numbers) -> Numbers:
-        """Return each number's image under the Feistel network, all of them below left_range * right_range."""
+        """Apply the Feistel network to numbers below left_range * right_range; the results are below it, too."""
         left, right = np.divmod(numbers, self._right_range)
         for left_key, right_key in self._keys:
             left = (left + _hash(right ^ left_key)) % self._left_range
@@ -50,7 +50,7 @@ class Permutation:
 
 
 def _hash(values: Numbers) -> Numbers:
-    """Return 63 well-mixed bits of each value: so many that a digit can be added without an overflow.
+    """Return a 63-bit hash of each value; one bit is left free, so that adding a digit does not overflow.
 
     The finalizer of SplitMix64: Steele, Lea & Flood (2014), "Fast splittable pseudorandom number generators",
     https://doi.org/10.1145/2660193.2660195.

@@ -1,8 +1,8 @@
-"""From a data set and a tokenizer to a token store that is there: made now, or kept from last time.
+"""Prepare a token store from a data set and a tokenizer, or reuse an existing one.
 
-A store's folder is named after what it was made from (the fingerprints of source and tokenizer, and the options), so
-it is never stale. It is written under another name and renamed when whole; a lock of the operating system lets one
-process write while others wait.
+A store's folder is named by a hash of its inputs (the fingerprints of source and tokenizer, and the options), so it is
+never stale. It is written under a temporary name and renamed atomically when complete. A file lock lets one process
+write while others wait.
 """
 
 import os
@@ -44,23 +44,23 @@ from tfs_core.errors import DataError
 from tfs_core.registry import get_registry
 
 PROGRESS_SECONDS = 2.0
-"""How often progress is reported."""
+"""Interval between progress messages."""
 
 Progress = Callable[[str], None]
-"""Told how the preparation goes, a line of text now and then."""
+"""A callback for progress messages, one line each."""
 
 
 def build_source(choice: Choice, *, assets: Path, offline: bool) -> DatasetSource:
-    """Return the data set that the configuration chose. Raises DataError when it cannot be had."""
+    """Return the data set that the configuration chooses. Raises DataError when it is not available."""
     entry = get_registry().find("dataset", choice.name)
     source: DatasetSource = entry.build(choice.options, assets=assets, offline=offline)
     return source
 
 
 def build_tokenizer(choice: Choice, *, assets: Path, offline: bool, documents: TrainingText | None) -> Tokenizer:
-    """Return the tokenizer that the configuration chose, trained on `documents` if it is one that is trained.
+    """Return the tokenizer that the configuration chooses; a trainable one may be trained on `documents`.
 
-    Raises DataError when it cannot be had.
+    Raises DataError when it is not available.
     """
     entry = get_registry().find("tokenizer", choice.name)
     tokenizer: Tokenizer = entry.build(choice.options, assets=assets, offline=offline, documents=documents)
@@ -78,14 +78,14 @@ def prepare_tokens(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> TokenStore:
-    """Return the token store of a data set under `assets/tokens`, writing it unless it is already there and whole.
+    """Return the token store of a data set in `assets/tokens`. Writes it unless a complete one exists.
 
-    Of a source that streams its training text is the beginning only: the rest is spooled while a run trains.
+    Of a streaming source, only the beginning of the training text is stored; the rest is read during training.
 
-    `subset_size` and `val_subset_size` take the first so many documents of each split; `validation_fraction` counts
-    where the source has no validation split (`tfs_core.data.documents` says what is held out). `threads` encode at
-    once, by default as many as there are processors; the store is the same for any number. Raises DataError when there
-    is no text, when a document is not Unicode, or when the store cannot be written.
+    `subset_size` and `val_subset_size` limit the number of documents of each split. `validation_fraction` is the
+    fraction to hold out of a source without a validation split (see `tfs_core.data.documents`). `threads` is the number
+    of encoding threads, by default that of processors, and does not change the result. Raises DataError when there is
+    no text, when a document is not Unicode, or when the store cannot be written.
     """
     has_own = "validation" in source.splits()
     taken, held_out = documents_taken(source, subset_size), documents_held_out(source, val_subset_size)
@@ -103,11 +103,11 @@ def prepare_tokens(
 
     found = open_store(folder, identity)
     if found is None:
-        with _only_writer(folder, report):
+        with _store_lock(folder, report):
             found = open_store(folder, identity)  # another process may have written it while this one waited
             if found is None:
                 if taken != subset_size:
-                    report(f"{describe(source)}: the beginning of it is made into tokens, the rest while training")
+                    report(f"{describe(source)}: only its beginning is tokenized now, the rest during training")
                 quotas = {"train": taken, "validation": held_out}
                 pieces = split_pieces(source, quotas=quotas, validation_fraction=validation_fraction)
                 info = dict(identity)
@@ -122,8 +122,8 @@ def prepare_tokens(
 
 
 @contextmanager
-def _only_writer(folder: Path, report: Progress) -> Iterator[None]:
-    """Hold the lock of a store's folder, waiting as long as another process has it."""
+def _store_lock(folder: Path, report: Progress) -> Iterator[None]:
+    """Hold the lock of a store's folder; wait while another process holds it (context manager)."""
     with saying_why_not(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder.with_suffix(".lock"))
@@ -147,11 +147,11 @@ def _write(
     report: Progress,
     threads: int | None,
 ) -> None:
-    """Write a store next to its place and move it there; `info` is what its tokens.json begins with."""
+    """Write a store under a temporary name and rename it; `info` has the first entries of its tokens.json."""
     unfinished = folder.with_suffix(".unfinished")
     dtype = token_dtype(tokenizer.vocab_size)
     with saying_why_not(folder):
-        shutil.rmtree(unfinished, ignore_errors=True)  # what a killed process left
+        shutil.rmtree(unfinished, ignore_errors=True)  # left over from a killed process
         unfinished.mkdir()
     try:
         with saying_why_not(folder):
@@ -174,7 +174,7 @@ def _write(
             write_info(unfinished, info)
             sync_folder(unfinished)
             if folder.exists():
-                shutil.rmtree(folder)  # damaged, or it would have been used
+                shutil.rmtree(folder)  # damaged: a valid one would have been used
             os.replace(unfinished, folder)
             sync_folder(folder.parent)
     except BaseException:
@@ -190,7 +190,7 @@ def _write_blocks(
     report: Progress,
     threads: int | None,
 ) -> int:
-    """Write the tokens of all pieces, reporting now and then, and return how many empty documents were left out."""
+    """Write the tokens of all pieces, and report progress. Return the number of empty documents, which are left out."""
     empty_documents, started_at = 0, time.monotonic()
     reported_at = started_at
 
@@ -208,7 +208,7 @@ def _write_blocks(
         documents = sum(writer.documents for writer in writers.values())
         megabytes = sum(writer.n_bytes for writer in writers.values()) / 1e6
         speed = megabytes / max(reported_at - started_at, 1e-9)
-        report(f"{documents:,} documents, {megabytes:,.1f} MB of text into tokens, {speed:,.1f} MB/s")
+        report(f"{documents:,} documents, {megabytes:,.1f} MB of text tokenized, {speed:,.1f} MB/s")
 
     for block in encode(with_text(), tokenizer, threads=threads):
         with saying_why_not(folder):

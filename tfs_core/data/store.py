@@ -1,7 +1,7 @@
-"""The token store: a folder of memory-mapped arrays, written as a stream and opened in no time, whatever its size.
+"""The token store: a folder of memory-mapped arrays, written in constant memory and opened in constant time.
 
-tokens.json            what it was made from, counts, and the size of every file (docs/formats.md)
-<split>.tokens.npy     uint16 (uint32 past 65,536 ids) [n_tokens]: every document's ids, then end of text
+tokens.json            its inputs, counts, and the size of every file (docs/formats.md)
+<split>.tokens.npy     uint16 (uint32 above 65,536 ids) [n_tokens]: the ids of each document, followed by end of text
 <split>.offsets.npy    int64 [documents + 1]: document i is tokens[offsets[i] : offsets[i + 1]]
 """
 
@@ -28,7 +28,7 @@ INFO_FILE = "tokens.json"
 
 @dataclass(frozen=True)
 class TokenSplit:
-    """One split of a store, on disk; reading an element reads its page."""
+    """One split of a store, memory-mapped: reading an element loads its page."""
 
     tokens: NDArray[Any]  # uint16 or uint32 [n_tokens]
     offsets: NDArray[np.int64]  # [documents + 1]
@@ -36,38 +36,38 @@ class TokenSplit:
 
     @property
     def documents(self) -> int:
-        """How many documents there are."""
+        """The number of documents."""
         return len(self.offsets) - 1
 
     @property
     def n_tokens(self) -> int:
-        """How many tokens there are, the end of text of every document included."""
+        """The number of tokens, including the end of text of each document."""
         return len(self.tokens)
 
 
 def read_ahead(array: NDArray[Any], starts: NDArray[np.int64], stops: NDArray[np.int64]) -> None:
-    """Ask the operating system for stretches of a memory-mapped array, to have them in memory when they are read.
+    """Prefetch ranges of a memory-mapped array asynchronously (madvise with MADV_WILLNEED).
 
-    A page that is not there is otherwise read when it is touched, one after the other, and megabytes around each: what
-    is read in random places needs it, from a disk that is slow, or a store that is larger than memory.
+    Without it, each missing page is a blocking page fault that also reads megabytes around it: slow for random access,
+    on a slow disk or with a store larger than memory. A no-op on Windows and for arrays in memory.
     """
     if sys.platform == "win32" or not isinstance(array, np.memmap) or not isinstance(array.base, mmap.mmap):
         return
     first = array.offset % mmap.ALLOCATIONGRANULARITY
     for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
         page = (first + start * array.itemsize) // mmap.PAGESIZE * mmap.PAGESIZE
-        with suppress(OSError):  # it is advice: what it does not bring is read when it is touched
+        with suppress(OSError):  # only a hint: missing pages are loaded on access
             array.base.madvise(mmap.MADV_WILLNEED, page, first + stop * array.itemsize - page)
 
 
 def token_dtype(vocab_size: int) -> np.dtype[Any]:
-    """Return the smallest of uint16 and uint32 that holds every id."""
+    """Return uint16 if it holds every id, else uint32 (little-endian)."""
     return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
 
 
 @dataclass(frozen=True)
 class TokenStore:
-    """A token store, open."""
+    """An open token store."""
 
     train: TokenSplit
     validation: TokenSplit
@@ -76,10 +76,10 @@ class TokenStore:
 
 
 def open_store(folder: Path, identity: dict[str, Any]) -> TokenStore | None:
-    """Return the store of a folder.
+    """Open the store in a folder.
 
-    None when there is none, when it was made from something other than `identity` says, or when it is damaged: a file
-    that is missing, cut short, or no such array.
+    Return None when there is none, when its inputs differ from `identity`, or when it is damaged: a file is missing,
+    truncated, or not the expected array.
     """
     try:
         info = json.loads((folder / INFO_FILE).read_text(encoding="utf-8"))
@@ -98,18 +98,18 @@ def _open_split(folder: Path, split: str, counts: dict[str, Any]) -> TokenSplit:
     tokens = np.load(folder / f"{split}.tokens.npy", mmap_mode="r", allow_pickle=False)
     offsets = np.load(folder / f"{split}.offsets.npy", mmap_mode="r", allow_pickle=False)
     if len(tokens) != counts["tokens"] or len(offsets) != counts["documents"] + 1:
-        raise ValueError(f"{folder / INFO_FILE} does not count what is in the arrays of '{split}'")
+        raise ValueError(f"{folder / INFO_FILE} does not match the lengths of the arrays of '{split}'")
     return TokenSplit(tokens, offsets, counts["bytes"])
 
 
 def write_info(folder: Path, info: dict[str, Any]) -> None:
-    """Write tokens.json, the last file of a store, and make it durable."""
+    """Write tokens.json, the last file of a store, atomically and durably."""
     write_durably(folder / INFO_FILE, (json.dumps(info, indent=2) + "\n").encode())
 
 
 @contextmanager
 def saying_why_not(folder: Path) -> Iterator[None]:
-    """Turn what keeps a store from being written into a sentence."""
+    """Convert an OSError while writing a store to a DataError (context manager)."""
     try:
         yield
     except OSError as error:
@@ -120,7 +120,7 @@ def saying_why_not(folder: Path) -> Iterator[None]:
 
 
 class SplitWriter:
-    """Writes a split, block after block, in memory that does not depend on its size."""
+    """Writes a split block by block, in constant memory."""
 
     def __init__(self, folder: Path, split: str, *, dtype: np.dtype[Any]) -> None:
         self._tokens = _ArrayWriter(folder / f"{split}.tokens.npy", dtype)
@@ -130,21 +130,21 @@ class SplitWriter:
 
     @property
     def documents(self) -> int:
-        """How many documents are complete."""
+        """The number of complete documents."""
         return self._offsets.length - 1
 
     def add(self, tokens: NDArray[Any], document_ends: NDArray[np.int64], n_bytes: int) -> None:
-        """Append tokens, end of text included, which stand for so many bytes of text.
+        """Append tokens, end of text included, that encode `n_bytes` bytes of text.
 
-        `document_ends` are the places behind the ends of text; tokens after the last one begin a document that the next
-        block goes on with.
+        `document_ends` are the indices in `tokens` after each end of text. Tokens after the last one belong to a
+        document that continues in the next block.
         """
         self._offsets.append(document_ends + self._tokens.length)
         self._tokens.append(tokens)
         self.n_bytes += n_bytes
 
     def close(self) -> dict[str, Any]:
-        """Make the split durable, and return what tokens.json says of it."""
+        """Make the split durable, and return its entry in tokens.json."""
         return {
             "documents": self.documents,
             "tokens": self._tokens.length,
@@ -154,9 +154,9 @@ class SplitWriter:
 
 
 class _ArrayWriter:
-    """A one-dimensional .npy file that grows: the header is written again, with the length, at the end.
+    """An appendable one-dimensional .npy file. `close` rewrites the header with the final length.
 
-    NumPy leaves room in a header for any length, for this purpose. The file is open only while it is written to.
+    NumPy pads the header, so that the length can grow in place. The file is open only during a write.
     """
 
     def __init__(self, path: Path, dtype: np.dtype[Any]) -> None:
@@ -172,7 +172,7 @@ class _ArrayWriter:
         self.length += len(values)
 
     def close(self) -> int:
-        """Make the file durable, and return its size in bytes."""
+        """Write the final header, make the file durable, and return its size in bytes."""
         with self.path.open("r+b") as file:
             self._write_header(file)
             file.flush()
