@@ -29,7 +29,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from tfs_generate.generation import Sampling, generate, lay_out_for_writing, suited_to_one_token
+from tfs_generate.generation import Sampling, generate, single_token_cpu_settings, use_column_major_weights
 from tfs_generate.token_step import TokenStep
 from tfs_speed.token_step import CompiledStep
 from torch import nn
@@ -136,7 +136,7 @@ def compiled(name: str) -> Writer:
     """Return the writer whose step is compiled."""
     model = ours(name)
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
-    with suited_to_one_token(torch.device("cpu"), n_parameters, compiled=True):  # as `tfs generate` does
+    with single_token_cpu_settings(torch.device("cpu"), n_parameters, compiled=True):  # as `tfs generate` does
         step = CompiledStep(model, name=name, report=lambda said: print(f"{name}: {said}", flush=True))
     return with_tfs(model, token_step=step)
 
@@ -156,7 +156,7 @@ def main() -> None:
     baseline, plain = ours("baseline"), ours("torch")
     rival = qwen3(baseline)
     for model in (baseline, plain):
-        lay_out_for_writing(model)  # as `tfs generate` does
+        use_column_major_weights(model)  # as `tfs generate` does
     writers: dict[str, Writer] = {
         "nanoGPT": nanogpt(chosen.nanogpt),
         "Hugging Face GPT2": huggingface(gpt2()),

@@ -465,7 +465,7 @@ class RunLogger:
     def on_start(self) -> None:
         """Called when training starts, or resumes at `run.start_step`.
 
-        On a resume, discard all records with a later step: an earlier attempt wrote them, and the steps are repeated.
+        On a resume, discard all records with a later step: an earlier session wrote them, and the steps are repeated.
         """
 
     def on_step(self, record: StepRecord) -> None:

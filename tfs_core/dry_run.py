@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from tfs_core.errors import TrainingError
-from tfs_core.machine import enough_memory
+from tfs_core.machine import as_out_of_memory_error
 from tfs_core.models import ParameterCounts, batch_loss
-from tfs_core.random_state import random_state_kept
+from tfs_core.random_state import preserved_random_state
 from tfs_core.run import Prepared
 
 
@@ -44,7 +44,7 @@ class DryRun:
     """Peak memory in bytes, of the device on CUDA and MPS, else of the process; None where it cannot be measured."""
 
 
-@enough_memory("a training step")
+@as_out_of_memory_error("a training step")
 def try_run(prepared: Prepared) -> DryRun:
     """Run forward, backward and an update on the first batch, and return the estimate. Nothing is saved.
 
@@ -54,7 +54,7 @@ def try_run(prepared: Prepared) -> DryRun:
     config, model, data, plan, device = prepared.config, prepared.model, prepared.data, prepared.plan, prepared.device
     batching = data.batching
     batch = batching.trial()
-    with random_state_kept():
+    with preserved_random_state():
         loss = float(batch_loss(model, batch, device, prepared.objective)) / batch.valid_targets
         if not math.isfinite(loss):
             raise TrainingError(f"the loss of the first batch is {loss}: something is wrong with the model's weights")

@@ -12,7 +12,7 @@ class TfsError(Exception):
     exit_code = 1
 
 
-def in_short(error: Exception) -> str:
+def short_message(error: Exception) -> str:
     """Return the type of a library's exception and the first line of its message: compilers may report many lines.
 
     If the first line ends with a colon, as in `BackendCompilerFailed: backend='inductor' raised:`, the second is added.

@@ -93,7 +93,7 @@ def _container_limit(path: str = "/sys/fs/cgroup/cpu.max") -> int:
 
 
 @contextmanager
-def enough_memory(doing: str) -> Iterator[None]:
+def as_out_of_memory_error(doing: str) -> Iterator[None]:
     """Convert out-of-memory errors in the block to a TrainingError with advice. `doing` describes the block."""
     try:
         yield

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tfs_core.contracts import Batch, Batching, LanguageModel, Tokenizer
 from tfs_core.models import compute_context
-from tfs_core.random_state import random_state_kept
+from tfs_core.random_state import preserved_random_state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ def evaluating(model: LanguageModel) -> Iterator[None]:
     was_training = model.training
     model.eval()
     try:
-        with random_state_kept(), torch.no_grad():
+        with preserved_random_state(), torch.no_grad():
             yield
     finally:
         model.train(was_training)

@@ -35,13 +35,13 @@ from tfs_core.contracts import (
     SupportsFeatures,
 )
 from tfs_core.errors import ConfigError
-from tfs_core.plugins import blaming
+from tfs_core.plugins import as_plugin_error
 from tfs_core.registry import get_registry
 
 LossChunk = int | Literal["auto"] | None
 """`runtime.loss_chunk`: number of positions whose logits are in memory at the same time; None for all positions."""
 
-LOGITS_AT_ONCE = 2**25
+MAX_LOGITS_IN_MEMORY = 2**25
 """Maximum number of logits in memory at the same time with `loss_chunk: auto`: 128 MiB in float32."""
 
 _PARAMETER_DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
@@ -175,7 +175,7 @@ class AutogradModel(nn.Module):
         inputs = (input_ids,) if document_ids is None else (input_ids, document_ids)
         targets = target_ids.flatten()  # [batch_size*seq_len]
         if loss_chunk == "auto":  # a function of shapes only, the same on every machine
-            chunk_size = max(1, LOGITS_AT_ONCE // self.vocab_size)
+            chunk_size = max(1, MAX_LOGITS_IN_MEMORY // self.vocab_size)
         else:
             chunk_size = len(targets) if loss_chunk is None else loss_chunk
         if not isinstance(self, SupportsFeatures) or chunk_size >= len(targets):
@@ -285,7 +285,7 @@ def build_model(choice: Choice, *, vocab_size: int, seed: int, device: str = "cp
     model: LanguageModel
     if is_local_model(choice.name):
         factory, options = load_local_model(choice)
-        with blaming(f"the model {choice.name} cannot be built"):
+        with as_plugin_error(f"the model {choice.name} cannot be built"):
             model = factory(options, vocab_size=vocab_size, generator=generator)
     else:
         entry = get_registry().find("model", choice.name)

@@ -326,7 +326,7 @@ def describe(error: BaseException) -> str:
 
 
 @contextmanager
-def blaming(what: str) -> Iterator[None]:
+def as_plugin_error(what: str) -> Iterator[None]:
     """Convert exceptions from a plugin's code in the block to a PluginError whose message begins with `what`.
 
     TfsErrors pass unchanged.

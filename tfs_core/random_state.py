@@ -51,7 +51,7 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 
 @contextmanager
-def random_state_kept() -> Iterator[None]:
+def preserved_random_state() -> Iterator[None]:
     """Save and restore all global random states around the block."""
     state = capture_random_state()
     try:

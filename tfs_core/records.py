@@ -17,7 +17,7 @@ class StepRecord:
     epoch: int  # complete passes over the training tokens before this step
     tokens: int  # valid target tokens trained on so far
     flops: float  # floating-point operations of training so far, forward and backward
-    elapsed_seconds: float  # time in the run so far, including earlier attempts and validation
+    elapsed_seconds: float  # time in the run so far, including earlier sessions and validation
     loss: float  # nats per valid target token of this step, before the update
     learning_rate: float  # of this update
     grad_norm: float  # norm of the gradient over all parameters, before clipping

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfs_core.component import Component
 from tfs_core.errors import PluginError
-from tfs_core.plugins import Plugin, blaming, canonical, describe, did_you_mean, discover, load_reference
+from tfs_core.plugins import Plugin, as_plugin_error, canonical, describe, did_you_mean, discover, load_reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +56,7 @@ class Entry:
         None.
         """
         factory, config_class = self.load_factory(), self.load_config_class()
-        with blaming(f"{self} cannot be built"):
+        with as_plugin_error(f"{self} cannot be built"):
             if options is None and config_class is not None:
                 options = config_class()
             built = factory(options, **keywords)

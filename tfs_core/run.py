@@ -23,7 +23,7 @@ import torch
 
 from tfs_core.checkpoint import CheckpointKeeper, read_config
 from tfs_core.config import config_from_mapping, load_config, resolved, to_yaml
-from tfs_core.config.implied import check_implied
+from tfs_core.config.implied import check_required_components
 from tfs_core.config.local_model import with_local_model
 from tfs_core.config.schema import Choice, DataConfig, RunConfig, TrainingConfig, is_local_model
 from tfs_core.contracts import (
@@ -40,14 +40,14 @@ from tfs_core.contracts import (
     WrapContext,
 )
 from tfs_core.data.documents import TrainingText
-from tfs_core.data.network import is_offline_by_choice
+from tfs_core.data.network import is_offline_mode
 from tfs_core.data.prepare import build_source, build_tokenizer, prepare_tokens
 from tfs_core.data.store import TokenStore
 from tfs_core.durable import write_durably
 from tfs_core.errors import ConfigError, PluginError, StoppedBySignalError, TfsError, TrainingError, UsageError
 from tfs_core.findings import Findings
 from tfs_core.loggers import Loggers
-from tfs_core.machine import apply_machine, choose_machine, enough_memory
+from tfs_core.machine import apply_machine, as_out_of_memory_error, choose_machine
 from tfs_core.models import (
     LossModule,
     Objective,
@@ -57,7 +57,7 @@ from tfs_core.models import (
     parameter_counts,
     parameter_dtype,
 )
-from tfs_core.plugins import blaming
+from tfs_core.plugins import as_plugin_error
 from tfs_core.random_state import restore_random_state, set_seed
 from tfs_core.ranks import OneRank
 from tfs_core.registry import Entry, get_registry
@@ -140,7 +140,7 @@ def run(
         step, state = trainer.progress.step, None if previous is None else previous.state
         with (
             _logged(trainer, previous, changed, prepared.findings),
-            enough_memory("a training step"),
+            as_out_of_memory_error("a training step"),
             prepared.data.batching.open(run_folder.folder, step=step, state=state, report=report),
         ):
             if previous is not None:
@@ -225,14 +225,14 @@ class Prepared:
     ranks: Ranks
 
 
-@enough_memory("preparing the run")
+@as_out_of_memory_error("preparing the run")
 def prepare(config: RunConfig, *, assets: Path, previous: ResumePoint | None, report: Report) -> Prepared:
     """Build the parts of a run, from the data set to the optimizer; `previous` is the checkpoint to resume from.
 
     Raises TfsError for errors that a user can cause, among them a data set or tokenizer that has changed since the
     checkpoint (found by fingerprint, before the data is read).
     """
-    check_implied(config)
+    check_required_components(config)
     wrapper_names, loggers = wrapper_choices(config), logger_choices(config)
     wrappers = build_wrappers(wrapper_names)
     ranks = OneRank()
@@ -318,7 +318,7 @@ def prepare_data(
     config: RunConfig, *, assets: Path, previous: ResumePoint | None = None, ranks: Ranks, report: Report
 ) -> RunData:
     """Return the data of a run. Raises TrainingError when a fingerprint differs from the one in `previous`."""
-    data, offline = config.data, is_offline_by_choice()
+    data, offline = config.data, is_offline_mode()
     source = build_source(data.dataset, assets=assets, offline=offline)
     if "validation" in source.splits() and data.validation_fraction != DataConfig.validation_fraction:
         raise ConfigError(
@@ -327,7 +327,7 @@ def prepare_data(
         )
     entry, settings = _batching_entry(config, source), _batch_settings(config)
     if check := getattr(entry.load_factory(), "check", None):  # before any text is read
-        with blaming(f"{entry} cannot check its settings"):
+        with as_plugin_error(f"{entry} cannot check its settings"):
             check(settings, source=source)
     if isinstance(source, SupportsStreaming):  # recorded, so that a resume reads the same version
         data = dataclasses.replace(data, dataset=Choice(data.dataset.name, source.pinned_options()))
@@ -437,7 +437,7 @@ def build_schedule(config: TrainingConfig, plan: Plan) -> Schedule:
     )
 
     def checked(step: int) -> float:
-        with blaming(f"{entry} cannot compute the learning rate of step {step}"):
+        with as_plugin_error(f"{entry} cannot compute the learning rate of step {step}"):
             rate = schedule(step)
         if not isinstance(rate, int | float) or not 0.0 <= rate < math.inf:
             raise PluginError(

@@ -5,7 +5,7 @@ import unicodedata
 _BIDIRECTIONAL = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c")
 
 
-def harmless(text: str) -> str:
+def escape_control_characters(text: str) -> str:
     r"""Return the text with control characters and bidirectional overrides escaped, such as `\x1b`.
 
     Newlines, tabs and all printable characters, emoji included, are unchanged.

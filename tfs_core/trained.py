@@ -13,7 +13,7 @@ from tfs_core.contracts import LanguageModel, Tokenizer, WrapContext
 from tfs_core.errors import CheckpointError, ConfigError
 from tfs_core.machine import apply_machine, choose_machine
 from tfs_core.models import LossModule, Objective, build_model
-from tfs_core.plugins import blaming
+from tfs_core.plugins import as_plugin_error
 from tfs_core.ranks import OneRank
 from tfs_core.registry import get_registry
 from tfs_core.runs import find_checkpoint
@@ -80,7 +80,7 @@ def _read_tokenizer(name: str, folder: Path) -> Tokenizer:
     """Load the tokenizer saved in a folder. Raises PluginError when its loader fails."""
     entry = get_registry().find("tokenizer", name)
     load = entry.load_loader()
-    with blaming(f"{entry} cannot be read from {folder}"):
+    with as_plugin_error(f"{entry} cannot be read from {folder}"):
         return load(folder)
 
 

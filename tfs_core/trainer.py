@@ -20,7 +20,7 @@ from tfs_core.evaluator import Evaluator
 from tfs_core.loggers import Loggers
 from tfs_core.model_view import StepView
 from tfs_core.models import Objective, batch_loss
-from tfs_core.random_state import capture_random_state, random_state_kept
+from tfs_core.random_state import capture_random_state, preserved_random_state
 from tfs_core.records import EventRecord, StepRecord, ValidationRecord
 from tfs_core.run_folder import RunFolder, now
 from tfs_core.stop_signal import StopSignal
@@ -41,7 +41,7 @@ class Progress:
     step: int = 0  # optimizer steps taken
     tokens: int = 0  # valid targets trained on
     flops: float = 0.0
-    elapsed_seconds: float = 0.0  # until the last checkpoint, earlier attempts included
+    elapsed_seconds: float = 0.0  # until the last checkpoint, earlier sessions included
     best_loss: float | None = None  # of the validations
     best_step: int | None = None
     validations_without_improvement: int = 0
@@ -322,7 +322,7 @@ class Trainer:
             micro_batches=micro_batches,
             before=before,
         )
-        with random_state_kept(), torch.enable_grad():
+        with preserved_random_state(), torch.enable_grad():
             self.loggers.observe(moment, observers, view)
         self.model.train()  # a logger may have changed the mode
         return time.perf_counter() - started_at

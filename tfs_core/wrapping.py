@@ -7,7 +7,7 @@ from torch import nn
 from tfs_core.config.schema import Choice, RunConfig
 from tfs_core.contracts import WrapContext, Wrapper
 from tfs_core.errors import PluginError
-from tfs_core.plugins import blaming
+from tfs_core.plugins import as_plugin_error
 from tfs_core.registry import get_registry
 
 STAGES = ("adapt", "checkpoint", "tune", "compile", "parallel")
@@ -40,7 +40,7 @@ def build_wrappers(choices: Iterable[Choice]) -> list[Wrapper]:
 def wrapped(loss: nn.Module, wrappers: Iterable[Wrapper], *, context: WrapContext) -> nn.Module:
     """Return the loss with all wrappers applied. Raises PluginError when a wrapper fails."""
     for wrapper in wrappers:
-        with blaming(f"the wrapper {type(wrapper).__name__} cannot wrap this model"):
+        with as_plugin_error(f"the wrapper {type(wrapper).__name__} cannot wrap this model"):
             loss = wrapper.wrap(loss, context=context)
             if not isinstance(loss, nn.Module):
                 raise TypeError(f"its `wrap` returned {loss!r:.80}, which is no torch.nn.Module")

@@ -11,7 +11,7 @@ import tfs_core
 from tfs_core.config.schema import Choice, TrainingConfig
 from tfs_core.data.prepare import build_source, build_tokenizer
 from tfs_core.errors import DataError, PluginError, TrainingError
-from tfs_core.machine import enough_memory
+from tfs_core.machine import as_out_of_memory_error
 from tfs_core.models import build_model
 from tfs_core.run import build_optimizer, build_schedule
 from tfs_core.trainer import Plan
@@ -148,7 +148,10 @@ def test_schedule_that_raises_in_the_middle_is_named_with_the_step() -> None:
 
 
 def test_running_out_of_memory_while_a_plugin_builds_is_told_as_such() -> None:
-    with pytest.raises(TrainingError, match="needs more memory than is available"), enough_memory("preparing the run"):
+    with (
+        pytest.raises(TrainingError, match="needs more memory than is available"),
+        as_out_of_memory_error("preparing the run"),
+    ):
         build("model", "greedy")
 
 

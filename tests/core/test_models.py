@@ -203,7 +203,7 @@ def test_logits_of_all_positions_never_exist_at_once(training: bool) -> None:
 def test_auto_takes_as_many_positions_as_shapes_allow_and_never_none(
     logits_at_once: int, positions: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tfs_core.models.LOGITS_AT_ONCE", logits_at_once)
+    monkeypatch.setattr("tfs_core.models.MAX_LOGITS_IN_MEMORY", logits_at_once)
     model = TwoSteps()
     at_once: list[int] = []
     unembed = model.unembed

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 import tfs_core
 from tfs_core.cli.main import tfs
 from tfs_core.config import config_from_mapping
-from tfs_core.config.implied import check_implied
+from tfs_core.config.implied import check_required_components
 from tfs_core.errors import ConfigError, PluginError
 from tfs_core.registry import get_registry
 from tfs_core.runs import Run
@@ -145,12 +145,12 @@ def test_settings_whose_component_is_missing_are_told_together_and_by_validate(
         "samples": {"prompts": ["a"]},
     }
     config = config_from_mapping(values)
-    check_implied(config)
+    check_required_components(config)
     monkeypatch.setenv("TFS_DISABLE_PLUGINS", "tfs-speed,tfs-generate")
     get_registry.cache_clear()
     try:
         with pytest.raises(ConfigError) as caught:
-            check_implied(config)
+            check_required_components(config)
         for told in (
             "runtime.compile needs the wrapper 'compile'",
             "samples.prompts needs the logger 'samples'",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tfs_core.terminal import harmless
+from tfs_core.terminal import escape_control_characters
 
 
 @pytest.mark.parametrize(
@@ -18,14 +18,14 @@ from tfs_core.terminal import harmless
     ],
 )
 def test_harmless_writes_out_what_commands_a_terminal(text: str, shown: str) -> None:
-    assert harmless(text) == shown
+    assert escape_control_characters(text) == shown
 
 
 @pytest.mark.parametrize("text", ["[bold]not markup[/bold]\n", "a\tb", "naïve 日本語 עברית 👩‍💻", "back\\slash \ufffd"])
 def test_harmless_leaves_what_only_prints_as_it_is(text: str) -> None:
-    assert harmless(text) == text
+    assert escape_control_characters(text) == text
 
 
 def test_harmless_leaves_no_control_character_but_newline_and_tab() -> None:
-    shown = harmless("".join(map(chr, range(0x2100))))
+    shown = escape_control_characters("".join(map(chr, range(0x2100))))
     assert {character for character in shown if not character.isprintable() and ord(character) < 0xA0} == {"\n", "\t"}

@@ -14,7 +14,7 @@ import torch
 from tfs_core.config.schema import Choice, TrainingConfig
 from tfs_core.data.batches import Batches, Rows
 from tfs_core.data.store import TokenSplit
-from tfs_core.random_state import capture_random_state, random_state_kept, restore_random_state, set_seed
+from tfs_core.random_state import capture_random_state, preserved_random_state, restore_random_state, set_seed
 from tfs_core.run import plan_run
 from tfs_core.stop_signal import StopSignal
 
@@ -48,7 +48,7 @@ def test_what_is_drawn_inside_leaves_the_random_state_alone_even_after_an_error(
     set_seed(3)
     expected = draw()
     set_seed(3)
-    with suppress(ZeroDivisionError), random_state_kept():
+    with suppress(ZeroDivisionError), preserved_random_state():
         draw()
         raise ZeroDivisionError
     assert draw() == expected

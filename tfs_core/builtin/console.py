@@ -18,7 +18,7 @@ from rich.text import Text
 
 from tfs_core.contracts import RunContext, RunLogger
 from tfs_core.records import EventRecord, SampleRecord, StepRecord, ValidationRecord
-from tfs_core.terminal import harmless
+from tfs_core.terminal import escape_control_characters
 
 REFRESH_SECONDS = 0.1
 
@@ -146,7 +146,7 @@ class ConsoleLogger(RunLogger):
 
     def _printable(self, text: str) -> str:
         encoding = self._console.encoding
-        return harmless(text).encode(encoding, "backslashreplace").decode(encoding)
+        return escape_control_characters(text).encode(encoding, "backslashreplace").decode(encoding)
 
 
 def start_summary(run: RunContext) -> list[str]:

@@ -42,9 +42,9 @@ class JsonlLogger(RunLogger):
         self._files: dict[type, LogFile] = {}
 
     def on_start(self) -> None:
-        """Open the files; move lines past the start step, written by an earlier attempt, to `aside/` first."""
+        """Open the files; move lines past the start step, written by an earlier session, to `aside/` first."""
         for record_type, name in FILES.items():
-            cut_after(self.folder / name, self.start_step)
+            truncate_after_step(self.folder / name, self.start_step)
             self._files[record_type] = LogFile(self.folder / name, record_type)
         sync_folder(self.folder)
 
@@ -123,7 +123,7 @@ def _without_nonfinite(value: Any) -> Any:
     return value
 
 
-def cut_after(path: Path, step: int) -> None:
+def truncate_after_step(path: Path, step: int) -> None:
     """Keep the lines of `path` up to `step`; move the rest, an incomplete last line included, to a file in `aside/`."""
     if not path.exists() or all(keep for _, keep in _sort_lines(path, step)):
         return

@@ -34,13 +34,13 @@ def validate(files: tuple[Path, ...], overrides: tuple[str, ...], model: str | N
     Prints ok for each valid configuration, and all errors of the others (exit code 2).
     """
     from tfs_core.config import load_config
-    from tfs_core.config.implied import check_implied
+    from tfs_core.config.implied import check_required_components
     from tfs_core.errors import ConfigError
 
     errors = []
     for file in files:
         try:
-            check_implied(load_config(file, overrides=overrides, model=model))
+            check_required_components(load_config(file, overrides=overrides, model=model))
         except ConfigError as error:
             errors.append(str(error))
         else:

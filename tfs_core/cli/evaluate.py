@@ -117,11 +117,11 @@ def _validation_split(loaded: "LoadedModel", state: dict[str, Any], assets: Path
 
 def _recreate(loaded: "LoadedModel", recorded: dict[str, str], assets: Path) -> "TokenSplit":
     """Return the validation tokens, recreated from the data set. Raises DataError when its text has changed."""
-    from tfs_core.data.network import is_offline_by_choice
+    from tfs_core.data.network import is_offline_mode
     from tfs_core.data.prepare import build_source, prepare_tokens
 
     config = loaded.config.data
-    source = build_source(config.dataset, assets=assets, offline=is_offline_by_choice())
+    source = build_source(config.dataset, assets=assets, offline=is_offline_mode())
     if source.fingerprint() != recorded["source"]:
         raise DataError(
             f"the text of the data set '{config.dataset.name}' has changed since the run: its validation tokens "
@@ -165,16 +165,16 @@ def _evaluate(loaded: "LoadedModel", split: "TokenSplit", max_batches: int | Non
 
 def _print_table(rows: list[Row]) -> None:
     """Print a table with a header and one line per checkpoint."""
-    from tfs_core.terminal import harmless
+    from tfs_core.terminal import escape_control_characters
 
     cells = [("run", "step", "model", "loss", "perplexity", "bits per byte", "tokens", "data")]
     for row in rows:
         values, evaluation = row.values(), row.evaluation
         cells.append(
             (
-                harmless(str(values["run"] or values["checkpoint"])),
+                escape_control_characters(str(values["run"] or values["checkpoint"])),
                 str(values["step"]),
-                harmless(values["model"]),
+                escape_control_characters(values["model"]),
                 f"{evaluation.loss:.4f}",
                 f"{evaluation.perplexity:.4g}",
                 "-" if evaluation.bits_per_byte is None else f"{evaluation.bits_per_byte:.4f}",

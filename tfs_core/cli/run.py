@@ -84,10 +84,10 @@ def run(
 
 
 def _report(line: str) -> None:
-    from tfs_core.terminal import harmless
+    from tfs_core.terminal import escape_control_characters
 
     with suppress(OSError):  # a closed stderr must not end the run
-        click.echo(harmless(line), err=True)
+        click.echo(escape_control_characters(line), err=True)
 
 
 def next_commands(run: "Run", assets: str | None) -> list[str]:

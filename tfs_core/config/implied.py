@@ -5,7 +5,7 @@ from tfs_core.errors import ConfigError
 from tfs_core.registry import get_registry
 
 
-def check_implied(config: RunConfig) -> None:
+def check_required_components(config: RunConfig) -> None:
     """Raise ConfigError that lists the settings whose component no installed plugin provides."""
     runtime, registry = config.runtime, get_registry()
     implied = [

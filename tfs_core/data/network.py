@@ -7,7 +7,7 @@ from threading import Thread
 from urllib.parse import urlsplit
 
 
-def is_offline_by_choice() -> bool:
+def is_offline_mode() -> bool:
     """Return whether HF_HUB_OFFLINE is set to true, with the values that the Hugging Face libraries accept."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 

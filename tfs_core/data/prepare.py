@@ -34,8 +34,8 @@ from tfs_core.data.store import (
     SPLITS,
     SplitWriter,
     TokenStore,
+    as_data_error,
     open_store,
-    saying_why_not,
     token_dtype,
     write_info,
 )
@@ -124,7 +124,7 @@ def prepare_tokens(
 @contextmanager
 def _store_lock(folder: Path, report: Progress) -> Iterator[None]:
     """Hold the lock of a store's folder; wait while another process holds it (context manager)."""
-    with saying_why_not(folder):
+    with as_data_error(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder.with_suffix(".lock"))
         try:
@@ -150,18 +150,18 @@ def _write(
     """Write a store under a temporary name and rename it; `info` has the first entries of its tokens.json."""
     unfinished = folder.with_suffix(".unfinished")
     dtype = token_dtype(tokenizer.vocab_size)
-    with saying_why_not(folder):
+    with as_data_error(folder):
         shutil.rmtree(unfinished, ignore_errors=True)  # left over from a killed process
         unfinished.mkdir()
     try:
-        with saying_why_not(folder):
+        with as_data_error(folder):
             writers = {split: SplitWriter(unfinished, split, dtype=dtype) for split in SPLITS}
         empty_documents = _write_blocks(writers, pieces, tokenizer, folder, report, threads)
         for split in SPLITS:
             if writers[split].documents == 0:
                 raise DataError(f"{describe(source)}: there is no text in its {split} split. Add a document to it.")
         left_out = list(source.left_out()) if isinstance(source, SupportsLeftOut) else []
-        with saying_why_not(folder):
+        with as_data_error(folder):
             info |= {
                 "description": describe(source),
                 "vocab_size": tokenizer.vocab_size,
@@ -211,7 +211,7 @@ def _write_blocks(
         report(f"{documents:,} documents, {megabytes:,.1f} MB of text tokenized, {speed:,.1f} MB/s")
 
     for block in encode(with_text(), tokenizer, threads=threads):
-        with saying_why_not(folder):
+        with as_data_error(folder):
             writers[block.split].add(block.tokens, block.document_ends, block.n_bytes)
         if time.monotonic() - reported_at >= PROGRESS_SECONDS:
             tell()

@@ -108,7 +108,7 @@ def write_info(folder: Path, info: dict[str, Any]) -> None:
 
 
 @contextmanager
-def saying_why_not(folder: Path) -> Iterator[None]:
+def as_data_error(folder: Path) -> Iterator[None]:
     """Convert an OSError while writing a store to a DataError (context manager)."""
     try:
         yield

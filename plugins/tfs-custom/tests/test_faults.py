@@ -17,20 +17,20 @@ SUBJECT = SmallModel(name="custom", factory=CachedTransformer, config=CustomConf
 
 # The check that a learner would look at first for each; the clean model passes all of them (test_model.py).
 CAUGHT_BY: dict[str, Check[SmallModel]] = {
-    "residual-in-place": invariances.kept_tensors_stay_as_they_were,
-    "residual-path-forgotten": operations.operations_are_right,
-    "variance-path-forgotten": operations.operations_are_right,
-    "softmax-row-mean-forgotten": operations.operations_are_right,
-    "tied-gradient-forgotten": operations.operations_are_right,
-    "dropout-mask-forgotten": operations.operations_are_right,
-    "other-gelu": operations.operations_are_right,
-    "score-scale-forgotten": operations.operations_are_right,
+    "residual-in-place": invariances.saved_tensors_are_unmodified,
+    "residual-path-forgotten": operations.operation_gradients_are_correct,
+    "variance-path-forgotten": operations.operation_gradients_are_correct,
+    "softmax-row-mean-forgotten": operations.operation_gradients_are_correct,
+    "tied-gradient-forgotten": operations.operation_gradients_are_correct,
+    "dropout-mask-forgotten": operations.operation_gradients_are_correct,
+    "other-gelu": operations.operation_gradients_are_correct,
+    "score-scale-forgotten": operations.operation_gradients_are_correct,
     "mean-for-sum-in-loss": loss_checks.loss_is_the_sum_of_nats,
-    "mean-for-sum-in-bias": operations.operations_are_right,
-    "embedding-overwritten": operations.operations_are_right,
+    "mean-for-sum-in-bias": operations.operation_gradients_are_correct,
+    "embedding-overwritten": operations.operation_gradients_are_correct,
     "gradient-overwritten": loss_checks.backward_scales_and_adds,
-    "mask-forgotten": invariances.the_future_is_not_seen,
-    "mask-too-weak": invariances.the_future_is_not_seen,
+    "mask-forgotten": invariances.logits_are_causal,
+    "mask-too-weak": invariances.logits_are_causal,
     "position-off-by-one": state_checks.cache_equals_the_full_forward,
 }
 
@@ -38,7 +38,7 @@ CAUGHT_BY: dict[str, Check[SmallModel]] = {
 WRONG_GRADIENTS = [
     name
     for name, check in CAUGHT_BY.items()
-    if check in (operations.operations_are_right, invariances.kept_tensors_stay_as_they_were)
+    if check in (operations.operation_gradients_are_correct, invariances.saved_tensors_are_unmodified)
 ]
 
 

@@ -8,7 +8,7 @@ from tfs_custom.operation_samples import SIZES, sample_operations
 from tfs_custom.ops.gelu import GeluForm
 from tfs_custom.ops.layer_norm import EPSILON
 from tfs_custom.ops.matrix_product import matrix_product
-from tfs_lab.testing.operations import changed_by, compare_operation
+from tfs_lab.testing.operations import compare_operation, modified_tensors
 from torch import Tensor
 
 from tfs_core.contracts import IGNORED_TARGET, Operation
@@ -32,7 +32,7 @@ def test_backward_matches_autograd_and_central_differences(operation: Operation)
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=IDS)
 def test_operation_changes_neither_inputs_nor_cache_nor_gradient(operation: Operation) -> None:
-    assert changed_by(operation) == []
+    assert modified_tensors(operation) == []
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=IDS)

@@ -166,9 +166,9 @@ def _report(line: str) -> None:
 
 
 def _harmless(path: Path) -> str:
-    from tfs_core.terminal import harmless
+    from tfs_core.terminal import escape_control_characters
 
-    return harmless(str(path))
+    return escape_control_characters(str(path))
 
 
 @dash.command()

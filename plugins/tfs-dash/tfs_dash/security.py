@@ -20,7 +20,7 @@ from urllib.parse import quote, unquote_plus
 
 from werkzeug.wrappers import Request, Response
 
-from tfs_core.terminal import harmless
+from tfs_core.terminal import escape_control_characters
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -187,7 +187,7 @@ class EscapingFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the formatted line with control characters escaped."""
-        return harmless(super().format(record))
+        return escape_control_characters(super().format(record))
 
 
 def content_policy(script_hashes: Iterable[str]) -> str:

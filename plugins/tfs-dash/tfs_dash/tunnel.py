@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from queue import Empty, Queue
 
 from tfs_core.errors import TfsError, UsageError
-from tfs_core.terminal import harmless
+from tfs_core.terminal import escape_control_characters
 
 RELAY = "localhost.run"
 """A public relay that is used with plain ssh, without an account. https://localhost.run/docs/cli"""
@@ -54,7 +54,9 @@ def parse_target(text: str) -> Target:
     """Parse `[user@]host[:port]`. Raises UsageError for anything else, above all text that ssh reads as an option."""
     found = _TARGET.fullmatch(text)
     if found is None:
-        raise UsageError(f"--share-via {harmless(text)}: expected user@host or user@host:port, as in ssh")
+        raise UsageError(
+            f"--share-via {escape_control_characters(text)}: expected user@host or user@host:port, as in ssh"
+        )
     account = f"{found['user']}@{found['host']}" if found["user"] else found["host"]
     return Target(account, found["host"], int(found["port"]) if found["port"] else None)
 
@@ -133,7 +135,7 @@ class Tunnel:
         """Read ssh's output until ssh ends; report address changes and the end."""
         assert self._keeper.stdout is not None
         for raw in self._keeper.stdout:
-            line = harmless(raw.decode("utf-8", "replace")).strip()
+            line = escape_control_characters(raw.decode("utf-8", "replace")).strip()
             self._said = [*self._said[-50:], line]
             url = self._address_in(line)
             if url is None or url == self.url:

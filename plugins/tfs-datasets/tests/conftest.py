@@ -1,4 +1,4 @@
-"""A Hub on this machine, and `tfs` in a process of its own that knows no other."""
+"""Fixtures: a fake Hub on this machine, and `tfs` in a subprocess that can reach only that Hub."""
 
 import importlib.util
 import os
@@ -31,7 +31,7 @@ def load_fake_hub() -> ModuleType:
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[Any]:
-    """Return a Hub with no repositories: they are folders of `hub.folder`."""
+    """Return a fake Hub without repositories; folders of `hub.folder` become repositories."""
     pytest.importorskip("datasets")
     with load_fake_hub().FakeHub(tmp_path / "hub", large_from=600) as running:
         yield running
@@ -39,7 +39,7 @@ def hub(tmp_path: Path) -> Iterator[Any]:
 
 @dataclass
 class Said:
-    """What a command said."""
+    """Output, exit code and duration of a command."""
 
     output: str
     errors: str
@@ -52,7 +52,7 @@ Tfs = Callable[..., Said]
 
 @pytest.fixture
 def tfs(tmp_path: Path) -> Tfs:
-    """Return a function that runs `tfs` with a home and assets of its own; `endpoint` is the Hub it knows."""
+    """Return a function that runs `tfs` with its own home and assets; `endpoint` is the URL of its Hub."""
 
     def run(*arguments: str, endpoint: str, **environment: str) -> Said:
         return run_python(
@@ -63,7 +63,7 @@ def tfs(tmp_path: Path) -> Tfs:
 
 
 def run_python(arguments: Sequence[str], folder: Path, endpoint: str, environment: dict[str, str]) -> Said:
-    """Run Python in a folder, with nothing of this user's own Hugging Face settings."""
+    """Run Python in a folder, without the user's Hugging Face and proxy settings."""
     own = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING", "http", "HTTP"))}
     own |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(folder / "home"), "TFS_ASSETS": str(folder / "assets")}
     started_at = time.monotonic()
@@ -75,7 +75,7 @@ def run_python(arguments: Sequence[str], folder: Path, endpoint: str, environmen
 
 @pytest.fixture
 def nowhere() -> str:
-    """Return the address of a port that nobody listens to."""
+    """Return the URL of a port without a listener."""
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -1,4 +1,4 @@
-"""`tfs datasets`: what is listed, and previews of local data."""
+"""`tfs datasets`: the list of data sets, and previews of local data."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ def test_list_names_every_data_set_and_what_to_type(tmp_path: Path) -> None:
     assert "nothing yet: tfs datasets download tinystories" in said
 
 
-def test_preview_shows_documents_cut_to_length_and_harmless(tmp_path: Path) -> None:
+def test_preview_truncates_documents_and_escapes_control_characters(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"body": "one\\u001b[31m two"}\n{"body": "3"}\n', encoding="utf-8")
     words = ["preview", "jsonl", "--set", f"path={tmp_path / 'a.jsonl'}", "--set", "text_key=body"]
     said = invoke(*words, "--characters", "6").output
@@ -36,11 +36,11 @@ def test_preview_shows_documents_cut_to_length_and_harmless(tmp_path: Path) -> N
         (["preview", "jsonl"], "path is missing"),
         (["preview", "jsonl", "--set", "pth=a"], "Did you mean 'path'"),
         (["preview", "jsnl"], "Did you mean 'jsonl'"),
-        (["preview", "python-stdlib", "--split", "validation"], "has no split 'validation'. There is: train"),
-        (["preview", "tinystories", "--split", "test"], "has no test split here. There is: train, validation"),
+        (["preview", "python-stdlib", "--split", "validation"], "has no split 'validation'. Splits: train"),
+        (["preview", "tinystories", "--split", "test"], "has no test split here. Splits: train, validation"),
     ],
 )
-def test_preview_says_what_is_wrong(words: list[str], message: str) -> None:
+def test_preview_explains_errors(words: list[str], message: str) -> None:
     ended = invoke(*words)
     assert isinstance(ended.exception, TfsError)
     assert message in str(ended.exception)

@@ -1,4 +1,4 @@
-"""Local files that are compressed, and files with lines that cannot be read."""
+"""Compressed local files, and files with invalid lines."""
 
 import bz2
 import gzip
@@ -42,24 +42,22 @@ def documents(name: str, file: Path, **options: Any) -> list[str]:
 
 @pytest.mark.parametrize("compress", COMPRESSIONS.values(), ids=COMPRESSIONS)
 class TestCompressed:
-    """A file is what its first bytes say."""
+    """The format is detected by the first bytes of a file."""
 
-    def test_compressed_file_is_read_whatever_its_name(
-        self, tmp_path: Path, compress: Callable[[bytes], bytes]
-    ) -> None:
+    def test_compressed_file_is_read_under_any_name(self, tmp_path: Path, compress: Callable[[bytes], bytes]) -> None:
         text = "".join(f"line {i} é\n" for i in range(20_000))
         (tmp_path / "a.txt").write_bytes(compress(text.encode()))
         assert documents("text", tmp_path / "a.txt") == [text]
         (tmp_path / "a.jsonl").write_bytes(compress(b'{"text": "one"}\n{"text": "two"}'))
         assert documents("jsonl", tmp_path / "a.jsonl") == ["one", "two"]
 
-    def test_files_that_were_joined_are_one(self, tmp_path: Path, compress: Callable[[bytes], bytes]) -> None:
+    def test_concatenated_files_are_one(self, tmp_path: Path, compress: Callable[[bytes], bytes]) -> None:
         (tmp_path / "a").write_bytes(compress(b"one ") + compress(b"two"))
         assert documents("text", tmp_path / "a") == ["one two"]
 
-    def test_file_cut_short_is_refused(self, tmp_path: Path, compress: Callable[[bytes], bytes]) -> None:
+    def test_truncated_file_is_refused(self, tmp_path: Path, compress: Callable[[bytes], bytes]) -> None:
         (tmp_path / "a").write_bytes(compress(b"one two three " * 1000)[:-6])
-        with pytest.raises(DataError, match="is cut short"):
+        with pytest.raises(DataError, match="is truncated"):
             documents("text", tmp_path / "a", on_error="skip")
 
     def test_damaged_file_is_refused(self, tmp_path: Path, compress: Callable[[bytes], bytes]) -> None:
@@ -67,7 +65,7 @@ class TestCompressed:
         whole[len(whole) // 2] ^= 0xFF
         whole[12] ^= 0xFF
         (tmp_path / "a").write_bytes(whole)
-        with pytest.raises(DataError, match=r"cannot be read|is cut short"):
+        with pytest.raises(DataError, match=r"cannot be read|is truncated"):
             documents("text", tmp_path / "a")
 
 
@@ -79,7 +77,7 @@ def test_large_compressed_file_is_read_in_parts(tmp_path: Path) -> None:
 
 
 class TestCsv:
-    """Tables."""
+    """CSV and TSV files."""
 
     def test_quotes_line_breaks_and_delimiters_are_part_of_a_document(self, tmp_path: Path) -> None:
         (tmp_path / "a.csv").write_bytes('\ufeffid,text\r\n1,"one\r\ntwo, ""three"""\r\n2,\r\n\r\n3,é\r\n'.encode())
@@ -113,7 +111,7 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 class TestBadInput:
-    """Refused or left out, as `on_error` says; told with file and line either way."""
+    """Invalid input is refused or skipped, as `on_error` says, and reported with file and line."""
 
     def test_refused_with_file_and_line(self, tmp_path: Path, name: str) -> None:
         content, _, _, message = BAD[name]
@@ -121,15 +119,15 @@ class TestBadInput:
         with pytest.raises(DataError, match=f"bad, {message}.*on_error: skip"):
             documents(name, tmp_path / "bad")
 
-    def test_left_out_counted_and_told(self, tmp_path: Path, name: str) -> None:
+    def test_skipped_counted_and_reported(self, tmp_path: Path, name: str) -> None:
         content, left, count, message = BAD[name]
         (tmp_path / "bad").write_bytes(content)
         source = build(name, tmp_path / "bad", on_error="skip")
         assert isinstance(source, SupportsLeftOut)
-        for _ in range(2):  # read again, counted again and not twice
+        for _ in range(2):  # a second pass counts anew
             assert list(source.documents("train")) == left
-            (told,) = source.left_out()
-            assert told.startswith(f"{tmp_path / 'bad'}: {count} left out, the first: {message}")
+            (report,) = source.left_out()
+            assert report.startswith(f"{tmp_path / 'bad'}: {count} left out, the first: {message}")
 
     def test_skipping_has_another_fingerprint(self, tmp_path: Path, name: str) -> None:
         (tmp_path / "bad").write_bytes(BAD[name][0])
@@ -139,17 +137,17 @@ class TestBadInput:
 
 def test_file_of_nothing_but_bad_lines_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a").write_text('{"body": "1"}\n' * 9, encoding="utf-8")
-    with pytest.raises(DataError, match=r"nothing in it could be read\. .* 9 left out, the first: line 1 has no key"):
+    with pytest.raises(DataError, match=r"no document could be read\. .* 9 left out, the first: line 1 has no key"):
         documents("jsonl", tmp_path / "a", on_error="skip")
 
 
-def test_many_files_are_told_of_in_few_lines(tmp_path: Path) -> None:
+def test_report_of_many_files_is_short(tmp_path: Path) -> None:
     for i in range(15):
         (tmp_path / f"{i:02}.txt").write_bytes(b"a\xff")
     source = build("text", tmp_path, on_error="skip")
     assert list(source.documents("train")) == ["a"] * 15
     assert len(source.left_out()) == 11
-    assert source.left_out()[-1] == "and 5 more files of which something was left out"
+    assert source.left_out()[-1] == "and 5 more files with invalid input"
 
 
 def test_parquet_value_that_is_not_utf8_is_left_out(tmp_path: Path) -> None:
@@ -162,7 +160,7 @@ def test_parquet_value_that_is_not_utf8_is_left_out(tmp_path: Path) -> None:
     assert documents("parquet", tmp_path / "a", on_error="skip") == ["one", "three"]
 
 
-def test_preparation_tells_what_was_left_out_each_time(tmp_path: Path) -> None:
+def test_preparation_reports_skipped_input_each_time(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b'{"text": "one two three"}\n{"text": "four five"}\nno\n')
     for _ in range(2):
         said: list[str] = []

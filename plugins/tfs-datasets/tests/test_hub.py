@@ -1,4 +1,4 @@
-"""Data sets of the Hub, against a Hub on this machine: downloaded, verified, found again, and refused in a sentence."""
+"""Data sets of the Hub, on a local fake Hub: download, verification, lookup, and error messages."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ configs:
 
 @pytest.fixture
 def stories(hub: Any) -> Any:
-    """Return a Hub that has TinyStories, short."""
+    """Return a Hub with a short TinyStories."""
     write_parquet(hub.folder / TRAIN, [f"Once upon a time {i}. " + "The cat sat. " * i for i in range(60)])
     write_parquet(hub.folder / VALIDATION, ["The end.", None])
     return hub
@@ -46,7 +46,7 @@ def write(file: Path, content: str) -> None:
 
 
 def body_requests(hub: Any) -> list[str | None]:
-    """Return the Range of every request for a file of data."""
+    """Return the Range header of every request for a data file."""
     return [request.range for request in hub.requests if request.method == "GET" and ".parquet" in request.path]
 
 
@@ -64,14 +64,14 @@ class TestDownload:
         listed = tfs("datasets", "list", endpoint=nowhere)
         assert "roneneldan/TinyStories (default)" in listed.output
 
-    def test_download_again_verifies_and_asks_for_no_file(self, stories: Any, tfs: Any) -> None:
+    def test_second_download_verifies_and_requests_no_file(self, stories: Any, tfs: Any) -> None:
         tfs("datasets", "download", "tinystories", endpoint=stories.url)
         stories.requests.clear()
         said = tfs("datasets", "download", "tinystories", endpoint=stories.url)
-        assert "all 2 files are here and whole" in said.errors
+        assert "all 2 files are already downloaded and verified" in said.errors
         assert not body_requests(stories)
 
-    def test_download_goes_on_where_a_stopped_one_ended(self, stories: Any, tfs: Any, tmp_path: Path) -> None:
+    def test_interrupted_download_is_continued(self, stories: Any, tfs: Any, tmp_path: Path) -> None:
         content = (stories.folder / TRAIN).read_bytes()
         tfs("datasets", "download", "tinystories", endpoint=stories.url)
         (here,) = (tmp_path / "assets").rglob("train-*.parquet")
@@ -83,15 +83,15 @@ class TestDownload:
         assert body_requests(stories) == ["bytes=100-"]
         assert here.read_bytes() == content
 
-    def test_connection_dropped_in_mid_file_is_gone_on_with(self, stories: Any, tfs: Any, tmp_path: Path) -> None:
+    def test_file_is_continued_after_a_dropped_connection(self, stories: Any, tfs: Any, tmp_path: Path) -> None:
         stories.faults.dropped["train-"] = 1
         said = tfs("datasets", "download", "tinystories", endpoint=stories.url)
         assert said.exit_code == 0, said.errors
-        assert len(body_requests(stories)) == 3  # two files, one of them in two goes
+        assert len(body_requests(stories)) == 3  # two files, one of them in two requests
         (here,) = (tmp_path / "assets").rglob("train-*.parquet")
         assert here.read_bytes() == (stories.folder / TRAIN).read_bytes()
 
-    def test_busy_hub_is_asked_again(self, stories: Any, tfs: Any) -> None:
+    def test_busy_hub_is_retried(self, stories: Any, tfs: Any) -> None:
         stories.faults.unavailable |= {"/api/datasets": 1, "train-": 1, "README": 1}
         stories.faults.too_many["validation-"] = 1
         said = tfs("datasets", "download", "tinystories", endpoint=stories.url)
@@ -147,11 +147,11 @@ class TestDownload:
         earlier = tfs("datasets", "preview", "tinystories", "--set", f"revision={before}", endpoint=nowhere)
         assert "Once upon a time 0" in earlier.output
 
-    def test_damaged_file_is_noticed_and_mended(self, stories: Any, tfs: Any, tmp_path: Path, nowhere: str) -> None:
+    def test_damaged_file_is_downloaded_again(self, stories: Any, tfs: Any, tmp_path: Path, nowhere: str) -> None:
         tfs("datasets", "download", "tinystories", endpoint=stories.url)
         (here,) = (tmp_path / "assets").rglob("train-*.parquet")
         here.write_bytes(b"short")
-        assert "has 5 bytes and not" in tfs("datasets", "preview", "tinystories", endpoint=nowhere).errors
+        assert "has 5 bytes, expected" in tfs("datasets", "preview", "tinystories", endpoint=nowhere).errors
         assert "damaged" in tfs("datasets", "list", endpoint=nowhere).output
         tfs("datasets", "download", "tinystories", endpoint=stories.url)
         assert here.read_bytes() == (stories.folder / TRAIN).read_bytes()
@@ -162,7 +162,7 @@ def load_repository(hub: Any, repository_id: str) -> Any:
 
 
 class TestRefusals:
-    """Each in a sentence, and soon."""
+    """Errors of the Hub become one-line messages, without long waits."""
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -171,12 +171,12 @@ class TestRefusals:
             (["tinystorie"], "Did you mean 'tinystories'?"),
             (["../../etc"], "path must be the name of a data set on the Hub, owner/name"),
             (["tinystories", "--revision", "v9"], "has no revision 'v9'"),
-            (["o/several"], "has several configurations. Choose one by `config`: sample-10BT, other"),
+            (["o/several"], "has several configurations. Choose one with `config`: sample-10BT, other"),
             (["o/several", "--config", "sample-10B"], "no configuration 'sample-10B'. Did you mean 'sample-10BT'?"),
-            (["tinystories", "--split", "trian"], "has no split 'trian'. Did you mean 'train'? There are: train,"),
+            (["tinystories", "--split", "trian"], "has no split 'trian'. Did you mean 'train'? Splits: train,"),
         ],
     )
-    def test_what_is_not_there_is_named(self, stories: Any, tfs: Any, arguments: list[str], message: str) -> None:
+    def test_missing_data_is_named(self, stories: Any, tfs: Any, arguments: list[str], message: str) -> None:
         write(stories.folder / "datasets/o/several/README.md", CONFIGURATIONS)
         write(stories.folder / "datasets/o/several/a/x.csv", "text;n\n")
         said = tfs("datasets", "download", *arguments, endpoint=stories.url)
@@ -184,16 +184,16 @@ class TestRefusals:
         assert message in said.errors
         assert len(said.errors.splitlines()) == 1
 
-    def test_gated_set_says_how_to_get_in_and_lets_the_user_in(self, hub: Any, tfs: Any) -> None:
+    def test_gated_set_explains_access_and_loads_with_a_token(self, hub: Any, tfs: Any) -> None:
         write(hub.folder / "datasets/o/gated/a.jsonl", '{"text": "secret"}\n')
         hub.gated.add("o/gated")
         said = tfs("datasets", "download", "o/gated", endpoint=hub.url)
         assert "o/gated is gated" in said.errors
-        assert f"Agree at {hub.url}/datasets/o/gated, then log in with `hf auth login`" in said.errors
+        assert f"Accept its terms at {hub.url}/datasets/o/gated, then log in with `hf auth login`" in said.errors
         token = {"HF_TOKEN": "hf_good"}
         assert tfs("datasets", "download", "o/gated", endpoint=hub.url, **token).exit_code == 0
 
-    def test_hub_that_stays_busy_is_given_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_busy_hub_is_an_error_after_the_retries(self, monkeypatch: pytest.MonkeyPatch) -> None:
         errors = pytest.importorskip("huggingface_hub.errors")
         waited: list[float] = []
         monkeypatch.setattr(hub_connection.time, "sleep", waited.append)
@@ -203,10 +203,10 @@ class TestRefusals:
             raise errors.HfHubHTTPError("Service Unavailable", response=response)
 
         with (
-            pytest.raises(DataError, match=r"is busy \(it answers 503\). Try again in a while"),
-            hub_connection.refusals_explained("o/x", revision="main", config=None),
+            pytest.raises(DataError, match=r"is busy \(HTTP 503\)\. Try again later"),
+            hub_connection.hub_errors_explained("o/x", revision="main", config=None),
         ):
-            hub_connection.patiently(ask)
+            hub_connection.retry_while_busy(ask)
         assert waited == [1.0, 2.0, 4.0]
 
     @pytest.mark.parametrize("command", ["download", "preview"])
@@ -220,13 +220,13 @@ class TestRefusals:
         assert said.seconds < 10  # retries would take 23
 
     @pytest.mark.parametrize("path", ["../x", "/etc/x", "a/../../x", "C:/x", "a\\..\\x", ""])
-    def test_name_that_leads_out_of_the_folder_is_refused(self, path: str) -> None:
-        with pytest.raises(DataError, match="leads elsewhere"):
+    def test_path_traversal_is_refused(self, path: str) -> None:
+        with pytest.raises(DataError, match="leaves the data set's folder"):
             HubFile(path, 1, "sha256", "")
 
 
 class TestUse:
-    """A data set of the Hub in a run."""
+    """Columns and previews of data sets of the Hub."""
 
     def test_columns_of_known_sets_are_read(self, hub: Any, tfs: Any) -> None:
         write_parquet(hub.folder / "datasets/nampdn-ai/tiny-textbooks/data/train.parquet", ["Lesson"], "textbook")
@@ -240,7 +240,7 @@ class TestUse:
         said = tfs("datasets", "preview", "tinystories", "--set", "column=txt", endpoint=stories.url)
         assert "has no column 'txt'. Its columns: text. Did you mean 'text'?" in said.errors
 
-    def test_text_cannot_command_the_terminal(self, hub: Any, tfs: Any) -> None:
+    def test_escape_sequences_in_text_are_escaped(self, hub: Any, tfs: Any) -> None:
         write(hub.folder / "datasets/o/evil/a.jsonl", json.dumps({"text": "a\x1b[2Jb"}) + "\n")
         shown = tfs("datasets", "preview", "o/evil", endpoint=hub.url)
         assert "a\\x1b[2Jb" in shown.output

@@ -1,4 +1,4 @@
-"""What Hugging Face `datasets` left in its cache is used without a network."""
+"""The cache of Hugging Face `datasets` is used without a network."""
 
 import errno
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tfs_datasets.config import HubConfig, KnownHubConfig
 from tfs_datasets.hub import Request, build_known
-from tfs_datasets.hub_connection import refusals_explained
+from tfs_datasets.hub_connection import hub_errors_explained
 
 from tfs_core.errors import DataError
 
@@ -16,7 +16,7 @@ COMMIT = "0123456789" * 4
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the folder of two stories and a third, as `datasets` keeps them."""
+    """Return a cache folder of `datasets` with two training stories and one for validation."""
     datasets = pytest.importorskip("datasets")
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "cache" / "roneneldan___tiny_stories" / "default" / "0.0.0" / COMMIT
@@ -63,12 +63,12 @@ def test_stream_does_not_read_the_cache_whose_files_are_not_the_repositorys(cach
 
 def test_full_disk_is_not_blamed_on_the_hub() -> None:
     with (
-        pytest.raises(DataError, match=r"o/name: what arrives cannot be written here: .*No space left.*Make room"),
-        refusals_explained("o/name", revision="main", config=None),
+        pytest.raises(DataError, match=r"o/name: the download cannot be written: .*No space left.*Make room"),
+        hub_errors_explained("o/name", revision="main", config=None),
     ):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_request_names_what_to_type(tmp_path: Path) -> None:
+def test_request_names_the_download_arguments(tmp_path: Path) -> None:
     request = Request.of(HubConfig(path="o/name", config="one"), tmp_path)
-    assert request.ask_for == "o/name --config one"
+    assert request.download_arguments == "o/name --config one"

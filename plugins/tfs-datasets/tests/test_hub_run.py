@@ -1,4 +1,4 @@
-"""A run whose data set and vocabulary come from the Hub, and a resume after both went offline."""
+"""A run with data set and vocabulary from the Hub, and a resume without a network."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-# The configuration that README and docs promise, as it stands.
+# A complete configuration, as in the README and docs.
 CONFIGURATION = """\
 experiment_name: tinystories_torch
 data:
@@ -43,7 +43,7 @@ SMALL = {
     "training.batch_size": 2,
     "training.max_steps": 2,
 }
-"""What makes it a matter of a second."""
+"""Changes that shorten the run to about a second."""
 
 
 def vocabulary_of_gpt2s_size() -> str:
@@ -69,7 +69,7 @@ def vocabulary_of_gpt2s_size() -> str:
 
 @pytest.fixture
 def stories(hub: Any) -> Any:
-    """Return a Hub that has a few stories."""
+    """Return a Hub with a few stories."""
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     folder = hub.folder / "datasets" / "roneneldan" / "TinyStories" / "data"
@@ -92,7 +92,7 @@ def test_configuration_of_the_readme_is_tried_unchanged(stories: Any, tfs: Any, 
     said = tfs("run", "--config", "tinystories.yaml", "--dry-run", endpoint=stories.url)
     assert said.exit_code == 0, said.errors
     assert "a vocabulary of 50,257" in said.output
-    assert "2 of 2 files to come" in said.errors
+    assert "2 of 2 files to download" in said.errors
 
 
 def test_configuration_of_the_readme_runs_unchanged_but_for_its_length(stories: Any, tfs: Any, tmp_path: Path) -> None:

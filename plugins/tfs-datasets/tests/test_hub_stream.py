@@ -1,4 +1,4 @@
-"""Training on a stream of a Hub on this machine: exact when resumed, bounded on disk, and not upset by a bad Hub."""
+"""Training on a stream from a local fake Hub: exact resume, bounded disk space, and recovery from errors of the Hub."""
 
 import json
 import multiprocessing
@@ -23,9 +23,9 @@ MORTAL_RUN = str(Path(__file__).parents[3] / "tests" / "mortal_run.py")
 
 FILES = 4
 STORIES = 30
-"""In each file."""
+"""Stories in each file."""
 BEGINNING = 10
-"""Documents that stand for the stream: far fewer than those of a file."""
+"""Documents in the stored beginning of the stream: far fewer than in a file."""
 
 STEPS = 24
 STEPS_PER_SHARD = 2
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL a
 
 
 def config(**changes: Any) -> dict[str, Any]:
-    """Return the configuration of a tiny run on a stream; a change is named `section__key`."""
+    """Return the configuration of a tiny run on a stream. Changes are named `section__key`."""
     values: dict[str, Any] = {
         "experiment_name": "streamed",
         "data": {
@@ -63,7 +63,7 @@ def config(**changes: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def stories(hub: Any) -> Any:
-    """Return a Hub that has TinyStories in a few files."""
+    """Return a Hub with TinyStories in a few files."""
     for file in range(FILES):
         write_stories(hub, file, [story(file, number) for number in range(STORIES)])
     write_parquet(hub.folder / REPOSITORY / "data" / "validation-00000-of-00001.parquet", ["The end.", "No more."])
@@ -90,7 +90,7 @@ def write_parquet(file: Path, texts: list[str]) -> None:
 
 @dataclass
 class Said:
-    """What a process said."""
+    """Exit code and error output of a process."""
 
     exit_code: int
     errors: str
@@ -101,8 +101,8 @@ Mortal = Callable[..., Said]
 
 @pytest.fixture
 def mortal(tmp_path: Path) -> Mortal:
-    """Return a function that runs `tests/mortal_run.py` in a new process; `endpoint` is the Hub it knows."""
-    context = multiprocessing.get_context("forkserver")  # imports torch once, and forks from there
+    """Return a function that runs `tests/mortal_run.py` in a new process; `endpoint` is the URL of its Hub."""
+    context = multiprocessing.get_context("forkserver")  # imports torch once; each run is forked from it
     context.set_forkserver_preload(["tfs_core.run", "tfs_torch.model", "pyarrow.parquet", "torch._dynamo"])
 
     def run(endpoint: str, *, assets: Path = tmp_path / "assets", **arguments: Any) -> Said:
@@ -129,7 +129,7 @@ def mortal(tmp_path: Path) -> Mortal:
 
 
 def left_behind(run: Path) -> dict[str, Any]:
-    """Return what must be the same: weights, optimizer, state, and log lines but for wall-clock fields."""
+    """Return the files that must be equal: weights, optimizer, state, and log lines without wall-clock fields."""
     found: dict[str, Any] = {}
     for path in sorted((run / "checkpoints").rglob("*")):
         name = path.relative_to(run).as_posix()
@@ -152,12 +152,12 @@ def assert_same_run(run: Path, other: Path) -> None:
 
 
 def text_files(folder: Path) -> list[str]:
-    """Return the files of the Hub's that are in a folder, by name."""
+    """Return the sorted names of the downloaded files in a folder."""
     return sorted(path.name for path in folder.rglob("*.parquet*"))
 
 
 class TestResume:
-    """A resumed run is the run that was never stopped."""
+    """A resumed run equals the uninterrupted run."""
 
     def test_killed_run_resumes_with_the_same_bytes_whether_its_shards_are_there_or_not(
         self, stories: Any, mortal: Mortal, tmp_path: Path
@@ -212,7 +212,7 @@ class TestResume:
 
 
 class TestBadHub:
-    """A Hub that is busy, drops connections, or sends something else."""
+    """A Hub that is busy, drops connections, or sends wrong bytes."""
 
     def test_run_on_a_bad_hub_has_the_bytes_of_one_on_what_was_downloaded(
         self, stories: Any, tfs: Any, mortal: Mortal, tmp_path: Path, nowhere: str
@@ -255,7 +255,7 @@ class TestBadHub:
 
 
 class TestDisk:
-    """What is kept, and what is not."""
+    """Files on disk during and after a run."""
 
     def test_one_file_of_each_split_at_a_time_is_here_and_none_in_the_end(
         self, stories: Any, mortal: Mortal, tmp_path: Path

@@ -1,4 +1,4 @@
-"""Data sets from files of one's own: which files, what is a document, and what is said of files that are not right."""
+"""Data sets from local files: file search, documents, and errors of invalid files."""
 
 import json
 import os
@@ -29,12 +29,12 @@ def build(name: str, assets: Path, **options: Any) -> Any:
 
 def documents(source: Any, split: str = "train") -> list[str]:
     found = list(source.documents(split))
-    assert list(source.documents(split)) == found  # again, the same
+    assert list(source.documents(split)) == found  # a second pass gives the same
     return found
 
 
 def write(folder: Path, **files: str) -> None:
-    """Write files named like the keys, with `__` for a slash and `_txt` for the ending."""
+    """Write files named by the keys, with `__` for a slash and `_txt` for `.txt`."""
     for name, content in files.items():
         file = folder / name.replace("__", "/").replace("_txt", ".txt")
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ class TestFinding:
     def test_empty_folder_and_empty_list_are_errors(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="there is no file in the folder"):
             build("text", tmp_path, path=tmp_path)
-        with pytest.raises(DataError, match="its list of paths is empty"):
+        with pytest.raises(DataError, match="the list of paths is empty"):
             build("text", tmp_path, path=())
 
     def test_file_in_both_splits_is_an_error(self, tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def write_documents(name: str, file: Path, texts: list[str | None]) -> None:
 
 
 class TestFingerprint:
-    """What changes a fingerprint, and what does not."""
+    """Changes that do and do not affect the fingerprint."""
 
     @pytest.mark.parametrize("name", ["text", "jsonl", "parquet"])
     def test_fingerprint_follows_the_content_and_not_the_place(self, name: str, tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ class TestFingerprint:
 
     @pytest.fixture
     def big_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        """Return a file that counts as big, and is old enough for its hash to be kept."""
+        """Return a file that counts as big, and is old enough for its hash to be cached."""
         monkeypatch.setattr(local_files, "BIG_FILE", 5)
         monkeypatch.setattr(local_files, "SETTLED_NANOSECONDS", 10_000_000)
         file = tmp_path / "big.txt"
@@ -165,26 +165,26 @@ class TestFingerprint:
         time.sleep(0.05)
         return file
 
-    def test_hash_of_a_big_file_is_kept(self, tmp_path: Path, big_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_big_file_hash_is_cached(self, tmp_path: Path, big_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         first = build("text", tmp_path, path=big_file).fingerprint()
-        monkeypatch.setattr(local_files.hashlib, "file_digest", None)  # so that hashing again would fail
+        monkeypatch.setattr(local_files.hashlib, "file_digest", None)  # hashing again would fail
         assert build("text", tmp_path, path=big_file).fingerprint() == first
 
-    def test_kept_hash_is_never_stale(self, tmp_path: Path, big_file: Path) -> None:
+    def test_cached_hash_is_never_stale(self, tmp_path: Path, big_file: Path) -> None:
         first = build("text", tmp_path, path=big_file).fingerprint()
         before = big_file.stat()
-        big_file.write_text("content two", encoding="utf-8")  # as long, and its time of change set back
+        big_file.write_text("content two", encoding="utf-8")  # same length, modification time restored below
         os.utime(big_file, ns=(before.st_atime_ns, before.st_mtime_ns))
         assert build("text", tmp_path, path=big_file).fingerprint() != first
 
-    def test_hash_of_a_file_changed_just_now_is_not_kept(
+    def test_hash_of_a_file_changed_just_now_is_not_cached(
         self, tmp_path: Path, big_file: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(local_files, "SETTLED_NANOSECONDS", 10**12)
         build("text", tmp_path, path=big_file).fingerprint()
         assert not list(tmp_path.glob("datasets/hashes/*"))
 
-    def test_damaged_kept_hash_is_made_again(self, tmp_path: Path, big_file: Path) -> None:
+    def test_damaged_cached_hash_is_recomputed(self, tmp_path: Path, big_file: Path) -> None:
         first = build("text", tmp_path, path=big_file).fingerprint()
         (kept,) = tmp_path.glob("datasets/hashes/*")
         kept.write_text("{", encoding="utf-8")
@@ -192,7 +192,7 @@ class TestFingerprint:
 
 
 class TestText:
-    """What a document of a text file is."""
+    """Documents of text files."""
 
     def test_each_file_is_a_document_to_the_character(self, tmp_path: Path) -> None:
         (tmp_path / "a").write_bytes(b"one\r\ntwo \n\n")
@@ -262,7 +262,7 @@ class TestText:
 
 
 class TestJsonl:
-    """What a document of a JSONL file is, and what is said of bad lines."""
+    """Documents of JSON Lines files, and errors of invalid lines."""
 
     def test_each_line_is_a_document(self, tmp_path: Path) -> None:
         (tmp_path / "a").write_bytes(
@@ -277,13 +277,13 @@ class TestJsonl:
     @pytest.mark.parametrize(
         ("line", "message"),
         [
-            ('{"text": "a"', "line 2 is not JSON: .* Every line has to be a JSON object of its own"),
+            ('{"text": "a"', "line 2 is not JSON: .* Each line must be a JSON object"),
             ('["a"]', "line 2 is not a JSON object"),
-            ('{"text": 3}', "line 2: 'text' is not text but int"),
+            ('{"text": 3}', "line 2: the value of 'text' must be text, not int"),
             ('{"txt": "a", "id": 3}', r"line 2 has no key 'text'\. Its keys: txt, id\. Did you mean 'txt'\?"),
             ('{"content": "a", "id": 3}', "line 2 has no key 'text'. Its keys: content, id. Set text_key"),
             ("{}", "line 2 has no key 'text'. Its keys: none"),
-            (r'{"text": "a \ud800 b"}', r"line 2: 'text' holds the lone surrogate U\+D800"),
+            (r'{"text": "a \ud800 b"}', r"line 2: 'text' contains the lone surrogate U\+D800"),
             ("[" * 100_000, "line 2 is not JSON"),
         ],
     )
@@ -303,7 +303,7 @@ class TestJsonl:
 
 
 class TestParquet:
-    """What a document of a Parquet file is, and what is said of files that are not right."""
+    """Documents of Parquet files, and errors of invalid files."""
 
     def test_each_row_is_a_document(self, tmp_path: Path) -> None:
         write_documents("parquet", tmp_path / "a", ["1", None, "", "é", "5"])
@@ -328,11 +328,11 @@ class TestParquet:
         with pytest.raises(DataError, match=r"has no column 'txt'\. Its columns: text\. Did you mean 'text'\?"):
             documents(build("parquet", tmp_path, path=tmp_path / "a", column="txt"))
 
-    def test_column_that_is_no_text_is_an_error(self, tmp_path: Path) -> None:
+    def test_column_that_is_not_text_is_an_error(self, tmp_path: Path) -> None:
         pyarrow = pytest.importorskip("pyarrow")
         parquet = pytest.importorskip("pyarrow.parquet")
         parquet.write_table(pyarrow.table({"text": [1, 2]}), tmp_path / "a")
-        with pytest.raises(DataError, match="column 'text' holds no text but int64"):
+        with pytest.raises(DataError, match="column 'text' must hold text, not int64"):
             documents(build("parquet", tmp_path, path=tmp_path / "a"))
 
     @pytest.mark.parametrize("content", [b"", b"not parquet at all", b"PAR1" + bytes(100) + b"PAR1"])

@@ -1,4 +1,4 @@
-"""`tfs datasets look`: the batches as the model sees them, and what is lost or occurs twice."""
+"""`tfs datasets look`: the batches as the model sees them, and statistics of the text."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from tfs_core.data.store import TokenSplit
 
 
 def split_of(*lengths: int, same: bool = False) -> TokenSplit:
-    """Return documents of so many tokens, end of text (0) included; all different unless `same`."""
+    """Return documents with these numbers of tokens, end of text (0) included; all different unless `same`."""
     documents = [[1 if same else number + 1] * (length - 1) + [0] for number, length in enumerate(lengths)]
     tokens = np.concatenate([np.array(document, dtype=np.uint16) for document in documents])
     return TokenSplit(tokens, np.cumsum([0, *lengths], dtype=np.int64), len(tokens))
@@ -78,14 +78,14 @@ def look(config: Path, *arguments: str) -> str:
     return ended.stdout
 
 
-def test_look_shows_what_goes_in_and_what_is_to_be_predicted(config: Path) -> None:
+def test_look_shows_inputs_and_targets(config: Path) -> None:
     shown = look(config, "--rows", "4")
     assert "batching    padded, max_length 6" in shown
     assert "occurred before" in shown
     assert "validation documents are also trained on" in shown
     assert "documents begin after 0" in shown
     assert "     256 end of text      ->" in shown
-    assert " 256 end of text\n" in shown  # and it is predicted, too
+    assert " 256 end of text\n" in shown  # also as a target
     assert "\x1b" not in shown
 
 
@@ -98,10 +98,10 @@ def test_look_shows_the_step_that_is_asked_for(config: Path) -> None:
     assert first.splitlines()[-1].endswith("--step 2")
 
 
-def test_look_says_when_documents_are_kept_apart(config: Path) -> None:
+def test_look_reports_document_masks(config: Path) -> None:
     packed = config.read_text(encoding="utf-8").replace("batching: padded", "document_masks: true")
     config.write_text(packed, encoding="utf-8")
-    assert ", and see none but themselves" in look(config)
+    assert ", and attend only to themselves" in look(config)
 
 
 def test_look_needs_one_thing_to_look_at() -> None:

@@ -1,4 +1,4 @@
-"""`mixture`: what weights mean, in which order documents come, and what is refused."""
+"""`mixture`: weights, order of the documents, and refused configurations."""
 
 from collections import Counter
 from itertools import islice
@@ -18,7 +18,7 @@ from tfs_core.errors import ConfigError, DataError
 
 
 class Listed:
-    """A data set of these documents."""
+    """A data set of the given documents."""
 
     def __init__(self, *texts: str, validation: tuple[str, ...] = ()) -> None:
         self.texts = {"train": texts} | ({"validation": validation} if validation else {})
@@ -83,9 +83,9 @@ def test_validation_is_every_sources_own_or_none() -> None:
     assert Mixture([(with_own, 1.0), (without, 1.0)]).splits() == ("train",)
 
 
-def test_weight_that_leaves_nothing_is_refused() -> None:
+def test_weight_that_leaves_no_documents_is_refused() -> None:
     mixture = Mixture([(numbered("b", 5), 1.0), (Listed("the only one"), 1e-9)])
-    with pytest.raises(DataError, match="a weight of 1e-09 leaves nothing"):
+    with pytest.raises(DataError, match="a weight of 1e-09 leaves no documents"):
         list(mixture.documents("train"))
 
 

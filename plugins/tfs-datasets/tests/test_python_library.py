@@ -1,4 +1,4 @@
-"""`python-stdlib`: real source code, the same on every run, without tests and generated tables."""
+"""`python-stdlib`: source code, the same in every run, without tests and generated tables."""
 
 import ast
 import platform
@@ -14,7 +14,7 @@ from tfs_core.errors import DataError
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Return a small library with everything that is left out."""
+    """Return a small library with a file of every excluded kind."""
     for name in [
         "b.py",
         "a/__init__.py",
@@ -41,7 +41,7 @@ def test_library_is_source_files_in_the_order_of_their_names(folder: Path) -> No
     assert found == ["# a/__init__.py\n", "# a/c.py\n", "# b.py\n", "# idlelib/run.py\n"]
 
 
-def test_library_has_the_same_text_whatever_ends_its_lines(folder: Path) -> None:
+def test_library_has_the_same_text_for_any_line_ending(folder: Path) -> None:
     before = PythonLibrary(folder).fingerprint()
     (folder / "b.py").write_bytes(b"# b.py\r\n")
     assert PythonLibrary(folder).fingerprint() == before

@@ -1,4 +1,4 @@
-"""Parts of the validation text that are trained on are found, wherever they stand."""
+"""Parts of the validation text that occur in the training text are found at any position."""
 
 import numpy as np
 import pytest
@@ -21,10 +21,10 @@ def test_text_that_is_not_shared_is_not_found() -> None:
     assert shared_windows(split_of(random_tokens(1, 50_000)), split_of(random_tokens(2, 3_200))) == (0, 100)
 
 
-@pytest.mark.parametrize("place", [0, 7, 12_345, 46_800])
-def test_part_that_is_shared_is_found_wherever_it_stands(place: int) -> None:
+@pytest.mark.parametrize("position", [0, 7, 12_345, 46_800])
+def test_shared_part_is_found_at_any_position(position: int) -> None:
     train, validation = random_tokens(1, 50_000), random_tokens(2, 3_200)
-    train[place : place + 10 * WINDOW] = validation[5 * WINDOW : 15 * WINDOW]
+    train[position : position + 10 * WINDOW] = validation[5 * WINDOW : 15 * WINDOW]
     assert shared_windows(split_of(train), split_of(validation)) == (10, 100)
 
 

@@ -1,43 +1,43 @@
-"""Lines that cannot be read and bytes that are not UTF-8: refused, or left out, counted and told."""
+"""Invalid lines and bytes that are not UTF-8: refused, or skipped, counted and reported."""
 
 from pathlib import Path
 
 from tfs_core.errors import DataError
 from tfs_datasets.config import OnError
 
-FILES_TOLD = 10
-"""Of more files it is only told how many they are."""
+MAX_FILES_REPORTED = 10
+"""Further files are only counted."""
 
 
 class BadInput:
-    """What was found in the files of one split."""
+    """The invalid input in the files of one split."""
 
     def __init__(self, on_error: OnError) -> None:
         self._on_error = on_error
         self._found: dict[Path, int] = {}
         self._first: dict[Path, str] = {}
 
-    def forget(self) -> None:
-        """Begin a new reading."""
+    def clear(self) -> None:
+        """Reset the counts at the beginning of a pass over the files."""
         self._found.clear()
         self._first.clear()
 
     def found(self, file: Path, message: str) -> None:
-        """Count something that cannot be used, `message` being such as "line 3 is not JSON".
+        """Count one piece of invalid input, with a message such as "line 3 is not JSON".
 
-        Raises DataError when it is to be refused.
+        Raises DataError if `on_error` is `refuse`.
         """
         if self._on_error == "refuse":
-            raise DataError(f"{file}, {message}. (on_error: skip leaves out what is like it.)")
+            raise DataError(f"{file}, {message}. (To skip invalid input, set on_error: skip.)")
         self._found[file] = self._found.get(file, 0) + 1
         self._first.setdefault(file, message)
 
-    def told(self) -> list[str]:
-        """Return a line for each file of which something was left out."""
+    def report(self) -> list[str]:
+        """Return a line of text for each file with skipped input."""
         lines = [
             f"{file}: {count:,} left out, the first: {self._first[file]}"
-            for file, count in list(self._found.items())[:FILES_TOLD]
+            for file, count in list(self._found.items())[:MAX_FILES_REPORTED]
         ]
-        if len(self._found) > FILES_TOLD:
-            lines.append(f"and {len(self._found) - FILES_TOLD:,} more files of which something was left out")
+        if len(self._found) > MAX_FILES_REPORTED:
+            lines.append(f"and {len(self._found) - MAX_FILES_REPORTED:,} more files with invalid input")
         return lines

@@ -1,4 +1,4 @@
-"""`tfs datasets`: list data sets, download them, and look at documents and batches."""
+"""The command `tfs datasets`: list and download data sets, and show their documents and batches."""
 
 import itertools
 import shlex
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
     from tfs_core.config.schema import Choice, RunConfig
 
 ASSETS = click.option("--assets", metavar="DIR", help="Where data and runs are kept. [TFS_ASSETS, else ./assets]")
-MOST_SPLITS_TOLD = 8
+MAX_SPLITS_SHOWN = 8
 
 
 @click.group()
 def datasets() -> None:
-    """List data sets, download them, and look at documents and batches."""
+    """List and download data sets, and show their documents and batches."""
 
 
 @datasets.command("list")
 @ASSETS
 def list_sets(assets: str | None) -> None:
-    """List the data sets there are, and what was downloaded."""
+    """List the available data sets, and the downloaded ones."""
     from tfs_core.registry import get_registry
     from tfs_core.runs import assets_folder
     from tfs_datasets.hub_store import all_sets, hub_folder
@@ -45,21 +45,21 @@ def list_sets(assets: str | None) -> None:
 
 @datasets.command()
 @click.argument("name")
-@click.option("--config", "-c", metavar="NAME", help="Which of its configurations; the Hub calls them subsets.")
-@click.option("--split", "-s", "splits", metavar="NAME", multiple=True, help="Only this split. Repeatable.")
+@click.option("--config", "-c", metavar="NAME", help="Configuration of the data set (a subset on the Hub).")
+@click.option("--split", "-s", "splits", metavar="NAME", multiple=True, help="Download only this split. Repeatable.")
 @click.option("--revision", default="main", show_default=True, help="A branch, a tag or a commit.")
 @click.option(
     "--output",
     "-o",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="Put it there, in place of the assets. [the configuration then says folder: DIR]",
+    help="Download to DIR instead of the assets. Set the data set's option folder to DIR to train on it.",
 )
 @click.option(
     "--cache-dir",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="Hugging Face's cache of files; what is in it is copied. [HF_HUB_CACHE]",
+    help="Hugging Face's download cache; files found in it are copied. [HF_HUB_CACHE]",
 )
 @ASSETS
 def download(
@@ -73,8 +73,8 @@ def download(
 ) -> None:
     """Download a data set of the Hugging Face Hub: NAME is one of `tfs datasets list`, or owner/name.
 
-    Every file is verified. Interrupted, it goes on where it stopped when it is typed again. For gated and private
-    sets log in first: hf auth login
+    Every file is verified. To continue an interrupted download, run the command again. Gated and private data sets
+    require a login: hf auth login
     """
     from tfs_core.errors import UsageError
     from tfs_core.plugins import did_you_mean
@@ -89,7 +89,7 @@ def download(
     known = KNOWN_SETS.get(name)
     if known is None and "/" not in name:
         hint = did_you_mean(name, KNOWN_SETS)
-        raise UsageError(f"'{name}' is no data set of the Hub.{hint} Known: {', '.join(KNOWN_SETS)}; or owner/name.")
+        raise UsageError(f"'{name}' is not a data set of the Hub.{hint} Names: {', '.join(KNOWN_SETS)}; or owner/name.")
     try:
         HubConfig(path=name)
     except ValueError as error:
@@ -99,19 +99,19 @@ def download(
     only: Sequence[str] | None = splits or None
     if known and only is None:
         only = ["train"] + ([known.validation_split] if known.validation_split else [])
-    ask_for = " ".join([name, *(["--config", config] if config else [])])
-    Request(wanted, {"train": "train"}, (), root, ask_for, KnownHubConfig()).check_reachable(offline=False)
+    download_arguments = " ".join([name, *(["--config", config] if config else [])])
+    Request(wanted, {"train": "train"}, (), root, download_arguments, KnownHubConfig()).check_reachable(offline=False)
     hub_set = fetch(wanted, only, root=root, report=lambda line: click.echo(line, err=True), cache_dir=cache_dir)
     names = list(hub_set.splits)
-    told = ", ".join(names[:MOST_SPLITS_TOLD]) + (", ..." if len(names) > MOST_SPLITS_TOLD else "")
+    shown = ", ".join(names[:MAX_SPLITS_SHOWN]) + (", ..." if len(names) > MAX_SPLITS_SHOWN else "")
     click.echo(f"{hub_set.path} ({hub_set.config}) at {hub_set.commit[:8]} is in {hub_set.files.parent}")
-    click.echo(f"  splits   {told}")
+    click.echo(f"  splits   {shown}")
     click.echo(f"  columns  {', '.join(columns_in(hub_set, hub_set.files_of(names[0])))}")
-    click.echo(f"  train    {_how_to_choose(name, config, names, revision, root if output else None)}")
+    click.echo(f"  train    {_configuration_line(name, config, names, revision, root if output else None)}")
 
 
-def _how_to_choose(name: str, config: str | None, splits: list[str], revision: str, folder: Path | None) -> str:
-    """Return what a configuration says to have what was downloaded."""
+def _configuration_line(name: str, config: str | None, splits: list[str], revision: str, folder: Path | None) -> str:
+    """Return the line of YAML that selects the downloaded data set."""
     from tfs_datasets.known_sets import KNOWN_SETS
 
     options = [f"name: {name}"] if name in KNOWN_SETS and not config else [f"name: hub, path: {name}"]
@@ -127,32 +127,30 @@ def _how_to_choose(name: str, config: str | None, splits: list[str], revision: s
 @click.argument("name")
 @click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="An option of the data set. Repeatable.")
 @click.option("--split", default="train", show_default=True, help="train or validation.")
-@click.option("--documents", "-n", type=click.IntRange(min=1), default=3, show_default=True, help="How many to show.")
-@click.option(
-    "--characters", type=click.IntRange(min=1), default=600, show_default=True, help="Show so much of each, at most."
-)
+@click.option("--documents", "-n", type=click.IntRange(min=1), default=3, show_default=True, help="Documents to show.")
+@click.option("--characters", type=click.IntRange(min=1), default=600, show_default=True, help="Maximum shown of each.")
 @ASSETS
 def preview(
     name: str, settings: tuple[str, ...], split: str, documents: int, characters: int, assets: str | None
 ) -> None:
     """Show the first documents of a data set: NAME is one of `tfs datasets list`, or owner/name on the Hub.
 
-    A data set of files is told them: tfs datasets preview jsonl --set path=corpus.jsonl
+    Data sets from local files need a path: tfs datasets preview jsonl --set path=corpus.jsonl
     """
     from tfs_core.runs import assets_folder
-    from tfs_core.terminal import harmless
+    from tfs_core.terminal import escape_control_characters
 
     shown = 0
     for document in itertools.islice(_documents(_choose(name, settings), split, assets_folder(assets)), documents):
         shown += 1
         click.echo(f"--- document {shown}, {len(document):,} characters")
-        click.echo(harmless(document[:characters]) + (" ..." if len(document) > characters else ""))
+        click.echo(escape_control_characters(document[:characters]) + (" ..." if len(document) > characters else ""))
     if not shown:
-        click.echo("there is no document in it")
+        click.echo("this split has no documents")
 
 
 def _choose(name: str, settings: Sequence[str]) -> "Choice":
-    """Return the data set that a name and options choose. Raises ConfigError."""
+    """Return the data set selected by a name and options. Raises ConfigError."""
     from tfs_core.config.document import Document, Place
     from tfs_core.config.load import apply_overrides
     from tfs_core.config.validation import chosen_component
@@ -167,14 +165,14 @@ def _choose(name: str, settings: Sequence[str]) -> "Choice":
 
 
 def _documents(choice: "Choice", split: str, assets: Path) -> Iterator[str]:
-    """Iterate over documents, of a set of the Hub that is not here without downloading it."""
-    from tfs_core.data.network import is_offline_by_choice
+    """Iterate over the documents of a split. Data sets on the Hub are not downloaded in full."""
+    from tfs_core.data.network import is_offline_mode
     from tfs_core.data.prepare import build_source
     from tfs_core.errors import UsageError
     from tfs_datasets.config import HubConfig, KnownHubConfig
     from tfs_datasets.hub import Request
 
-    offline = is_offline_by_choice()
+    offline = is_offline_mode()
     if isinstance(choice.options, HubConfig):
         return Request.of(choice.options, assets).preview(split, offline=offline)
     if isinstance(choice.options, KnownHubConfig):
@@ -182,18 +180,18 @@ def _documents(choice: "Choice", split: str, assets: Path) -> Iterator[str]:
         return Request.of_known(bare, choice.options, assets).preview(split, offline=offline)
     source = build_source(choice, assets=assets, offline=offline)
     if split not in source.splits():
-        raise UsageError(f"'{choice.name}' has no split '{split}'. There is: {', '.join(source.splits())}.")
+        raise UsageError(f"'{choice.name}' has no split '{split}'. Splits: {', '.join(source.splits())}.")
     return source.documents(split)
 
 
 @datasets.command()
 @click.argument("run", required=False)
-@click.option("--config", "file", metavar="FILE", type=click.Path(path_type=Path), help="A configuration to look at.")
+@click.option("--config", "file", metavar="FILE", type=click.Path(path_type=Path), help="Configuration file of a run.")
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change a setting. Repeatable.")
-@click.option("--step", type=click.IntRange(min=1), default=1, show_default=True, help="Which optimizer step's batch.")
-@click.option("--rows", type=click.IntRange(min=1), default=2, show_default=True, help="How many of its rows to show.")
+@click.option("--step", type=click.IntRange(min=1), default=1, show_default=True, help="Optimizer step to show.")
+@click.option("--rows", type=click.IntRange(min=1), default=2, show_default=True, help="Rows of the batch to show.")
 @click.option(
-    "--positions", type=click.IntRange(min=1), default=16, show_default=True, help="Show so much of a row, at most."
+    "--positions", type=click.IntRange(min=1), default=16, show_default=True, help="Maximum shown of each row."
 )
 @ASSETS
 def look(
@@ -205,7 +203,10 @@ def look(
     positions: int,
     assets: str | None,
 ) -> None:
-    """Show what a model sees: the exact batches of a RUN or of --config FILE, and what is lost or occurs twice."""
+    """Show the exact batches of a RUN or of --config FILE.
+
+    Also reports padding, truncation, duplicate documents, and validation text that occurs in the training text.
+    """
     from tfs_core.config import load_config
     from tfs_core.errors import UsageError
     from tfs_core.runs import assets_folder, find_run
@@ -217,7 +218,7 @@ def look(
     for line in _look(load_config(place, overrides=overrides), step, rows, positions, folder):
         click.echo(line)
     again = f"--config {shlex.quote(str(file))}" if file else shlex.quote(str(run))
-    click.echo(f"\nThe next step's: tfs datasets look {again} --step {step + 1}")
+    click.echo(f"\nNext step: tfs datasets look {again} --step {step + 1}")
 
 
 def _look(config: "RunConfig", step: int, rows: int, positions: int, assets: Path) -> Iterator[str]:
@@ -225,7 +226,7 @@ def _look(config: "RunConfig", step: int, rows: int, positions: int, assets: Pat
     from tfs_core.data.batches import Batches
     from tfs_core.ranks import OneRank
     from tfs_core.run import prepare_data
-    from tfs_core.terminal import harmless
+    from tfs_core.terminal import escape_control_characters
     from tfs_datasets.look import batch_of, describe_row, survey
     from tfs_datasets.shared_windows import MOST_TRAINING_TOKENS, WINDOW
 
@@ -233,7 +234,7 @@ def _look(config: "RunConfig", step: int, rows: int, positions: int, assets: Pat
         config,
         assets=assets,
         ranks=OneRank(),
-        report=lambda line: click.echo(harmless(line), err=True),
+        report=lambda line: click.echo(escape_control_characters(line), err=True),
     )
     data, prepared, tokenizer, batching = config.data, ready.tokens, ready.tokenizer, ready.batching
     streams = batching.epochs(1) is None
@@ -247,16 +248,16 @@ def _look(config: "RunConfig", step: int, rows: int, positions: int, assets: Pat
         yield f"batching    {data.batching.name}, max_length {data.max_length}: {found.rows:,} rows{an_epoch}"
         padding, cut_off = f"{found.padding_share:.2%}", f"{found.truncated_share:.2%}"
         yield f"lost        {padding} of the positions to padding, {cut_off} of the tokens cut off"
-    else:  # another plugin's, which may cut rows in any way
+    else:  # the batching of another plugin, which may cut rows in any way
         yield f"batching    {data.batching.name}, max_length {data.max_length}"
     yield f"duplicates  {found.duplicates:,} of {found.compared:,} training documents occurred before"
     yield f"overlap     {found.overlap:,} of {found.validation_compared:,} validation documents are also trained on"
     if found.windows_compared:
         shared = f"{found.windows_shared / found.windows_compared:.1%}"
-        looked_through = min(prepared.train.n_tokens, MOST_TRAINING_TOKENS)
+        searched = min(prepared.train.n_tokens, MOST_TRAINING_TOKENS)
         yield (
-            f"            {shared} of {found.windows_compared:,} stretches of {WINDOW} validation tokens are among the "
-            f"{looked_through:,} training tokens looked through"
+            f"            {shared} of {found.windows_compared:,} windows of {WINDOW} validation tokens occur in the "
+            f"first {searched:,} training tokens"
         )
     batch = batch_of(batching, step - 1)
     parts = config.training.gradient_accumulation_steps
@@ -265,4 +266,4 @@ def _look(config: "RunConfig", step: int, rows: int, positions: int, assets: Pat
     yield "position      id input            ->      id target"
     for row in range(min(rows, len(batch.input_ids))):
         for line in describe_row(batch, row, tokenizer, positions=positions):
-            yield harmless(line)
+            yield escape_control_characters(line)

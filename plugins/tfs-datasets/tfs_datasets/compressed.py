@@ -1,4 +1,4 @@
-"""Files as streams of bytes, compressed or not: what a file is, its first bytes say, whatever its name."""
+"""Compressed files as streams of bytes. The format is detected by the first bytes of a file, not by its name."""
 
 import bz2
 import gzip
@@ -15,28 +15,28 @@ from tfs_datasets.needed import need
 
 BLOCK_BYTES = 1 << 16
 
-# No text in UTF-8 begins like one of these.
+# No UTF-8 text begins with one of these.
 GZIP = b"\x1f\x8b"
-BZIP2 = (b"BZh", b"1AY&SY")  # between them a digit
+BZIP2 = (b"BZh", b"1AY&SY")  # with a digit between them
 XZ = b"\xfd7zXZ\0"
 ZSTANDARD = b"\x28\xb5\x2f\xfd"
 
 
 @contextmanager
 def opened(file: Path) -> Iterator[IO[bytes]]:
-    """Open a file for reading, decompressed on the way. Raises DataError when it is damaged or cut short."""
+    """Open a file for reading, with transparent decompression. Raises DataError when it is damaged or truncated."""
     try:
         with file.open("rb") as raw:
             start = raw.read(10)
             raw.seek(0)
             yield _decompressed(raw, start, file)
     except EOFError as error:
-        raise DataError(f"{file} is cut short: its compressed data has no end. Copy or download it again.") from error
+        raise DataError(f"{file} is truncated: its compressed data has no end. Copy or download it again.") from error
     except (OSError, zlib.error, lzma.LZMAError) as error:
         raise DataError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _decompressed(raw: IO[bytes], start: bytes, file: Path) -> Any:  # each library's own kind of IO[bytes]
+def _decompressed(raw: IO[bytes], start: bytes, file: Path) -> Any:  # each library has its own type of IO[bytes]
     if start.startswith(GZIP):
         return gzip.GzipFile(fileobj=raw)
     if start.startswith(BZIP2[0]) and start[4:] == BZIP2[1]:
@@ -49,7 +49,7 @@ def _decompressed(raw: IO[bytes], start: bytes, file: Path) -> Any:  # each libr
 
 
 class _Zstandard(io.RawIOBase):
-    """The bytes of one Zstandard frame after another."""
+    """The decompressed bytes of all Zstandard frames of a file."""
 
     def __init__(self, raw: IO[bytes], file: Path) -> None:
         need("zstandard", for_what=str(file), extra="zst")
@@ -57,7 +57,7 @@ class _Zstandard(io.RawIOBase):
 
         self._library = zstandard
         self._raw = raw
-        self._frame: Any = None  # a decompressor of the library
+        self._frame: Any = None  # a decompressor of `zstandard`
         self._compressed = b""
         self._ready = memoryview(b"")
 
@@ -66,7 +66,7 @@ class _Zstandard(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer as far as is easy, and return how far; 0 at the end. Raises EOFError and OSError."""
+        """Read into the buffer and return the number of bytes, 0 at the end. Raises EOFError and OSError."""
         while not self._ready:
             block = self._compressed or self._raw.read(BLOCK_BYTES)
             if not block:
@@ -78,7 +78,7 @@ class _Zstandard(io.RawIOBase):
             try:
                 self._ready = memoryview(self._frame.decompress(block))
             except self._library.ZstdError as error:
-                raise OSError(f"it is no valid Zstandard data: {error}") from error
+                raise OSError(f"it is not valid Zstandard data: {error}") from error
             self._compressed = self._frame.unused_data if self._frame.eof else b""
         n = min(len(buffer), len(self._ready))
         buffer[:n], self._ready = self._ready[:n], self._ready[n:]

@@ -1,4 +1,4 @@
-"""The options of the data sets."""
+"""Options of the data sets."""
 
 import re
 from dataclasses import dataclass
@@ -12,26 +12,26 @@ OnError = Literal["refuse", "skip"]
 
 @dataclass(frozen=True, kw_only=True)
 class LocalConfig:
-    """What all data sets from local files are told."""
+    """Options shared by all data sets from local files."""
 
     path: Path | tuple[Path, ...]
-    """A file, a folder (every file in it and below), a glob such as `corpus/**/*.txt`, or a list of those. Text may
-    be compressed: gzip, bzip2, xz or Zstandard."""
+    """A file, a folder (all files in it and in its subfolders), a glob such as `corpus/**/*.txt`, or a list of those.
+    Text files may be compressed: gzip, bzip2, xz or Zstandard."""
 
     validation_path: Path | tuple[Path, ...] | None = None
-    """The same for validation; null to hold out a share of the training documents."""
+    """The same for the validation split; null holds out a share of the training documents instead."""
 
     on_error: OnError = "refuse"
-    """What to do with a line that cannot be read, or bytes that are not UTF-8: `refuse` stops, with file and line;
-    `skip` leaves it out, and tells how much and where. Choose `skip` when you cannot mend the files."""
+    """What to do with invalid lines and bytes that are not UTF-8: `refuse` stops with the file and line; `skip` leaves
+    them out and reports how many, and the first one. Choose `skip` when you cannot repair the files."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextConfig(LocalConfig):
-    """The options of `text`."""
+    """Options of `text`."""
 
     separator: str | None = None
-    """What stands between two documents of a file, such as `"\\n<|endoftext|>\\n"`; null when a file is a document."""
+    """The text between two documents of a file, such as `"\\n<|endoftext|>\\n"`; null if a file is a document."""
 
     def __post_init__(self) -> None:
         if self.separator == "":
@@ -40,30 +40,30 @@ class TextConfig(LocalConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class JsonlConfig(LocalConfig):
-    """The options of `jsonl`."""
+    """Options of `jsonl`."""
 
     text_key: str = "text"
-    """The key whose value is the document."""
+    """The key of each JSON object whose value is the document."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CsvConfig(LocalConfig):
-    """The options of `csv`."""
+    """Options of `csv`."""
 
     column: str = "text"
-    """The column whose values are the documents; the first line of each file names the columns."""
+    """The column whose values are the documents. The first line of each file must name the columns."""
 
     delimiter: str = ","
-    """What stands between two fields: one character, `"\\t"` in a TSV file."""
+    """The character between two fields; `"\\t"` for TSV files."""
 
     def __post_init__(self) -> None:
         if len(self.delimiter) != 1 or self.delimiter in '"\r\n':
-            raise ValueError(f"delimiter must be one character, no quote or line break, not {self.delimiter!r}")
+            raise ValueError(f"delimiter must be one character, but no quote or line break, not {self.delimiter!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParquetConfig(LocalConfig):
-    """The options of `parquet`."""
+    """Options of `parquet`."""
 
     column: str = "text"
     """The column whose values are the documents."""
@@ -71,50 +71,52 @@ class ParquetConfig(LocalConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class KnownHubConfig:
-    """The options of the data sets on the Hugging Face Hub that have a name here."""
+    """Options of the named data sets of the Hugging Face Hub (`KNOWN_SETS`)."""
 
     revision: str = "main"
-    """The version on the Hub: a branch, a tag, or a commit, which alone can never change."""
+    """The version on the Hub: a branch, a tag or a commit. Only a commit never changes."""
 
     column: str | None = None
-    """The column whose values are the documents; null for the one that is known to hold the text."""
+    """The column whose values are the documents; null for the default of this data set."""
 
     folder: Path | None = None
-    """Where `tfs datasets download --output` put it; null for the assets."""
+    """The folder that `tfs datasets download --output` wrote to; null for the assets folder."""
 
     streaming: bool = False
-    """Train without keeping the data set: its files pass through one by one, and a few parts of it lie on the disk as
-    tokens. Choose it for a set that is larger than your disk, or than what you will train on."""
+    """Train without storing the data set: its files are downloaded and deleted one by one, and only a few shards of
+    tokens are on disk. Choose it for a data set that is larger than your disk, or much larger than the part that you
+    will train on. Needs tfs-datasets[streaming]."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HubConfig:
-    """The options of `hub`."""
+    """Options of `hub`."""
 
     path: str
     """The data set on the Hugging Face Hub: `owner/name`."""
 
     config: str | None = None
-    """Which of its configurations (the Hub calls them subsets); null when there is one, or a default."""
+    """The configuration of the data set (the Hub calls it a subset); null for the only one or the default."""
 
     split: str = "train"
     """The split to train on."""
 
     validation_split: str | None = None
-    """The split to validate on; null to hold out a share of the training documents."""
+    """The split to validate on; null holds out a share of the training documents instead."""
 
     column: str = "text"
     """The column whose values are the documents."""
 
     revision: str = "main"
-    """The version on the Hub: a branch, a tag, or a commit, which alone can never change."""
+    """The version on the Hub: a branch, a tag or a commit. Only a commit never changes."""
 
     folder: Path | None = None
-    """Where `tfs datasets download --output` put it; null for the assets."""
+    """The folder that `tfs datasets download --output` wrote to; null for the assets folder."""
 
     streaming: bool = False
-    """Train without keeping the data set: its files pass through one by one, and a few parts of it lie on the disk as
-    tokens. Choose it for a set that is larger than your disk, or than what you will train on."""
+    """Train without storing the data set: its files are downloaded and deleted one by one, and only a few shards of
+    tokens are on disk. Choose it for a data set that is larger than your disk, or much larger than the part that you
+    will train on. Needs tfs-datasets[streaming]."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", self.path):
@@ -126,19 +128,20 @@ class MixtureSource:
     """A data set in a mixture."""
 
     dataset: Choice
-    """The data set: a name, or a mapping with its options."""
+    """The data set: its name, or a mapping with its name and options."""
 
     weight: Positive = 1.0
-    """How often an epoch shows its text: 1 once, 3 three times, 0.5 half of its documents, 2.5 all twice and half of
-    them a third time. A share of the whole, s, among texts of sizes n is reached by weights in proportion to s / n."""
+    """How often an epoch repeats the data set: 1 is once, 3 is three times, 0.5 is half of its documents, 2.5 is all
+    documents twice and half of them a third time. To give a data set of size n the share s of the text, choose its
+    weight in proportion to s / n."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MixtureConfig:
-    """The options of `mixture`."""
+    """Options of `mixture`."""
 
     sources: tuple[MixtureSource, ...]
-    """The data sets, each with a weight: `[{dataset: tinystories}, {dataset: {name: text, path: a}, weight: 3}]`."""
+    """The data sets and their weights: `[{dataset: tinystories}, {dataset: {name: text, path: a}, weight: 3}]`."""
 
     def __post_init__(self) -> None:
         if not self.sources:

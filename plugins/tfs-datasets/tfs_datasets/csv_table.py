@@ -1,4 +1,4 @@
-"""`csv`: tables as text, one column of which holds the documents (RFC 4180, with any one delimiter)."""
+"""The data set `csv`: CSV files (RFC 4180, with any delimiter of one character), the documents in one column."""
 
 import csv
 from collections.abc import Iterator
@@ -14,11 +14,11 @@ from tfs_datasets.config import CsvConfig
 from tfs_datasets.local_documents import LocalDocuments
 
 LONGEST_FIELD = 2**31 - 1
-"""Characters; Python's own limit of 131,072 is shorter than many a document."""
+"""Characters. Python's default of 131,072 is too small for long documents."""
 
 
 def read_csv(file: Path, bad: BadInput, *, column: str, delimiter: str) -> Iterator[str]:
-    """Iterate over the values of a column; empty lines are left out. Raises DataError when there is no such column."""
+    """Iterate over the values of a column. Empty lines are skipped. Raises DataError when the column is missing."""
     csv.field_size_limit(LONGEST_FIELD)
     with opened(file) as binary:
         rows = csv.reader(_lines(binary), delimiter=delimiter, strict=True)
@@ -27,9 +27,9 @@ def read_csv(file: Path, bad: BadInput, *, column: str, delimiter: str) -> Itera
         except csv.Error as error:
             raise DataError(f"{file}, line {rows.line_num}: {error}") from error
         if column not in names:
-            hint = did_you_mean(column, names) or " Set column to the one that holds the text."
+            hint = did_you_mean(column, names) or " Set column to the column that holds the text."
             raise DataError(f"{file} has no column '{column}'. Its columns: {', '.join(names) or 'none'}.{hint}")
-        place = names.index(column)
+        index = names.index(column)
         while True:
             line = rows.line_num + 1
             try:
@@ -41,27 +41,28 @@ def read_csv(file: Path, bad: BadInput, *, column: str, delimiter: str) -> Itera
                 continue
             if not row:
                 continue
-            if wrong := _what_is_wrong(row, len(names), place):
-                bad.found(file, f"line {line}{wrong}")
+            if problem := _row_error(row, len(names), index):
+                bad.found(file, f"line {line}{problem}")
             else:
-                yield row[place]
+                yield row[index]
 
 
 def _lines(binary: IO[bytes]) -> Iterator[str]:
-    """Iterate over the lines of a file; a byte that is not UTF-8 becomes a surrogate, which no UTF-8 text holds."""
+    """Iterate over the lines of a file. A byte that is not UTF-8 becomes a surrogate, which UTF-8 cannot contain."""
     encoding = "utf-8-sig"
     for line in binary:
         yield line.decode(encoding, "surrogateescape")
         encoding = "utf-8"
 
 
-def _what_is_wrong(row: list[str], columns: int, place: int) -> str:
+def _row_error(row: list[str], columns: int, index: int) -> str:
+    """Return the error message of a row, empty for a valid one."""
     if len(row) != columns:
-        return f" has {len(row)} fields, and the first line names {columns} columns"
+        return f" has {len(row)} fields, but the first line names {columns} columns"
     try:
-        row[place].encode("utf-8")
+        row[index].encode("utf-8")
     except UnicodeEncodeError as error:
-        return f": byte 0x{ord(row[place][error.start]) & 0xFF:02x} is not UTF-8"
+        return f": byte 0x{ord(row[index][error.start]) & 0xFF:02x} is not UTF-8"
     return ""
 
 

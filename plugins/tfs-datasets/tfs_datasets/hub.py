@@ -1,7 +1,6 @@
-"""`hub`: any data set of the Hugging Face Hub, and those of them that have a name of their own here.
+"""The data set `hub` (any data set of the Hugging Face Hub), and the named ones of `KNOWN_SETS`.
 
-What was downloaded, by `tfs datasets download` or by an earlier run, is used without asking the network; then what
-`datasets` has in its cache; only then is it downloaded.
+The lookup order: downloads of `tfs datasets download` or earlier runs, then the cache of `datasets`, then the network.
 """
 
 import logging
@@ -15,9 +14,9 @@ from tfs_core.data.documents import hash_of
 from tfs_core.errors import DataError
 from tfs_datasets.config import HubConfig, KnownHubConfig
 from tfs_datasets.hub_cache import find_cached
-from tfs_datasets.hub_connection import commit_of, refusals_explained, why_unreachable
+from tfs_datasets.hub_connection import commit_of, hub_errors_explained, why_unreachable
 from tfs_datasets.hub_download import download, listed
-from tfs_datasets.hub_reading import columns_in, first_of, need_reader, read_documents
+from tfs_datasets.hub_reading import columns_in, first_present, need_reader, read_documents
 from tfs_datasets.hub_store import HubSet, Wanted, find_set, hub_folder, set_folder
 from tfs_datasets.hub_stream import HubStream
 from tfs_datasets.known_sets import KNOWN_SETS
@@ -27,13 +26,13 @@ log = logging.getLogger(__name__)
 
 
 class HubDocuments:
-    """The values of one column; `splits` says which split of the Hub's is `train` and which, if any, `validation`."""
+    """The values of one column. `splits` maps `train` and, optionally, `validation` to splits of the Hub."""
 
     def __init__(self, hub_set: HubSet, splits: Mapping[str, str], columns: Sequence[str]) -> None:
         need_reader(hub_set)
         self._set = hub_set
         self._splits = splits
-        self._column = first_of(columns, columns_in(hub_set, hub_set.files_of(splits["train"])), hub_set.path)
+        self._column = first_present(columns, columns_in(hub_set, hub_set.files_of(splits["train"])), hub_set.path)
         self.description = f"{hub_set.path} ({hub_set.config}) at {hub_set.commit[:8]}"
 
     def splits(self) -> Sequence[str]:
@@ -41,17 +40,17 @@ class HubDocuments:
         return tuple(self._splits)
 
     def documents(self, split: str) -> Iterator[str]:
-        """Iterate over the documents, a row each; null is an empty document."""
+        """Iterate over the documents, one per row; null is an empty document."""
         return read_documents(self._set, self._set.files_of(self._splits[split]), self._column)
 
     def fingerprint(self) -> str:
-        """Return a hash of the commit, and of what is read of it."""
+        """Return a hash of the commit and of the options that affect the documents."""
         return hash_of(["hub", self._set.path, self._set.config, self._set.commit, dict(self._splits), self._column])
 
 
 def first_rows(wanted: Wanted, split: str) -> Iterator[dict[str, Any]]:
-    """Iterate over the rows of a split on the Hub, downloading no more than what is looked at."""
-    with refusals_explained(wanted.path, revision=wanted.revision, config=wanted.config):
+    """Iterate over the rows of a split on the Hub. Downloads only the data that is read."""
+    with hub_errors_explained(wanted.path, revision=wanted.revision, config=wanted.config):
         commit = commit_of(wanted.path, wanted.revision)
         import datasets
 
@@ -60,31 +59,31 @@ def first_rows(wanted: Wanted, split: str) -> Iterator[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Request:
-    """What a configuration asks of the Hub."""
+    """The data set that a configuration requests from the Hub, and the local folder to look in."""
 
     wanted: Wanted
     splits: Mapping[str, str]
-    """Which of the Hub's splits is `train` and which, if any, `validation`."""
+    """Maps `train` and, optionally, `validation` to splits of the Hub."""
     columns: Sequence[str]
     root: Path
-    ask_for: str
-    """What one types after `tfs datasets download` to have it."""
+    download_arguments: str
+    """Arguments of `tfs datasets download` for this data set."""
     options: HubConfig | KnownHubConfig
-    """All that was asked for."""
+    """The options of the component."""
 
     @classmethod
     def of(cls, config: HubConfig, assets: Path) -> "Request":
-        """Return what the options of `hub` ask for."""
+        """Return the request of the options of `hub`."""
         splits = {"train": config.split}
         if config.validation_split is not None:
             splits["validation"] = config.validation_split
         wanted = Wanted(config.path, config.config, config.revision)
-        ask_for = config.path + (f" --config {config.config}" if config.config else "")
-        return cls(wanted, splits, (config.column,), config.folder or hub_folder(assets), ask_for, config)
+        download_arguments = config.path + (f" --config {config.config}" if config.config else "")
+        return cls(wanted, splits, (config.column,), config.folder or hub_folder(assets), download_arguments, config)
 
     @classmethod
     def of_known(cls, name: str, config: KnownHubConfig, assets: Path) -> "Request":
-        """Return what the options of a data set with a name here ask for."""
+        """Return the request of the options of a named data set."""
         known = KNOWN_SETS[name]
         splits = {"train": "train"}
         if known.validation_split is not None:
@@ -94,37 +93,38 @@ class Request:
         return cls(wanted, splits, columns, config.folder or hub_folder(assets), name, config)
 
     def find(self) -> HubSet | None:
-        """Return what is here, whole: downloaded, or in the cache of `datasets`; None when something is missing.
+        """Return the data set if it is complete on this machine: downloaded, or in the cache of `datasets`; else None.
 
-        A stream is not read from that cache, which divides the rows into other files: a place in it would be another.
+        A stream does not use that cache: it divides the rows into other files, so positions would differ.
         """
-        places: list[Callable[[Wanted], HubSet | None]] = [partial(find_set, self.root)]
+        lookups: list[Callable[[Wanted], HubSet | None]] = [partial(find_set, self.root)]
         if not self.options.streaming:
-            places.append(find_cached)
-        for look_in in places:
-            found = look_in(self.wanted)
+            lookups.append(find_cached)
+        for lookup in lookups:
+            found = lookup(self.wanted)
             if found and not found.damage() and all(split in found.splits for split in self.splits.values()):
                 return found
         return None
 
     def check_reachable(self, *, offline: bool) -> None:
-        """Raise DataError, within a second, when the Hub cannot be asked: what is missing, and the ways out."""
+        """Raise DataError, within a second, when the Hub is unreachable, with the missing data and the alternatives."""
         why = why_unreachable(offline=offline)
         if not why:
             return
-        place = set_folder(self.root, self.wanted.path)
-        what = f"it is not in {place}"
+        folder = set_folder(self.root, self.wanted.path)
+        what = f"it is not in {folder}"
         if found := find_set(self.root, self.wanted):
             lacking = [split for split in self.splits.values() if split not in found.splits]
-            what = f"its split '{lacking[0]}' is not in {place}" if lacking else found.damage() or f"it is in {place}"
+            what = f"its split '{lacking[0]}' is not in {folder}" if lacking else found.damage() or f"it is in {folder}"
         raise DataError(
-            f"{self.wanted.path}: {what}, and {why}. Three ways out: where there is a network, type `tfs datasets "
-            f"download {self.ask_for}` and bring that folder here; or take a file of your own: --set data.dataset=text "
-            "--set data.dataset.path=FILE; or what every machine has: --set data.dataset=python-stdlib."
+            f"{self.wanted.path}: {what}, and {why}. Three ways out: run `tfs datasets download "
+            f"{self.download_arguments}` on a machine with a network and copy that folder here; or use a file of your "
+            "own: --set data.dataset=text --set data.dataset.path=FILE; or use data that needs no download: --set "
+            "data.dataset=python-stdlib."
         )
 
     def documents(self, *, offline: bool) -> HubDocuments | HubStream:
-        """Return the documents, downloaded, or streamed, if they are not here. Raises DataError."""
+        """Return the documents, downloaded or streamed if necessary. Raises DataError."""
         if self.options.streaming:
             need("tfs_streaming", for_what="streaming: true", extra="streaming")
         hub_set = self.find()
@@ -137,28 +137,28 @@ class Request:
         return HubDocuments(hub_set, self.splits, self.columns)
 
     def _listed(self) -> HubSet:
-        with refusals_explained(self.wanted.path, revision=self.wanted.revision, config=self.wanted.config):
+        with hub_errors_explained(self.wanted.path, revision=self.wanted.revision, config=self.wanted.config):
             return listed(self.wanted, tuple(self.splits.values()), set_folder(self.root, self.wanted.path))
 
     def preview(self, split: str, *, offline: bool) -> Iterator[str]:
-        """Iterate over documents without downloading more than is looked at. Raises DataError."""
+        """Iterate over the documents of a split. Downloads only the data that is read. Raises DataError."""
         if split not in self.splits:
-            raise DataError(f"{self.wanted.path} has no {split} split here. There is: {', '.join(self.splits)}.")
+            raise DataError(f"{self.wanted.path} has no {split} split here. Splits: {', '.join(self.splits)}.")
         if hub_set := self.find():
             yield from HubDocuments(hub_set, self.splits, self.columns).documents(split)
             return
         self.check_reachable(offline=offline)
         for row in first_rows(self.wanted, self.splits[split]):
-            yield str(row[first_of(self.columns, list(row), self.wanted.path)] or "")
+            yield str(row[first_present(self.columns, list(row), self.wanted.path)] or "")
 
 
 def build(config: HubConfig, *, assets: Path, offline: bool) -> HubDocuments | HubStream:
-    """Return the data set that the options name, downloaded if need be. Raises DataError when it cannot be had."""
+    """Return the data set of the options, downloaded if necessary. Raises DataError when it is not available."""
     return Request.of(config, assets).documents(offline=offline)
 
 
 def build_known(name: str, config: KnownHubConfig, *, assets: Path, offline: bool) -> HubDocuments | HubStream:
-    """Return one of the data sets that have a name here, downloaded if need be. Raises DataError."""
+    """Return a named data set, downloaded if necessary. Raises DataError when it is not available."""
     return Request.of_known(name, config, assets).documents(offline=offline)
 
 

@@ -1,4 +1,4 @@
-"""What Hugging Face `datasets` left in its own cache: taken from there when nothing was downloaded by tfs."""
+"""Lookup in the cache of Hugging Face `datasets`, used when tfs has not downloaded a data set itself."""
 
 import os
 import re
@@ -11,14 +11,14 @@ _SHARD_NUMBER = re.compile(r"-\d{5}-of-\d{5}$")
 
 
 def find_cached(wanted: Wanted) -> HubSet | None:
-    """Return the newest fitting set of the cache; None when there is none."""
-    endpoint()  # from here on the library is needed
+    """Return the newest matching data set in the cache; None when there is none."""
+    endpoint()  # raises DataError when the library is missing
     from huggingface_hub import constants
 
     cache = Path(os.environ.get("HF_DATASETS_CACHE", Path(constants.HF_HOME) / "datasets")).expanduser()
     commit = wanted.revision if len(wanted.revision) == COMMIT_DIGITS else "*"
     if commit == "*" and wanted.revision != "main":
-        return None  # the cache does not say which commit a branch or tag was
+        return None  # the cache does not record the commit of a branch or tag
     folders = [
         folder
         for folder in cache.glob(f"{_cached_as(wanted.path)}/{wanted.config or 'default'}/*/{commit}")
@@ -35,7 +35,7 @@ def find_cached(wanted: Wanted) -> HubSet | None:
 
 
 def _cached_as(path: str) -> str:
-    """Return the name that `datasets` gives a set's folder: TinyStories becomes tiny_stories."""
+    """Return the folder name that `datasets` uses for a data set: TinyStories becomes tiny_stories."""
     owner, _, name = path.rpartition("/")
     snake = re.sub(r"([a-z\d])([A-Z])", r"\1_\2", re.sub(r"([A-Z]+)([A-Z][a-z])", r"\1_\2", name)).lower()
     return f"{owner}___{snake}" if owner else snake

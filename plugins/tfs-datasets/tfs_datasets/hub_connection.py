@@ -1,4 +1,4 @@
-"""The Hugging Face Hub from outside: whether it is there, what to do when it is busy, and what its refusals mean."""
+"""Access to the Hugging Face Hub: reachability check, retries with backoff, and explanations of its errors."""
 
 import errno
 import re
@@ -14,20 +14,20 @@ from tfs_datasets.needed import need
 
 Answer = TypeVar("Answer")
 
-WAITS = (1.0, 2.0, 4.0)
-"""Seconds before each further attempt when the Hub says that it is busy."""
+BACKOFF_SECONDS = (1.0, 2.0, 4.0)
+"""Delay before each retry while the Hub is busy."""
 
 ANSWER_SECONDS = 10.0
-"""The first question is given up after so long: a host that takes connections and says nothing is no Hub."""
+"""Timeout of the first request, for a host that accepts connections and never answers."""
 
-BUSY = frozenset({408, 429, 500, 502, 503, 504})
+BUSY_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 
-OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
-"""Numbers of an OSError when something is wrong with this machine's disk, and not with the Hub."""
+DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+"""Values of `OSError.errno` that mean a problem of the local disk, not of the Hub."""
 
 
 def endpoint() -> str:
-    """Return the address of the Hub. Raises DataError when its libraries are not installed."""
+    """Return the URL of the Hub. Raises DataError when its client libraries are not installed."""
     for package in ("huggingface_hub", "datasets"):
         need(package, for_what="data sets of the Hugging Face Hub", extra="hub")
     from huggingface_hub import constants
@@ -36,7 +36,7 @@ def endpoint() -> str:
 
 
 def why_unreachable(*, offline: bool) -> str:
-    """Return why the Hub cannot be asked, "" when it can; the answer takes less than a second."""
+    """Return the reason why the Hub cannot be reached, empty if it can. Takes less than a second."""
     address = endpoint()
     from huggingface_hub import constants
 
@@ -45,43 +45,45 @@ def why_unreachable(*, offline: bool) -> str:
     return "" if can_reach(address) else f"{address} cannot be reached"
 
 
-def patiently(ask: Callable[[], Answer]) -> Answer:
-    """Return the Hub's answer, asking again a few times while it is busy."""
-    for wait in WAITS:
+def retry_while_busy(request: Callable[[], Answer]) -> Answer:
+    """Return the answer to a request, with a few retries while the Hub is busy."""
+    for seconds in BACKOFF_SECONDS:
         try:
-            return ask()
-        except Exception as error:  # of huggingface_hub, or of `datasets` around it
+            return request()
+        except Exception as error:  # raised by huggingface_hub, or by `datasets` around it
             if not _busy_status(error):
                 raise
-        time.sleep(wait)
-    return ask()
+        time.sleep(seconds)
+    return request()
 
 
 def _busy_status(error: BaseException) -> int | None:
-    """Return the HTTP status by which the Hub said that it is busy, None when something else is wrong."""
+    """Return the HTTP status that means the Hub is busy, None for any other error."""
     from huggingface_hub.errors import HfHubHTTPError
 
     statuses = [cause.response.status_code for cause in _causes(error) if isinstance(cause, HfHubHTTPError)]
-    return next((status for status in statuses if status in BUSY), None)
+    return next((status for status in statuses if status in BUSY_STATUSES), None)
 
 
 def commit_of(path: str, revision: str) -> str:
-    """Return the commit that a revision of a data set is: the first question, which shows whether the Hub answers."""
+    """Return the commit of a revision of a data set. As the first request, it also shows whether the Hub answers."""
     from huggingface_hub import HfApi
 
     api = HfApi(endpoint=endpoint())
-    information = patiently(lambda: api.repo_info(path, repo_type="dataset", revision=revision, timeout=ANSWER_SECONDS))
+    information = retry_while_busy(
+        lambda: api.repo_info(path, repo_type="dataset", revision=revision, timeout=ANSWER_SECONDS)
+    )
     return str(information.sha)
 
 
 @contextmanager
-def refusals_explained(path: str, *, revision: str, config: str | None) -> Iterator[None]:
-    """Turn what the libraries raise when a data set cannot be had into a DataError that says what to do."""
+def hub_errors_explained(path: str, *, revision: str, config: str | None) -> Iterator[None]:
+    """Convert the exceptions of the Hub's client libraries into a DataError that says what to do."""
     try:
         yield
     except DataError:
         raise
-    except Exception as error:  # of huggingface_hub, datasets, or of any library below them
+    except Exception as error:  # raised by huggingface_hub, datasets, or a library below them
         raise DataError(_explanation(error, path, revision=revision, config=config)) from error
 
 
@@ -92,32 +94,29 @@ def _explanation(error: BaseException, path: str, *, revision: str, config: str 
     causes = _causes(error)
     log_in = "log in with `hf auth login`, or set HF_TOKEN"
     said = " ".join(str(error).split())
-    if isinstance(error, OSError) and error.errno in OF_THE_DISK:
-        return f"{path}: what arrives cannot be written here: {said}. Make room, or choose another place with --assets."
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        return f"{path}: the download cannot be written: {said}. Make room, or choose another place with --assets."
     if _among(causes, errors.GatedRepoError) or "is a gated dataset" in said:  # `datasets` hides the cause
-        then = "wait until they let you in" if logged_in else log_in
-        return (
-            f"{path} is gated: its authors want to know who uses it. Agree at {address}/datasets/{path}, then {then}."
-        )
+        then = "wait for the authors to grant you access" if logged_in else log_in
+        return f"{path} is gated. Accept its terms at {address}/datasets/{path}, then {then}."
     if _among(causes, errors.RevisionNotFoundError):
-        return f"{path} has no revision '{revision}'. Take a branch, a tag or a commit of {address}/datasets/{path}"
+        return f"{path} has no revision '{revision}'. Choose a branch, tag or commit of {address}/datasets/{path}"
     if _among(causes, errors.RepositoryNotFoundError):
-        private = "it is private and your account may not see it" if logged_in else f"it is private: {log_in}"
+        private = "it is private and your account has no access" if logged_in else f"it is private: {log_in}"
         return f"there is no data set {path} at {address}, or {private}."
     if listed := re.search(r"(?:[Aa]vailable|configs): \[(.*?)\]", said):
         configs = re.findall(r"'([^']+)'", listed[1])
         if config is None:
-            return f"{path} has several configurations. Choose one by `config`: {', '.join(configs)}."
-        return (
-            f"{path} has no configuration '{config}'.{did_you_mean(config, configs)} There are: {', '.join(configs)}."
-        )
+            return f"{path} has several configurations. Choose one with `config`: {', '.join(configs)}."
+        hint = did_you_mean(config, configs)
+        return f"{path} has no configuration '{config}'.{hint} Configurations: {', '.join(configs)}."
     if status := _busy_status(error):
-        return f"{path}: {address} is busy (it answers {status}). Try again in a while."
-    return f"{path} could not be had from {address}: {type(error).__name__}: {said[:300]}"
+        return f"{path}: {address} is busy (HTTP {status}). Try again later."
+    return f"{path} could not be loaded from {address}: {type(error).__name__}: {said[:300]}"
 
 
 def _causes(error: BaseException | None) -> list[BaseException]:
-    """Return an error and the ones that led to it."""
+    """Return an exception and the chain of its causes."""
     found: list[BaseException] = []
     while error is not None and error not in found:
         found.append(error)

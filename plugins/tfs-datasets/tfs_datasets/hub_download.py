@@ -1,7 +1,7 @@
-"""From the Hugging Face Hub to this machine: the files of a data set, each gone on with where it stopped, and verified.
+"""Download of data sets from the Hugging Face Hub. Interrupted files are continued, and every file is verified.
 
-Which files make up which split, `datasets` finds out. They are kept as the repository has them, at one commit, and
-every one must have the size and the checksum of the repository's listing: what arrives otherwise is deleted.
+The library `datasets` determines which files belong to which split. The files are stored unchanged, at one commit. Each
+must have the size and checksum of the repository's listing; otherwise it is deleted.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from tfs_core.errors import DataError
 from tfs_core.plugins import did_you_mean
-from tfs_datasets.hub_connection import commit_of, endpoint, patiently, refusals_explained
+from tfs_datasets.hub_connection import commit_of, endpoint, hub_errors_explained, retry_while_busy
 from tfs_datasets.hub_store import HubFile, HubSet, Wanted, set_folder, write_manifest
 
 if TYPE_CHECKING:
@@ -31,13 +31,13 @@ NOT_OPTIONS = frozenset({"name", "version", "data_dir", "data_files", "descripti
 def download(
     wanted: Wanted, splits: Sequence[str] | None, *, root: Path, report: Report, cache_dir: Path | None = None
 ) -> HubSet:
-    """Return a data set, its files in `root` and verified: those of some splits, or of all.
+    """Download and verify the files of some splits (None: of all splits) into a folder of `root`.
 
-    A file that is already whole is not asked for again; one in Hugging Face's cache (`cache_dir`, or the usual one)
-    is copied. Raises DataError when the set cannot be had, or arrives with other bytes than the repository has.
+    Complete files are not downloaded again. Files in Hugging Face's cache (`cache_dir`, or the default one) are copied.
+    Raises DataError when the data set is not available, a file has wrong bytes, or the disk refuses.
     """
     folder = set_folder(root, wanted.path)
-    with refusals_explained(wanted.path, revision=wanted.revision, config=wanted.config):
+    with hub_errors_explained(wanted.path, revision=wanted.revision, config=wanted.config):
         hub_set = listed(wanted, splits, folder)
     try:
         hub_set.files.mkdir(parents=True, exist_ok=True)
@@ -54,40 +54,40 @@ def download(
             lock.release()
     except OSError as error:
         raise DataError(
-            f"{folder}: it cannot be written there: {error.strerror or error}. "
+            f"{folder} cannot be written: {error.strerror or error}. "
             "Make room, or choose another place with --output or --assets."
         ) from error
     return hub_set
 
 
 def listed(wanted: Wanted, splits: Sequence[str] | None, folder: Path) -> HubSet:
-    """Return what the Hub says there is, before any of it is here."""
+    """Return the files of some splits (None: of all splits) as the Hub lists them, without downloading."""
     from datasets import load_dataset_builder
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
 
     api = HfApi(endpoint=endpoint())
     commit = commit_of(wanted.path, wanted.revision)
-    builder = patiently(lambda: load_dataset_builder(wanted.path, wanted.config, revision=commit))
-    there_are: Mapping[str, Sequence[str]] = {str(split): urls for split, urls in builder.config.data_files.items()}
+    builder = retry_while_busy(lambda: load_dataset_builder(wanted.path, wanted.config, revision=commit))
+    available: Mapping[str, Sequence[str]] = {str(split): urls for split, urls in builder.config.data_files.items()}
     paths = {}
-    for split in there_are if splits is None else splits:
-        if split not in there_are:
-            hint = did_you_mean(split, there_are)
-            raise DataError(f"{wanted.path} has no split '{split}'.{hint} There are: {', '.join(there_are)}.")
-        paths[split] = [_path_in_repository(url, wanted.path, commit) for url in there_are[split]]
+    for split in available if splits is None else splits:
+        if split not in available:
+            hint = did_you_mean(split, available)
+            raise DataError(f"{wanted.path} has no split '{split}'.{hint} Splits: {', '.join(available)}.")
+        paths[split] = [_path_in_repository(url, wanted.path, commit) for url in available[split]]
     everything = list(dict.fromkeys(path for in_split in paths.values() for path in in_split))
     listed: dict[str, HubFile] = {}
     for first in range(0, len(everything), PATHS_AT_ONCE):
         some = everything[first : first + PATHS_AT_ONCE]
-        for entry in patiently(
+        for entry in retry_while_busy(
             lambda some=some: api.get_paths_info(wanted.path, some, revision=commit, repo_type="dataset")
         ):
             if isinstance(entry, RepoFile):
                 algorithm, checksum = ("sha256", entry.lfs.sha256) if entry.lfs else ("git-sha1", entry.blob_id)
                 listed[entry.path] = HubFile(entry.path, entry.size, algorithm, checksum)
     if missing := [path for path in everything if path not in listed]:
-        raise DataError(f"{wanted.path}: the Hub's listing of {commit[:8]} lacks {missing[0]}. Try again in a while.")
+        raise DataError(f"{wanted.path}: the Hub's listing of {commit[:8]} lacks {missing[0]}. Try again later.")
     return HubSet(
         path=wanted.path,
         config=str(builder.config.name),
@@ -100,15 +100,15 @@ def listed(wanted: Wanted, splits: Sequence[str] | None, folder: Path) -> HubSet
 
 
 def _path_in_repository(url: str, path: str, commit: str) -> str:
-    """Return the path of a file from how `datasets` names it: hf://datasets/owner/name@commit/a/b.parquet."""
+    """Return the path of a file in its repository from its URL: hf://datasets/owner/name@commit/a/b.parquet."""
     start = f"hf://datasets/{path}@{commit}/"
     if not url.startswith(start):
-        raise DataError(f"{path} keeps a part of it elsewhere: {url}. tfs downloads only what is in its repository.")
+        raise DataError(f"{path} refers to a file outside its repository: {url}. tfs downloads only files in it.")
     return url.removeprefix(start)
 
 
 def _options(builder: "DatasetBuilder") -> dict[str, Any]:
-    """Return in what the repository's configuration differs from what `datasets` would do anyway, such as `sep`."""
+    """Return the reader options that the repository sets to other values than the defaults, such as `sep`."""
     options = {}
     for field in dataclasses.fields(builder.config):
         value = getattr(builder.config, field.name)
@@ -121,17 +121,17 @@ def _options(builder: "DatasetBuilder") -> dict[str, Any]:
 def _fetch_all(hub_set: HubSet, report: Report, cache_dir: Path | None) -> None:
     files = list(dict.fromkeys(file for in_split in hub_set.splits.values() for file in in_split))
     missing = [file for file in files if not is_whole(file, hub_set.files / file.path)]
-    to_come = sum(file.size for file in missing)
+    missing_bytes = sum(file.size for file in missing)
     if not missing:
-        report(f"{hub_set.path}: all {len(files)} files are here and whole")
+        report(f"{hub_set.path}: all {len(files)} files are already downloaded and verified")
         return
     free = shutil.disk_usage(hub_set.files).free
-    if free < to_come:
+    if free < missing_bytes:
         raise DataError(
-            f"{hub_set.files}: there are {free / 1e9:,.1f} GB free and {to_come / 1e9:,.1f} GB to come. "
+            f"{hub_set.files}: {missing_bytes / 1e9:,.1f} GB to download, but only {free / 1e9:,.1f} GB free. "
             "Make room, or choose another place with --output or --assets."
         )
-    report(f"{hub_set.path}: {len(missing)} of {len(files)} files to come, {to_come / 1e6:,.1f} MB")
+    report(f"{hub_set.path}: {len(missing)} of {len(files)} files to download, {missing_bytes / 1e6:,.1f} MB")
     started_at = time.monotonic()
     for number, file in enumerate(missing, start=1):
         fetch(hub_set, file, cache_dir)
@@ -141,12 +141,12 @@ def _fetch_all(hub_set: HubSet, report: Report, cache_dir: Path | None) -> None:
 
 
 def is_whole(file: HubFile, here: Path) -> bool:
-    """Return whether a file is here, with the repository's size and checksum."""
+    """Return whether the file at path `here` has the size and checksum of the repository."""
     return here.is_file() and here.stat().st_size == file.size and file.checksum_of(here) == file.checksum
 
 
 def fetch(hub_set: HubSet, file: HubFile, cache_dir: Path | None) -> None:
-    """Bring one file here, from the cache or the Hub. Raises DataError when its bytes are not the repository's."""
+    """Download one file, or copy it from the cache. Raises DataError when its checksum is not the repository's."""
     from huggingface_hub import hf_hub_url, try_to_load_from_cache
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers
@@ -176,13 +176,13 @@ def fetch(hub_set: HubSet, file: HubFile, cache_dir: Path | None) -> None:
                 displayed_filename=file.path,
             )
 
-    with refusals_explained(hub_set.path, revision=hub_set.commit, config=hub_set.config):
-        patiently(fetch_rest)
+    with hub_errors_explained(hub_set.path, revision=hub_set.commit, config=hub_set.config):
+        retry_while_busy(fetch_rest)
     if (found := file.checksum_of(part)) != file.checksum:
         part.unlink()
         raise DataError(
             f"{file.path} of {hub_set.path} arrived with the wrong bytes: its {file.algorithm} is {found[:12]}... and "
             f"the repository's {file.checksum[:12]}... It was deleted; download it again. If that does not help, "
-            f"what stands between you and {endpoint()} changes what it passes on."
+            f"a proxy between this machine and {endpoint()} may alter the data."
         )
     os.replace(part, here)

@@ -1,4 +1,4 @@
-"""Files of the Hub that are here, read document by document."""
+"""Documents and columns of local copies of files from the Hub."""
 
 import glob
 from collections.abc import Iterator, Sequence
@@ -14,12 +14,12 @@ from tfs_datasets.parquet import columns_of, read_parquet
 
 
 def need_reader(hub_set: HubSet) -> None:
-    """Raise DataError when the package is not installed that reads such files."""
+    """Raise DataError when the package that reads files of this kind is not installed."""
     need("pyarrow" if hub_set.kind == "parquet" else "datasets", for_what=hub_set.path, extra="hub")
 
 
 def read_documents(hub_set: HubSet, files: Sequence[Path], column: str) -> Iterator[str]:
-    """Iterate over the values of a column, a row each; null is an empty document. Raises DataError."""
+    """Iterate over the values of a column, one per row; null is an empty document. Raises DataError."""
     if hub_set.kind == "parquet":
         for file in files:
             yield from read_parquet(file, BadInput("refuse"), column=column)
@@ -27,34 +27,34 @@ def read_documents(hub_set: HubSet, files: Sequence[Path], column: str) -> Itera
     for row in read_rows(hub_set, files):
         text = row[column]
         if text is not None and not isinstance(text, str):
-            raise DataError(f"{hub_set.path}: column '{column}' holds no text but {type(text).__name__}")
+            raise DataError(f"{hub_set.path}: column '{column}' must hold text, not {type(text).__name__}")
         yield text or ""
 
 
 def read_rows(hub_set: HubSet, files: Sequence[Path]) -> Iterator[dict[str, Any]]:
-    """Iterate over the rows of files that are here, as `datasets` reads them: as a stream, nothing copied."""
+    """Iterate over the rows of local files with the streaming mode of `datasets`, which makes no copy."""
     import datasets
 
-    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # it would tell a server that a local file is read
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # otherwise it reports reads of local files to a server
     escaped = [glob.escape(str(file)) for file in files]
     try:
         yield from datasets.load_dataset(
             hub_set.kind, data_files={"train": escaped}, split="train", streaming=True, **hub_set.options
         )
-    except Exception as error:  # of any of the libraries that read a format
+    except Exception as error:  # raised by any of the libraries that read a format
         said = " ".join(str(error).split())[:300]
         raise DataError(f"{hub_set.path}: {files[0]} cannot be read as {hub_set.kind}: {said}") from error
 
 
 def columns_in(hub_set: HubSet, files: Sequence[Path]) -> list[str]:
-    """Return the names of the columns that files have."""
+    """Return the column names of the first file."""
     return columns_of(files[0]) if hub_set.kind == "parquet" else list(next(read_rows(hub_set, files), {}))
 
 
-def first_of(wanted: Sequence[str], there_are: Sequence[str], path: str) -> str:
-    """Return the first of the wanted columns that there is. Raises DataError when there is none."""
-    for column in wanted:
-        if column in there_are:
+def first_present(candidates: Sequence[str], columns: Sequence[str], path: str) -> str:
+    """Return the first candidate among the columns of the data set `path`. Raises DataError when there is none."""
+    for column in candidates:
+        if column in columns:
             return column
-    hint = did_you_mean(wanted[0], there_are) or " Set column to the one that holds the text."
-    raise DataError(f"{path} has no column '{wanted[0]}'. Its columns: {', '.join(there_are)}.{hint}")
+    hint = did_you_mean(candidates[0], columns) or " Set column to the column that holds the text."
+    raise DataError(f"{path} has no column '{candidates[0]}'. Its columns: {', '.join(columns)}.{hint}")

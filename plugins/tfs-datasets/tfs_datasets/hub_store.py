@@ -1,7 +1,7 @@
-"""What was downloaded of the Hub, where it is looked for, and how it is known to be whole.
+"""Folder layout and manifests of the data sets downloaded from the Hub.
 
 datasets/hub/<owner>--<name>/<commit>/files/...        the repository's own files, at their own paths
-                                     <config>.json     which of them make up which split, with their checksums
+                                     <config>.json     manifest: the files of each split, with their checksums
 """
 
 import hashlib
@@ -21,7 +21,7 @@ COMMIT_DIGITS = 40
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is wanted of the Hub."""
+    """A data set on the Hub, its configuration and its revision."""
 
     path: str
     config: str | None = None
@@ -30,20 +30,20 @@ class Wanted:
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file of a repository, as its listing has it."""
+    """An entry of a repository's file listing. Raises DataError when its path leaves the data set's folder."""
 
     path: str
     size: int
-    algorithm: str  # "sha256", or "git-sha1" for a file that is not in large-file storage
+    algorithm: str  # "sha256"; "git-sha1" for a file that is not in large-file storage (LFS)
     checksum: str
 
     def __post_init__(self) -> None:
         parts = PurePosixPath(self.path).parts
         if not parts or self.path.startswith("/") or ".." in parts or "\\" in self.path or ":" in self.path:
-            raise DataError(f"the Hub lists a file of which the name leads elsewhere: {self.path!r}")
+            raise DataError(f"the Hub lists a file whose path leaves the data set's folder: {self.path!r}")
 
     def checksum_of(self, file: Path) -> str:
-        """Return the checksum of a file here, by the same algorithm."""
+        """Return the checksum of a local file, by the same algorithm."""
         if self.algorithm == "sha256":
             digest = hashlib.sha256()
         else:
@@ -56,15 +56,15 @@ class HubFile:
 
 @dataclass(frozen=True)
 class HubSet:
-    """A configuration of a data set at one commit, its files here."""
+    """A configuration of a data set at one commit, with the local paths of its files."""
 
     path: str
     config: str
     commit: str
     kind: str
-    """What `datasets` reads the files as: parquet, json, csv, text, ..."""
+    """File format, by the name of the builder in `datasets`: parquet, json, csv, text, ..."""
     options: Mapping[str, Any]
-    """How, where the repository says more than the kind."""
+    """Options of that builder which the repository sets."""
     splits: Mapping[str, Sequence[HubFile]]
     files: Path
 
@@ -73,24 +73,24 @@ class HubSet:
         return [self.files / file.path for file in self.splits[split]]
 
     def damage(self) -> str:
-        """Return what is wrong with the files by their sizes, "" when nothing is."""
+        """Return a description of the first missing file or wrong size, empty when all sizes are right."""
         for file in (file for files in self.splits.values() for file in files):
             here = self.files / file.path
             size = here.stat().st_size if here.is_file() else None
             if size is None:
                 return f"{here} is missing"
             if size != file.size:
-                return f"{here} has {size:,} bytes and not {file.size:,}"
+                return f"{here} has {size:,} bytes, expected {file.size:,}"
         return ""
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of all its files."""
+        """Total size of the files in bytes."""
         return sum(file.size for files in self.splits.values() for file in files)
 
 
 def hub_folder(assets: Path) -> Path:
-    """Return where sets of the Hub are kept."""
+    """Return the folder for data sets of the Hub."""
     return assets / "datasets" / "hub"
 
 
@@ -100,7 +100,7 @@ def set_folder(root: Path, path: str) -> Path:
 
 
 def write_manifest(hub_set: HubSet, wanted: Wanted) -> None:
-    """Write down what the files are, for `find_set`; splits and revisions that are written already stay."""
+    """Write the manifest that `find_set` reads. Splits and revisions of an existing manifest are kept."""
     place = hub_set.files.parent / f"{hub_set.config}.json"
     before = _read(place) or {"revisions": [], "is_default": False, "splits": {}}
     splits = {split: [asdict(file) for file in files] for split, files in hub_set.splits.items()}
@@ -120,18 +120,18 @@ def write_manifest(hub_set: HubSet, wanted: Wanted) -> None:
 
 
 def find_set(root: Path, wanted: Wanted) -> HubSet | None:
-    """Return what is here of a data set, the last downloaded if there are several; None when there is nothing."""
-    fitting = [
+    """Return the latest download of a data set that matches; None when there is none."""
+    matching = [
         (manifest["downloaded_at"], hub_set)
         for manifest, hub_set in _sets_in(set_folder(root, wanted.path))
         if wanted.revision in (*manifest["revisions"], hub_set.commit)
         and (manifest["is_default"] if wanted.config is None else hub_set.config == wanted.config)
     ]
-    return max(fitting, key=lambda found: found[0])[1] if fitting else None
+    return max(matching, key=lambda found: found[0])[1] if matching else None
 
 
 def all_sets(root: Path) -> list[HubSet]:
-    """Return everything that was downloaded to a folder."""
+    """Return all data sets downloaded to a folder."""
     return [hub_set for folder in sorted(root.glob("*")) for _, hub_set in _sets_in(folder)]
 
 
@@ -144,7 +144,7 @@ def _sets_in(folder: Path) -> Iterator[tuple[dict[str, Any], HubSet]]:
 
 
 def _read(place: Path) -> dict[str, Any] | None:
-    """Return a manifest; None when there is none, or none that this version wrote."""
+    """Return a manifest; None when it is missing, invalid, or has another format version."""
     try:
         manifest: dict[str, Any] = json.loads(place.read_bytes())
         return manifest if manifest["format_version"] == FORMAT_VERSION else None

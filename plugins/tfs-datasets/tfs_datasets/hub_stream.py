@@ -1,10 +1,10 @@
-"""A data set of the Hub that is read without being kept: file after file, each here only as long as it is read.
+"""Streaming of a data set of the Hub: each file is downloaded, read and deleted before the next.
 
-datasets/hub/<owner>--<name>/<commit>/passing/0/<split>/...    the file that a process reads, of each split
-                                              0.lock           held by that process; another one takes 1, and so on
+datasets/hub/<owner>--<name>/<commit>/passing/0/<split>/...    the file of each split that a process reads
+                                              0.lock           lock held by that process; others use 1, 2, ...
 
-A file comes as a download does: gone on with where it broke off, and verified before it is read. What a killed process
-left is taken over by the next one.
+Files are downloaded as by `download`: an interrupted file is continued, and every file is verified before it is read.
+The files of a killed process are reused by the next one.
 """
 
 import itertools
@@ -20,26 +20,26 @@ from tfs_core.data.documents import hash_of
 from tfs_core.errors import DataError
 from tfs_datasets.config import HubConfig, KnownHubConfig
 from tfs_datasets.hub_download import fetch, is_whole
-from tfs_datasets.hub_reading import columns_in, first_of, need_reader, read_documents
+from tfs_datasets.hub_reading import columns_in, first_present, need_reader, read_documents
 from tfs_datasets.hub_store import HubFile, HubSet
 
 
 class HubStream:
-    """The values of one column. A place in it is (which file of the split, which row of it)."""
+    """The values of one column. A position is (index of the file in the split, index of the row in the file)."""
 
     batching = "streaming"
 
     def __init__(
         self, hub_set: HubSet, splits: Mapping[str, str], columns: Sequence[str], options: HubConfig | KnownHubConfig
     ) -> None:
-        """`hub_set` is what the repository lists; of its files, those that are here already are read where they are."""
+        """`hub_set` is the listing of the repository. Files that are already downloaded are read in place."""
         need_reader(hub_set)
         self._set = hub_set
         self._splits = splits
         self._columns = columns
         self._options = options
         self._passing: Path | None = None
-        self._leave: Callable[[], object] = lambda: None
+        self._release: Callable[[], object] = lambda: None
         self.description = f"{hub_set.path} ({hub_set.config}) at {hub_set.commit[:8]}, streamed"
 
     def splits(self) -> Sequence[str]:
@@ -47,39 +47,39 @@ class HubStream:
         return tuple(self._splits)
 
     def documents(self, split: str) -> Iterator[str]:
-        """Iterate over the documents, a row each; null is an empty document."""
+        """Iterate over the documents, one per row; null is an empty document."""
         for _, document in self.stream(split, ()):
             yield document
 
     def stream(self, split: str, start: Sequence[int]) -> Iterator[tuple[Sequence[int], str]]:
-        """Iterate over (place, document) from a place on."""
+        """Iterate over (position, document) from position `start` on; an empty one is the beginning."""
         first_file, first_row = start or (0, 0)
         files = self._set.splits[self._splits[split]]
         for number in range(first_file, len(files)):
-            here = [self._here(split, files[number])] if files[number].size else []
-            if here and (there_are := columns_in(self._set, here)):  # else it has no rows
-                column = first_of(self._columns, there_are, self._set.path)
-                rows = enumerate(read_documents(self._set, here, column))
+            local = [self._local_file(split, files[number])] if files[number].size else []
+            if local and (available := columns_in(self._set, local)):  # else the file has no rows
+                column = first_present(self._columns, available, self._set.path)
+                rows = enumerate(read_documents(self._set, local, column))
                 for row, document in itertools.islice(rows, first_row, None):
                     yield (number, row), document
             first_row = 0
 
     def fingerprint(self) -> str:
-        """Return the commit, so that a message shows it, and a hash of what is read of it."""
+        """Return the commit, in plain text for messages, and a hash of the options that affect the documents."""
         read = ["stream", self._set.path, self._set.config, dict(self._splits), list(self._columns)]
         return f"{self._set.commit}-{hash_of(read)}"
 
     def pinned_options(self) -> HubConfig | KnownHubConfig:
-        """Return the options with the commit in the place of a branch, which moves on."""
+        """Return the options with the current commit as revision, since a branch may change."""
         return replace(self._options, revision=self._set.commit)
 
     def close(self) -> None:
-        """Delete the files that were passed through; who reads again fetches them again."""
-        self._leave()
+        """Delete the temporary files and release the lock. A later read downloads them again."""
+        self._release()
         self._passing = None
 
-    def _here(self, split: str, file: HubFile) -> Path:
-        """Return a file, brought here if need be, in place of the one of the split that was here before."""
+    def _local_file(self, split: str, file: HubFile) -> Path:
+        """Return the local path of a file. Downloads it if necessary, and deletes the previous file of the split."""
         kept = self._set.files / file.path
         if kept.is_file() and kept.stat().st_size == file.size:
             return kept
@@ -93,25 +93,25 @@ class HubStream:
                 fetch(replace(self._set, files=folder), file, cache_dir=None)
         except OSError as error:
             raise DataError(
-                f"{self._set.files.parent}: it cannot be written there: {error.strerror or error}. "
+                f"{self._set.files.parent} cannot be written: {error.strerror or error}. "
                 "Make room, or choose another place with --assets."
             ) from error
         return passing
 
     def _passing_folder(self) -> Path:
-        """Return a folder that nobody else uses until this source is closed."""
+        """Return a folder that is locked for this source until it is closed."""
         if self._passing is None:
             folder = self._set.files.parent / "passing"
             folder.mkdir(parents=True, exist_ok=True)
             lock = next(lock for number in itertools.count() if (lock := _acquired(folder / f"{number}.lock")))
             self._passing = Path(lock.lock_file).with_suffix("")
-            self._leave = weakref.finalize(self, _leave, self._passing, lock)  # at the latest when the process ends
+            self._release = weakref.finalize(self, _release, self._passing, lock)  # also runs when the process ends
         return self._passing
 
 
 def _acquired(path: Path) -> FileLock | None:
-    """Return the lock of a file, acquired; None while another process has it."""
-    lock = FileLock(path, thread_local=False)  # a garbage collection in any thread may release it
+    """Acquire and return the lock of a file; None while another process holds it."""
+    lock = FileLock(path, thread_local=False)  # garbage collection may release it in another thread
     try:
         lock.acquire(blocking=False)
     except Timeout:
@@ -119,6 +119,6 @@ def _acquired(path: Path) -> FileLock | None:
     return lock
 
 
-def _leave(passing: Path, lock: FileLock) -> None:
+def _release(passing: Path, lock: FileLock) -> None:
     shutil.rmtree(passing, ignore_errors=True)
     lock.release()

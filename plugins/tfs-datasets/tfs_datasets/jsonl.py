@@ -1,4 +1,4 @@
-"""`jsonl`: a JSON object on each line of a file, one key of which holds the document."""
+"""The data set `jsonl`: JSON Lines files, a JSON object per line with the document under one of its keys."""
 
 import json
 from collections.abc import Iterator
@@ -13,41 +13,41 @@ from tfs_datasets.local_documents import LocalDocuments
 
 
 def read_jsonl(file: Path, bad: BadInput, *, text_key: str) -> Iterator[str]:
-    """Iterate over the documents of a file; blank lines are left out, and null is an empty document."""
+    """Iterate over the documents of a file. Blank lines are skipped; null is an empty document."""
     with opened(file) as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
-            text, wrong = _document(line, text_key)
-            if wrong:
-                bad.found(file, f"line {number}{wrong}")
+            text, error = _document(line, text_key)
+            if error:
+                bad.found(file, f"line {number}{error}")
             else:
                 yield text
 
 
 def _document(line: bytes, text_key: str) -> tuple[str, str]:
-    """Return the document on a line, and what is wrong with the line: "" when nothing is."""
+    """Return (document, error message) of a line; the message is empty for a valid line."""
     try:
         values = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         return "", f": byte 0x{line[error.start]:02x} is not UTF-8"
     except (ValueError, RecursionError) as error:
-        return "", f" is not JSON: {error}. Every line has to be a JSON object of its own"
+        return "", f" is not JSON: {error}. Each line must be a JSON object"
     if not isinstance(values, dict):
         return "", f" is not a JSON object such as {{{json.dumps(text_key)}: ...}}"
     if text_key not in values:
-        hint = did_you_mean(text_key, values) or " Set text_key to the one that holds the text"
+        hint = did_you_mean(text_key, values) or " Set text_key to the key that holds the text"
         return "", f" has no key '{text_key}'. Its keys: {', '.join(values) or 'none'}.{hint}"
     text = values[text_key]
     if text is None:
         return "", ""
     if not isinstance(text, str):
-        return "", f": '{text_key}' is not text but {type(text).__name__}"
+        return "", f": the value of '{text_key}' must be text, not {type(text).__name__}"
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         surrogate = f"U+{ord(text[error.start]):04X}"
-        return "", f": '{text_key}' holds the lone surrogate {surrogate}, half a character"
+        return "", f": '{text_key}' contains the lone surrogate {surrogate}, half of a character"
     return text, ""
 
 

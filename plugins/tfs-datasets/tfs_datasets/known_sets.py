@@ -1,16 +1,16 @@
-"""The data sets on the Hugging Face Hub that have a name here."""
+"""Registry of the data sets of the Hugging Face Hub that tfs knows by name."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class KnownSet:
-    """Where a data set is on the Hub, and which of it is read."""
+    """Location of a data set on the Hub, and the configuration, column and splits to read."""
 
     path: str
     summary: str
     columns: tuple[str, ...] = ("text",)
-    """The column that holds the text; of several, the first one there is."""
+    """Candidates for the column that holds the text; the first one present is used."""
     config: str | None = None
     validation_split: str | None = None
 
@@ -18,7 +18,7 @@ class KnownSet:
 KNOWN_SETS = {
     "tinystories": KnownSet(
         path="roneneldan/TinyStories",
-        summary="2 million little stories in a child's words (Eldan & Li 2023), 1 GB",
+        summary="2 million short stories in simple words (Eldan & Li 2023), 1 GB",
         validation_split="validation",
     ),
     "tiny-textbooks": KnownSet(
@@ -28,11 +28,11 @@ KNOWN_SETS = {
         validation_split="test",
     ),
     "tiny-strange-textbooks": KnownSet(
-        path="nampdn-ai/tiny-strange-textbooks", summary="synthetic textbooks on everything"
+        path="nampdn-ai/tiny-strange-textbooks", summary="synthetic textbooks on many subjects"
     ),
     "tiny-codes": KnownSet(
         path="nampdn-ai/tiny-codes",
-        summary="1.6 million short programs, explained",
+        summary="1.6 million short programs with explanations",
         columns=("code", "response"),
     ),
     "fineweb-edu-10b": KnownSet(
@@ -41,4 +41,4 @@ KNOWN_SETS = {
         config="sample-10BT",
     ),
 }
-"""All train on the split `train`."""
+"""By name. The training split of each is `train`."""

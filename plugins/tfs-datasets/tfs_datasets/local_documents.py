@@ -1,4 +1,4 @@
-"""What all data sets from local files share: their splits, their fingerprint, and what is said of bad input."""
+"""Base class of the data sets from local files: splits, fingerprint, and reports of invalid input."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -9,13 +9,14 @@ from tfs_datasets.config import LocalConfig
 from tfs_datasets.local_files import LocalFiles
 
 Read = Callable[[Path, BadInput], Iterator[str]]
-"""Iterates over the documents of a file, telling what in it is bad."""
+"""Iterates over the documents of a file, and passes invalid input to the `BadInput`."""
 
 
 class LocalDocuments:
-    """The documents of local files, as `read` finds them in each.
+    """The documents of local files; `read` iterates over those of one file.
 
-    `options` are what, beside the files, decides which documents there are. Raises DataError when there is no file.
+    `options` are the options that affect the documents; they are part of the fingerprint. Raises DataError when no file
+    is found.
     """
 
     def __init__(self, name: str, config: LocalConfig, *options: object, assets: Path, read: Read) -> None:
@@ -26,24 +27,24 @@ class LocalDocuments:
         self.bad = {split: BadInput(config.on_error) for split in self.files.splits()}
 
     def splits(self) -> Sequence[str]:
-        """Return the splits that there are files for."""
+        """Return the splits that have files."""
         return self.files.splits()
 
     def documents(self, split: str) -> Iterator[str]:
-        """Iterate over the documents. Raises DataError for what cannot be read, with file and line."""
+        """Iterate over the documents. Raises DataError, with file and line, for invalid input that is to be refused."""
         bad, empty = self.bad[split], True
-        bad.forget()
+        bad.clear()
         for file in self.files.of(split):
             for document in self._read(file, bad):
                 empty = False
                 yield document
-        if empty and (told := bad.told()):
-            raise DataError(f"{self.description}: nothing in it could be read. {told[0]}")
+        if empty and (report := bad.report()):
+            raise DataError(f"{self.description}: no document could be read. {report[0]}")
 
     def left_out(self) -> Sequence[str]:
-        """Return a line for each file of which something was left out in the last reading."""
-        return [line for bad in self.bad.values() for line in bad.told()]
+        """Return a line of text for each file with input that the last pass skipped."""
+        return [line for bad in self.bad.values() for line in bad.report()]
 
     def fingerprint(self) -> str:
-        """Return a hash of all files, in order, and of the options that decide what is read from them."""
+        """Return a hash of all files, in order, and of the options that affect the documents."""
         return self.files.fingerprint(*self._options)

@@ -1,4 +1,4 @@
-"""Files of one's own: found by path, folder or glob, in an order that is the same everywhere, and fingerprinted."""
+"""Local files, found by path, folder or glob in a deterministic order, and their fingerprint."""
 
 import glob
 import hashlib
@@ -14,20 +14,20 @@ from tfs_core.plugins import did_you_mean
 Paths = Path | tuple[Path, ...]
 
 BIG_FILE = 1 << 26
-"""Bytes from which on a file's hash is kept: hashing it takes as long as a fifth of a second or more."""
+"""Size in bytes from which the hash of a file is cached. Hashing this size takes about 0.2 seconds."""
 
 SETTLED_NANOSECONDS = 2_000_000_000
-"""A file that was changed so recently may be changed again without its time of change showing it."""
+"""The hash of a file modified more recently is not cached: another write might not change its timestamp."""
 
 
 class LocalFiles:
-    """The files of each split, for the data set called `name`.
+    """The files of each split of the data set `name`.
 
-    Raises DataError when a path leads to no file, or one file is in both splits.
+    Raises DataError when a path matches no file, or a file is in both splits.
     """
 
     def __init__(self, name: str, path: Paths, validation_path: Paths | None, *, assets: Path) -> None:
-        self._kept_hashes = assets / "datasets" / "hashes"
+        self._hash_cache = assets / "datasets" / "hashes"
         self._files = {"train": find_files(name, path)}
         if validation_path is not None:
             self._files["validation"] = find_files(name, validation_path)
@@ -38,7 +38,7 @@ class LocalFiles:
         self.description = f"{name} {first}" + (f" and {more} more" if more else "")
 
     def splits(self) -> Sequence[str]:
-        """Return the splits that there are files for."""
+        """Return the splits that have files."""
         return tuple(self._files)
 
     def of(self, split: str) -> Sequence[Path]:
@@ -46,42 +46,43 @@ class LocalFiles:
         return self._files[split]
 
     def fingerprint(self, *options: object) -> str:
-        """Return a hash of the files' content, in order, and of the options that decide what is read from them."""
+        """Return a hash of the contents of the files, in order, and of the options that affect the documents."""
         hashes = {split: [self._hash(file) for file in files] for split, files in self._files.items()}
         return hashlib.sha256(json.dumps([hashes, options]).encode("utf-8")).hexdigest()[:20]
 
     def _hash(self, file: Path) -> str:
-        """Return the sha256 of a file, for a big one from the last time if it has not been touched since."""
+        """Return the SHA-256 of a file. The hash of a big file is cached until its size or timestamps change."""
         try:
             found = file.stat()
             state = [str(file), found.st_size, found.st_mtime_ns, found.st_ctime_ns]
-            kept = self._kept_hashes / f"{hashlib.sha256(str(file).encode('utf-8')).hexdigest()[:20]}.json"
-            if found.st_size >= BIG_FILE and (known := _known_hash(kept, state)):
+            cached = self._hash_cache / f"{hashlib.sha256(str(file).encode('utf-8')).hexdigest()[:20]}.json"
+            if found.st_size >= BIG_FILE and (known := _cached_hash(cached, state)):
                 return known
             with file.open("rb") as opened:
                 digest = hashlib.file_digest(opened, "sha256").hexdigest()
             age = time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns)
             if found.st_size >= BIG_FILE and age > SETTLED_NANOSECONDS:
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                write_durably(kept, json.dumps({"state": state, "sha256": digest}).encode("utf-8"))
+                cached.parent.mkdir(parents=True, exist_ok=True)
+                write_durably(cached, json.dumps({"state": state, "sha256": digest}).encode("utf-8"))
         except OSError as error:
             raise DataError(f"{error.filename or file} cannot be read or written: {error.strerror}") from error
         return digest
 
 
-def _known_hash(kept: Path, state: list[object]) -> str | None:
-    """Return the hash that was kept for a file in this state; None when none was, or what was kept is damaged."""
+def _cached_hash(cached: Path, state: list[object]) -> str | None:
+    """Return the cached hash of a file in this state; None when there is none, or the cache file is damaged."""
     try:
-        known = json.loads(kept.read_bytes())
+        known = json.loads(cached.read_bytes())
         return str(known["sha256"]) if known["state"] == state else None
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
 
 def find_files(name: str, paths: Paths) -> list[Path]:
-    """Return the files that the paths of the data set `name` lead to, each once. Raises DataError when there are none.
+    """Return the files that match the paths of the data set `name`, without repeats.
 
-    In a folder, hidden files are left out. The files of a folder or glob are in the order of their names.
+    Hidden files in a folder are skipped. The files of a folder or glob are sorted by path. Raises DataError when a path
+    matches no file, or `paths` is empty.
     """
     found: dict[Path, None] = {}
     for path in paths if isinstance(paths, tuple) else (paths,):
@@ -94,14 +95,14 @@ def find_files(name: str, paths: Paths) -> list[Path]:
             files = [Path(file) for file in glob.glob(str(path), recursive=True)]
             files = [file for file in files if file.is_file()]
         if not files:
-            raise DataError(f"{name}: {_why_nothing(path)}")
+            raise DataError(f"{name}: {_no_file_message(path)}")
         found |= dict.fromkeys(sorted(files, key=lambda file: file.parts))
     if not found:
-        raise DataError(f"{name}: its list of paths is empty. Name at least one file, folder or glob.")
+        raise DataError(f"{name}: the list of paths is empty. Name at least one file, folder or glob.")
     return list(found)
 
 
-def _why_nothing(path: Path) -> str:
+def _no_file_message(path: Path) -> str:
     if path.is_dir():
         return f"there is no file in the folder {path}"
     if glob.has_magic(str(path)):

@@ -1,4 +1,4 @@
-"""What a batch holds, and what the text is like that batches are made of."""
+"""Inspection of batches, and statistics of the text they are made of: padding, truncation, duplicates, overlap."""
 
 import hashlib
 import tempfile
@@ -15,34 +15,34 @@ from tfs_core.data.store import TokenSplit
 from tfs_datasets.shared_windows import shared_windows
 
 MOST_DOCUMENTS = 1_000_000
-"""More are not compared."""
+"""Only the first documents of a split, up to this number, are compared."""
 
 
 @dataclass(frozen=True)
 class Survey:
-    """Shares of an epoch, and documents that occur more than once, to the last token."""
+    """Padding and truncation of an epoch, and repeated text. Documents are equal when all their tokens are."""
 
     rows: int
-    """In an epoch; of a stream, in its beginning."""
+    """Rows of an epoch; for a stream, of its stored beginning."""
     padding_share: float
-    """Of the positions that batches have, those that hold no target."""
+    """Share of the positions in batches that have no target."""
     truncated_share: float
-    """Of the stored tokens, those beyond `max_length`, which no batch holds."""
+    """Share of the stored tokens that are cut off at `max_length` and are in no batch."""
     compared: int
-    """Training documents that were compared."""
+    """Number of training documents compared."""
     duplicates: int
-    """Of them, those that occurred before."""
+    """Number of them that are equal to an earlier one."""
     validation_compared: int
     overlap: int
-    """Validation documents that are among the training documents compared."""
+    """Number of validation documents that are equal to a compared training document."""
     windows_compared: int
-    """Stretches of validation text, of `shared_windows.WINDOW` tokens each, that were looked for in training text."""
+    """Number of windows of `shared_windows.WINDOW` validation tokens that were searched for in the training text."""
     windows_shared: int
-    """Of them, those that were found."""
+    """Number of them that were found."""
 
 
 def survey(train: TokenSplit, validation: TokenSplit, batches: Batching, *, batching: str, max_length: int) -> Survey:
-    """Return what is lost in an epoch of training, and what occurs more than once; what is not padded is packed."""
+    """Return the statistics of an epoch of training. `batching` is "padded"; any other value means packed."""
     if batching == "padded":
         assert isinstance(batches, Batches)
         rows, lengths = batches.rows, np.minimum(np.diff(train.offsets), max_length)
@@ -66,7 +66,7 @@ def survey(train: TokenSplit, validation: TokenSplit, batches: Batching, *, batc
 
 
 def _padded_positions(batches: Batches, lengths: NDArray[np.int64]) -> int:
-    """Return the positions of the batches of the first epoch, each as long as its longest row."""
+    """Return the number of positions in the batches of the first epoch, each padded to its longest row."""
     positions, rows = 0, 0
     for step in range(batches.steps_for_epochs(1)):
         for part in range(batches.rows_per_step // len(batches.row_numbers(0, 0))):
@@ -78,7 +78,7 @@ def _padded_positions(batches: Batches, lengths: NDArray[np.int64]) -> int:
 
 
 def _digests(split: TokenSplit) -> NDArray[np.uint64]:
-    """Return a hash of each document's tokens, of the first so many documents."""
+    """Return a hash of the tokens of each of the first `MOST_DOCUMENTS` documents: uint64 [documents]."""
     documents = min(split.documents, MOST_DOCUMENTS)
     digests = np.empty(documents, dtype=np.uint64)
     offsets = split.offsets[: documents + 1].tolist()
@@ -89,25 +89,25 @@ def _digests(split: TokenSplit) -> NDArray[np.uint64]:
 
 
 def batch_of(batching: Batching, step: int) -> Batch:
-    """Return the first micro-batch of a step; a stream is read from its beginning up to there."""
+    """Return the first micro-batch of a step. A stream is read from its beginning up to that step."""
     with (
         tempfile.TemporaryDirectory() as folder,
         batching.open(Path(folder), step=0, state=None, report=lambda _line: None),
     ):
-        for earlier in range(step):  # what a stream keeps of it is deleted to make room for what comes next
+        for earlier in range(step):  # a stream writes its shards in order, and deletes them in order
             while not batching.ready(earlier):
                 pass
         return batching.step(step)[0]
 
 
 def describe_row(batch: Batch, row: int, tokenizer: Tokenizer, *, positions: int) -> Iterator[str]:
-    """Iterate over lines that show a row as the model sees it: what goes in, what is to be predicted."""
+    """Iterate over lines that show a row as the model sees it: input and target tokens."""
     inputs, targets = batch.input_ids[row].tolist(), batch.target_ids[row].tolist()
     valid = [target >= 0 for target in targets]
     begins = [
         position for position, token in enumerate(inputs) if token == tokenizer.end_of_text_id and valid[position]
     ]
-    apart = "" if batch.document_ids is None else ", and see none but themselves"
+    apart = "" if batch.document_ids is None else ", and attend only to themselves"
     at = f"documents begin after {', '.join(map(str, begins))}{apart}" if begins else "no document begins in it"
     yield f"row {row}: {len(inputs)} positions, {sum(valid)} targets, {len(inputs) - sum(valid)} masked; {at}"
     for position, (token, target) in enumerate(zip(inputs[:positions], targets, strict=False)):
@@ -118,11 +118,11 @@ def describe_row(batch: Batch, row: int, tokenizer: Tokenizer, *, positions: int
 
 
 def _text(token: int, tokenizer: Tokenizer) -> str:
-    """Return a token as Python writes its bytes' text."""
+    """Return the text of a token as a Python literal."""
     if token == tokenizer.end_of_text_id:
         return "end of text"
     content = tokenizer.decode_bytes([token])
     try:
         return repr(content.decode("utf-8"))
     except UnicodeDecodeError:
-        return repr(content)  # a part of a character
+        return repr(content)  # an incomplete character

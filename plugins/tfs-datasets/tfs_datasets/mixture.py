@@ -1,9 +1,9 @@
-"""`mixture`: several data sets as one, each with a weight.
+"""The data set `mixture`: several data sets combined, each with a weight.
 
-A weight says how often an epoch shows a source's text: 2 means every document twice, 0.5 half of the documents, drawn
-by their content, so that the same ones are taken each time and copies of a document stay together. The documents come
-interleaved, the next one from the source that is furthest behind its weight: so the beginning of a mixture
-(`subset_size`) is mixed as well, and a source that ends early leaves the rest to the others.
+A weight says how often an epoch repeats a source: 2 means every document twice, 0.5 means half of the documents. The
+half is drawn by a hash of the content, so every epoch has the same documents, and copies of a document are drawn
+together. The documents are interleaved: the next one always comes from the source that is furthest behind its weight.
+The beginning of a mixture (`subset_size`) is therefore mixed too. When a source ends, the others continue.
 """
 
 import hashlib
@@ -19,18 +19,18 @@ from tfs_core.errors import ConfigError, DataError
 from tfs_datasets.config import MixtureConfig
 
 Document = Iterator[tuple[str, bool]]
-"""The parts of a document, each with whether it is the last."""
+"""The parts of a document: (text, True for the last part)."""
 
 
 class Mixture:
-    """Sources by weight. A validation split there is when every source has one, each of them whole, one by one."""
+    """Weighted sources. Has a validation split if all sources have one: these splits in full, one after another."""
 
     def __init__(self, sources: Sequence[tuple[DatasetSource, float]]) -> None:
         self._sources = sources
         self.description = "a mixture of " + ", ".join(f"{weight:g} x {describe(source)}" for source, weight in sources)
 
     def splits(self) -> Sequence[str]:
-        """Return `train`, and `validation` when every source has that."""
+        """Return `train`, and `validation` if every source has it."""
         all_have_it = all("validation" in source.splits() for source, _ in self._sources)
         return ("train", "validation") if all_have_it else ("train",)
 
@@ -44,31 +44,31 @@ class Mixture:
                 parts.clear()
 
     def pieces(self, split: str) -> Iterator[tuple[str, bool]]:
-        """Iterate over the documents in parts: (text, whether its document ends with it)."""
+        """Iterate over the documents in parts: (text, True for the last part of a document)."""
         if split == "validation":
             for source, _ in self._sources:
                 for piece in read_pieces(source, split):
                     yield piece.text, piece.ends
             return
         streams = [_weighted(source, split, weight) for source, weight in self._sources]
-        behind = [(0.0, place) for place in range(len(streams))]  # (documents given / weight, which source)
-        given = [0] * len(streams)
-        while behind:
-            _, place = heapq.heappop(behind)
-            document = next(streams[place], None)
+        queue = [(0.0, index) for index in range(len(streams))]  # (documents so far / weight, index of the source)
+        counts = [0] * len(streams)
+        while queue:
+            _, index = heapq.heappop(queue)
+            document = next(streams[index], None)
             if document is not None:
                 yield from document
-                given[place] += 1
-                heapq.heappush(behind, (given[place] / self._sources[place][1], place))
-            elif not given[place]:
-                source, weight = self._sources[place]
+                counts[index] += 1
+                heapq.heappush(queue, (counts[index] / self._sources[index][1], index))
+            elif not counts[index]:
+                source, weight = self._sources[index]
                 raise DataError(
-                    f"mixture: a weight of {weight:g} leaves nothing of {describe(source)}: it has too few documents. "
+                    f"mixture: a weight of {weight:g} leaves no documents of {describe(source)}: it has too few. "
                     "Give it a weight of 1, or divide it into more documents."
                 )
 
     def left_out(self) -> Sequence[str]:
-        """Return what the sources left out."""
+        """Return the reports of skipped input of all sources."""
         return [
             line for source, _ in self._sources if isinstance(source, SupportsLeftOut) for line in source.left_out()
         ]
@@ -79,20 +79,20 @@ class Mixture:
 
 
 def _weighted(source: DatasetSource, split: str, weight: float) -> Iterator[Document]:
-    """Iterate over the documents of as many readings as the weight says, the last of them perhaps of a share."""
-    for reading in range(math.ceil(weight)):
-        share = weight - reading
+    """Iterate over the documents of `weight` passes. A fractional last pass draws that share of the documents."""
+    for complete_passes in range(math.ceil(weight)):
+        share = weight - complete_passes
         for document in _documents(read_pieces(source, split)):
             first = next(document)
             if share >= 1 or _draw(first[0]) < share:
-                yield _again(first, document)
+                yield _prepend(first, document)
             else:
                 for _ in document:
                     pass
 
 
 def _documents(pieces: Iterator[Piece]) -> Iterator[Document]:
-    """Divide pieces into documents, each to be read to its end before the next."""
+    """Group pieces into documents. Each must be read to its end before the next."""
 
     def rest(piece: Piece) -> Document:
         yield piece.text, piece.ends
@@ -104,26 +104,29 @@ def _documents(pieces: Iterator[Piece]) -> Iterator[Document]:
         yield rest(piece)
 
 
-def _again(first: tuple[str, bool], rest: Document) -> Document:
+def _prepend(first: tuple[str, bool], rest: Document) -> Document:
     yield first
     yield from rest
 
 
 def _draw(text: str) -> float:
-    """Return a number from 0 to 1 that follows from a text, and not the one that validation text is drawn by."""
+    """Return a pseudorandom number in [0, 1) from a hash of a text, independent of the validation draw."""
     digest = hashlib.blake2b(text.encode("utf-8"), digest_size=8, person=b"tfs-mixture").digest()
     return int.from_bytes(digest, "big") / 2.0**64
 
 
 def build(config: MixtureConfig, *, assets: Path, offline: bool) -> Mixture:
-    """Return the mixture of the data sets that the configuration names. Raises DataError when one cannot be had."""
+    """Return the mixture of the data sets that the configuration names.
+
+    Raises DataError when a data set is not available, and ConfigError when one is streamed.
+    """
     sources = []
     for source in config.sources:
         built = build_source(source.dataset, assets=assets, offline=offline)
         if isinstance(built, SupportsStreaming):
             raise ConfigError(
-                f"mixture: '{source.dataset.name}' cannot be streamed in a mixture, which is made into tokens as a "
-                "whole. Leave its `streaming` out, or train on it alone."
+                f"mixture: '{source.dataset.name}' cannot be streamed in a mixture, which is tokenized as a whole. "
+                "Remove its option `streaming`, or train on it alone."
             )
         sources.append((built, source.weight))
     return Mixture(sources)

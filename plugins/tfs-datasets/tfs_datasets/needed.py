@@ -1,4 +1,4 @@
-"""Packages that a part of this plugin needs, and that pip brings only when asked to."""
+"""Optional dependencies."""
 
 from importlib.util import find_spec
 
@@ -6,7 +6,7 @@ from tfs_core.errors import DataError
 
 
 def need(package: str, *, for_what: str, extra: str) -> None:
-    """Raise DataError when a package is not installed, with what to type."""
+    """Raise DataError, with the pip command to run, when a package is not installed."""
     if find_spec(package) is None:
         raise DataError(
             f"{for_what}: the package {package} is missing. Install it: pip install 'tfs-datasets[{extra}]'"

@@ -1,4 +1,4 @@
-"""`parquet`: Parquet files, one column of which holds the documents."""
+"""The data set `parquet`: Parquet files, the documents in one column."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -19,9 +19,9 @@ ROWS_AT_ONCE = 1024
 
 
 def read_parquet(file: Path, bad: BadInput, *, column: str) -> Iterator[str]:
-    """Iterate over the documents of a file, a row each; null is an empty document.
+    """Iterate over the documents of a file, one per row; null is an empty document.
 
-    Raises DataError for a file that is damaged, or has no such column of text.
+    Raises DataError when the file is damaged, or the column is missing or holds no text.
     """
     import pyarrow
     from pyarrow import parquet
@@ -47,7 +47,7 @@ def read_parquet(file: Path, bad: BadInput, *, column: str) -> Iterator[str]:
 
 
 def columns_of(file: Path) -> list[str]:
-    """Return the names of the columns. Raises DataError when it is no Parquet file."""
+    """Return the names of the columns. Raises DataError when the file is not Parquet."""
     import pyarrow
     from pyarrow import parquet
 
@@ -58,17 +58,17 @@ def columns_of(file: Path) -> list[str]:
 
 
 def _check(file: Path, schema: "pyarrow.Schema", column: str) -> None:
-    """Raise DataError unless the column is there and holds text."""
+    """Raise DataError unless the column exists and holds text."""
     import pyarrow
 
     if column not in schema.names:
-        hint = did_you_mean(column, schema.names) or " Set column to the one that holds the text."
+        hint = did_you_mean(column, schema.names) or " Set column to the column that holds the text."
         raise DataError(f"{file} has no column '{column}'. Its columns: {', '.join(schema.names)}.{hint}")
     kind = schema.field(column).type
     if pyarrow.types.is_dictionary(kind):
         kind = kind.value_type
     if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
-        raise DataError(f"{file}: column '{column}' holds no text but {kind}")
+        raise DataError(f"{file}: column '{column}' must hold text, not {kind}")
 
 
 def build(config: ParquetConfig, *, assets: Path, offline: bool) -> LocalDocuments:  # noqa: ARG001

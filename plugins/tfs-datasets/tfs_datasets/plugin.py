@@ -1,4 +1,4 @@
-"""What this plugin offers. Imports nothing heavy."""
+"""Components of the plugin. No heavy imports."""
 
 from tfs_core import Component, hookimpl
 from tfs_datasets.known_sets import KNOWN_SETS
@@ -8,40 +8,40 @@ TFS_PLUGIN_API = 1
 
 @hookimpl
 def tfs_datasets() -> list[Component]:
-    """Offer the data sets of this package."""
+    """Return the data sets."""
     return [
         Component(
             name="python-stdlib",
-            summary="the source code of the Python that runs: 12 MB of real text on every machine",
+            summary="source code of the running Python's standard library: 12 MB of text, no download",
             factory="tfs_datasets.python_library:build",
         ),
         Component(
             name="text",
-            summary="text files, folders of them, or globs",
+            summary="text files, by path, folder or glob",
             factory="tfs_datasets.text:build",
             config="tfs_datasets.config:TextConfig",
         ),
         Component(
             name="jsonl",
-            summary="files with a JSON object on each line, one key of which is the text",
+            summary="JSON Lines files: one JSON object per line, the text under one of its keys",
             factory="tfs_datasets.jsonl:build",
             config="tfs_datasets.config:JsonlConfig",
         ),
         Component(
             name="csv",
-            summary="CSV and TSV files, one column of which is the text",
+            summary="CSV and TSV files, the text in one column",
             factory="tfs_datasets.csv_table:build",
             config="tfs_datasets.config:CsvConfig",
         ),
         Component(
             name="parquet",
-            summary="Parquet files, one column of which is the text (needs tfs-datasets[parquet])",
+            summary="Parquet files, the text in one column (needs tfs-datasets[parquet])",
             factory="tfs_datasets.parquet:build",
             config="tfs_datasets.config:ParquetConfig",
         ),
         Component(
             name="mixture",
-            summary="several data sets as one, each with a weight",
+            summary="several data sets combined, each with a weight",
             factory="tfs_datasets.mixture:build",
             config="tfs_datasets.config:MixtureConfig",
         ),
@@ -65,11 +65,11 @@ def tfs_datasets() -> list[Component]:
 
 @hookimpl
 def tfs_commands() -> list[Component]:
-    """Offer the command that looks at data sets."""
+    """Return the command `tfs datasets`."""
     return [
         Component(
             name="datasets",
-            summary="List data sets, download them, and look at documents and batches.",
+            summary="List and download data sets, and show their documents and batches.",
             factory="tfs_datasets.commands:datasets",
         )
     ]

@@ -1,7 +1,7 @@
-"""`python-stdlib`: the source code of the running Python's standard library. Real text, on every machine.
+"""The data set `python-stdlib`: the source code of the running Python's standard library, available on every machine.
 
-Tests and generated tables are left out (they are half of it, and teach little), and so is what pip installed.
-Every Python version has another library, so that losses compare only between runs on the same one.
+Tests and generated tables (half of the library, and poor training text) and installed packages are excluded. Each
+Python version has a different library, so losses are comparable only between runs on the same version.
 """
 
 import hashlib
@@ -28,11 +28,11 @@ LEFT_OUT_FOLDERS = frozenset(
     }
 )
 LEFT_OUT_FILES = ("_sysconfigdata*.py", "_opcode_metadata.py", "entities.py", "stringprep.py", "sitecustomize.py")
-"""Generated, or the machine's own and not Python's."""
+"""Generated files, and files of the installation rather than of Python."""
 
 
 class PythonLibrary:
-    """One document a file, in the order of the files' names."""
+    """The source files, one document each, sorted by path."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -40,16 +40,16 @@ class PythonLibrary:
         self.description = f"the standard library of Python {platform.python_version()} ({len(self._files)} files)"
         if not self._files:
             raise DataError(
-                f"python-stdlib: there is no Python source in {folder}, where this Python says its library is. "
-                "Take a Python that comes with its source, or the data set 'text' with files of your own."
+                f"python-stdlib: there is no Python source in {folder}, the library folder of this Python. "
+                "Use a Python that comes with its source, or the data set 'text' with files of your own."
             )
 
     def splits(self) -> Sequence[str]:
-        """Return the only split there is."""
+        """Return the only split, `train`."""
         return ("train",)
 
     def documents(self, split: str) -> Iterator[str]:  # noqa: ARG002 (there is only one)
-        """Iterate over the files' text; one that is not UTF-8 is left out."""
+        """Iterate over the texts of the files. Files that are not UTF-8 are skipped."""
         for file in self._files:
             try:
                 yield file.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
@@ -57,7 +57,7 @@ class PythonLibrary:
                 continue
 
     def fingerprint(self) -> str:
-        """Return a hash of every document."""
+        """Return a hash of all documents."""
         return self._fingerprint
 
     @cached_property
@@ -69,14 +69,14 @@ class PythonLibrary:
 
 
 def _source_files(folder: Path) -> Iterator[Path]:
-    """Iterate over the files that are source code written by people."""
+    """Iterate over the Python files, without tests, generated files and installed packages."""
     for inside, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if name not in LEFT_OUT_FOLDERS]  # do not even look into them
+        folders[:] = [name for name in folders if name not in LEFT_OUT_FOLDERS]  # os.walk skips the removed ones
         for name in files:
             if name.endswith(".py") and not any(fnmatch(name, pattern) for pattern in LEFT_OUT_FILES):
                 yield Path(inside, name)
 
 
 def build(config: None, *, assets: Path, offline: bool) -> PythonLibrary:  # noqa: ARG001
-    """Return the library of the Python that runs, whatever virtual environment it runs in."""
+    """Return the standard library of the running Python, also inside a virtual environment."""
     return PythonLibrary(Path(sysconfig.get_path("stdlib")))

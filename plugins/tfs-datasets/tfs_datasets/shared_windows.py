@@ -1,7 +1,7 @@
-"""How much of the validation text is trained on, where documents are not the same but parts of them are.
+"""Overlap of the validation text with the training text, also where only parts of documents are equal.
 
-A window is so many tokens in a row. Windows are compared by a hash that can be computed for all places of an array at
-once: the hash of a window is made of those of its two halves, and so on down to single tokens.
+A window is `WINDOW` consecutive tokens. Windows are compared by a hash that is vectorized over all positions of an
+array: the hash of a window is computed from the hashes of its two halves, recursively down to single tokens.
 """
 
 from collections.abc import Iterator
@@ -12,20 +12,20 @@ from numpy.typing import NDArray
 from tfs_core.data.store import TokenSplit
 
 WINDOW = 32
-"""Tokens: a sentence or two, so that what everybody writes is not counted. A power of two."""
+"""Tokens per window, a power of two: one or two sentences, so that common phrases are not counted."""
 
 MOST_WINDOWS = 1 << 15
-"""Of more validation windows so many are taken, evenly spaced: what share is found then errs by half a percent."""
+"""Validation windows to compare, at most, evenly spaced. The error of the share found is then half a percent."""
 
 MOST_TRAINING_TOKENS = 50_000_000
-"""More are not looked through: that takes some seven seconds."""
+"""Only the first training tokens, up to this number, are searched. This takes about seven seconds."""
 
 _CHUNK = 1 << 20
-_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, and its bits look random
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, with well-mixed bits (2**64 divided by the golden ratio)
 
 
 def shared_windows(train: TokenSplit, validation: TokenSplit) -> tuple[int, int]:
-    """Return how many of the validation windows compared are in the training tokens, anywhere, and how many were."""
+    """Return (validation windows that occur anywhere in the training tokens, validation windows compared)."""
     starts = np.arange(0, validation.n_tokens - WINDOW + 1, WINDOW)
     starts = starts[:: -(-len(starts) // MOST_WINDOWS) or 1]
     if not len(starts):
@@ -35,19 +35,19 @@ def shared_windows(train: TokenSplit, validation: TokenSplit) -> tuple[int, int]
     found = np.zeros(len(different), dtype=bool)
     for tokens in _chunks(train.tokens[:MOST_TRAINING_TOKENS]):
         hashes = window_hashes(tokens)
-        places = np.searchsorted(different, hashes).clip(max=len(different) - 1)
-        found[places[different[places] == hashes]] = True
+        indices = np.searchsorted(different, hashes).clip(max=len(different) - 1)
+        found[indices[different[indices] == hashes]] = True
     return int(found[which].sum()), len(starts)
 
 
 def _chunks(tokens: NDArray[np.unsignedinteger]) -> Iterator[NDArray[np.unsignedinteger]]:
-    """Iterate over pieces that overlap, so that every window is whole in one of them."""
+    """Iterate over overlapping chunks, so that every window is complete in one of them."""
     for start in range(0, len(tokens) - WINDOW + 1, _CHUNK):
         yield tokens[start : start + _CHUNK + WINDOW - 1]
 
 
 def window_hashes(tokens: NDArray[np.unsignedinteger]) -> NDArray[np.uint64]:
-    """Return a hash of the window that begins at each token: uint64 [len(tokens) - WINDOW + 1]."""
+    """Return the hash of the window that begins at each token: uint64 [len(tokens) - WINDOW + 1]."""
     hashes = (tokens.astype(np.uint64) + np.uint64(1)) * _FACTOR
     length, factor = 1, _FACTOR
     while length < WINDOW:
@@ -57,5 +57,5 @@ def window_hashes(tokens: NDArray[np.unsignedinteger]) -> NDArray[np.uint64]:
 
 
 def _mixed(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return the hashes with their upper bits stirred into their lower ones, one to one."""
+    """Return the hashes with the upper bits mixed into the lower ones; the mapping is one-to-one."""
     return np.asarray(hashes ^ (hashes >> np.uint64(29)))

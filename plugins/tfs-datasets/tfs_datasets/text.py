@@ -1,4 +1,4 @@
-"""`text`: text files, each a document, or divided into documents at a separator. Read as streams, however big."""
+"""The data set `text`: text files, one document each or divided at a separator, read block by block at any size."""
 
 import codecs
 from collections.abc import Iterator
@@ -10,23 +10,23 @@ from tfs_datasets.config import TextConfig
 from tfs_datasets.local_documents import LocalDocuments
 
 BLOCK_BYTES = 1 << 16
-"""What is read at once; longer documents are passed on in parts."""
+"""Bytes per read; longer documents are passed on in parts."""
 
 BYTE_ORDER_MARK = "\ufeff"
-ADVICE = "Save the file as UTF-8, or name the text files by a glob if this is none"
+ADVICE = "Save the file as UTF-8, or select only the text files by a glob"
 
 
 class TextFiles(LocalDocuments):
-    """The documents of text files: their characters exactly, but for a byte-order mark at the beginning."""
+    """The documents of text files: the exact characters, without a byte-order mark at the beginning of a file."""
 
     def __init__(self, config: TextConfig, *, assets: Path) -> None:
         super().__init__("text", config, config.separator, assets=assets, read=self._whole)
         self._separator = config.separator
 
     def pieces(self, split: str) -> Iterator[tuple[str, bool]]:
-        """Iterate over the documents in parts: (text, whether its document ends with it)."""
+        """Iterate over the documents in parts: (text, True for the last part of a document)."""
         bad = self.bad[split]
-        bad.forget()
+        bad.clear()
         for file in self.files.of(split):
             yield from self._parts(file, bad)
 
@@ -48,7 +48,7 @@ class TextFiles(LocalDocuments):
 
 
 def read_text(file: Path, bad: BadInput) -> Iterator[str]:
-    """Iterate over the text of a file, in parts; bytes that are not UTF-8 are told, with their line."""
+    """Iterate over the text of a file, in parts. Bytes that are not UTF-8 are passed to `bad` with their line."""
     rest, line, at_start = b"", 1, True
     with opened(file) as binary:
         while True:
@@ -65,9 +65,9 @@ def read_text(file: Path, bad: BadInput) -> Iterator[str]:
 
 
 def _decoded(content: bytes, *, final: bool) -> tuple[str, bytes, list[tuple[int, int]]]:
-    """Return the text, the bytes at its end that may be part of a character, and each bad byte.
+    """Return (text, incomplete character at the end, invalid bytes).
 
-    Of a bad byte, which is left out of the text, its value and the line breaks before it.
+    Invalid bytes are not in the text; each is returned as (value, number of line breaks before it).
     """
     parts: list[str] = []
     wrong: list[tuple[int, int]] = []
@@ -86,13 +86,13 @@ def _decoded(content: bytes, *, final: bool) -> tuple[str, bytes, list[tuple[int
 
 
 def _divided(blocks: Iterator[str], separator: str) -> Iterator[tuple[str, bool]]:
-    """Divide a file's text at each separator, which is left out; the last document is left open."""
+    """Divide the text of a file at each separator, which is dropped. The last document is not ended."""
     rest = ""
     for block in blocks:
         *documents, rest = (rest + block).split(separator)
         for document in documents:
             yield document, True
-        if len(rest) > BLOCK_BYTES:  # pass on all but what may be a part of a separator
+        if len(rest) > BLOCK_BYTES:  # pass on all but a possible beginning of a separator
             keep = len(separator) - 1
             yield rest[: len(rest) - keep], False
             rest = rest[len(rest) - keep :]

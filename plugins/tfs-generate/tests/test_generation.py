@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tfs_generate.generation import Sampling, choose_token, generate, lay_out_for_writing, stream_text
+from tfs_generate.generation import Sampling, choose_token, generate, stream_text, use_column_major_weights
 from torch import Tensor, nn
 
 from tfs_core.contracts import ModelConfig
@@ -293,7 +293,7 @@ def test_generate_sets_the_machine_to_one_token_only_while_it_computes_one(
 def test_a_model_laid_out_for_writing_has_the_same_numbers_and_writes_the_same(transformer: Any) -> None:
     before = {name: tensor.clone() for name, tensor in transformer.state_dict().items()}
     text = ids_of(transformer, [1, 2, 3], 30)
-    lay_out_for_writing(transformer)
+    use_column_major_weights(transformer)
     assert all(torch.equal(tensor, before[name]) for name, tensor in transformer.state_dict().items())
     assert transformer.blocks[0].attention.query.weight.stride() == (1, 16)
     assert ids_of(transformer, [1, 2, 3], 30) == text

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 import tfs_core
 from tfs_core.cli.main import tfs
 from tfs_core.runs import Run
-from tfs_core.terminal import harmless
+from tfs_core.terminal import escape_control_characters
 
 SAMPLES = {"prompts": ["the cat", "", "é"], "max_length": 12, "temperature": 1.5, "top_k": 0, "seed": 7}
 
@@ -87,7 +87,7 @@ def test_section_samples_is_continued_at_each_validation_in_order(documents: Pat
     settings = {"temperature": 1.5, "top_k": 0, "top_p": 1.0, "max_length": 12, "seed": 7}
     assert all(row["settings"] == settings for row in rows)
     for row in rows[-3:]:
-        assert written(run, row["prompt"]) == harmless(row["prompt"] + row["text"]) + "\n"
+        assert written(run, row["prompt"]) == escape_control_characters(row["prompt"] + row["text"]) + "\n"
     assert len({row["text"] for row in rows}) > 3, "a model that writes the same whatever it is asked shows nothing"
 
 

@@ -14,9 +14,9 @@ from tfs_generate.options import (
     begins_document,
     find_token_step,
     new_seed,
-    prepare_for_writing,
+    prepare_for_generation,
     require_utf8,
-    writing_options,
+    sampling_options,
 )
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _whole_number(word: str, value: str) -> int:
 
 @click.command()
 @click.argument("target", metavar="RUN|CHECKPOINT")
-@writing_options
+@sampling_options
 @model_options
 def chat(
     target: str,
@@ -116,7 +116,7 @@ def chat(
     loaded = load_model(
         target, assets=assets_folder(assets), device=device, model=model, allow_local_code=allow_local_code
     )
-    token_step = prepare_for_writing(loaded, entry)
+    token_step = prepare_for_generation(loaded, entry)
     with suppress(ImportError):  # Windows has no readline; input() works without it
         import readline  # noqa: F401  # adds history and arrow keys to input()
     if sys.stdin.isatty():
@@ -165,7 +165,7 @@ def _talk(loaded: "LoadedModel", token_step: "TokenStep | None", settings: Setti
 
 def _answer(loaded: "LoadedModel", token_step: "TokenStep | None", prompt: str, settings: Settings, seed: int) -> None:
     """Print the continuation of the prompt while it is generated."""
-    from tfs_core.terminal import harmless
+    from tfs_core.terminal import escape_control_characters
     from tfs_generate.generation import stream_text
 
     require_utf8(prompt)
@@ -182,5 +182,5 @@ def _answer(loaded: "LoadedModel", token_step: "TokenStep | None", prompt: str, 
     )
     with closing(pieces):  # type: ignore[type-var]  # a generator: closing it early restores the model's mode
         for piece in pieces:
-            click.echo(harmless(piece), nl=False)
+            click.echo(escape_control_characters(piece), nl=False)
     click.echo()

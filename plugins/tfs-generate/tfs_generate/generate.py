@@ -10,9 +10,9 @@ from tfs_generate.options import (
     begins_document,
     find_token_step,
     new_seed,
-    prepare_for_writing,
+    prepare_for_generation,
     require_utf8,
-    writing_options,
+    sampling_options,
 )
 
 
@@ -21,7 +21,7 @@ from tfs_generate.options import (
 @click.option(
     "--prompt", default="", help="The text to continue; - reads it from stdin. Without it, a new text begins."
 )
-@writing_options
+@sampling_options
 @model_options
 def generate(
     target: str,
@@ -42,7 +42,7 @@ def generate(
     The prompt and its continuation are written to stdout while they are generated, control characters escaped.
     """
     from tfs_core.runs import assets_folder
-    from tfs_core.terminal import harmless
+    from tfs_core.terminal import escape_control_characters
     from tfs_core.trained import load_model
     from tfs_generate.generation import Sampling, stream_text
 
@@ -54,7 +54,7 @@ def generate(
     loaded = load_model(
         target, assets=assets_folder(assets), device=device, model=model, allow_local_code=allow_local_code
     )
-    token_step = prepare_for_writing(loaded, entry)
+    token_step = prepare_for_generation(loaded, entry)
     if not prompt:
         tell("no prompt: a new text begins")
     if seed is None:
@@ -72,9 +72,9 @@ def generate(
         token_step=token_step,
         tell=tell,
     )
-    click.secho(harmless(prompt), bold=True, nl=False)
+    click.secho(escape_control_characters(prompt), bold=True, nl=False)
     for piece in pieces:
-        click.echo(harmless(piece), nl=False)
+        click.echo(escape_control_characters(piece), nl=False)
     click.echo()
 
 

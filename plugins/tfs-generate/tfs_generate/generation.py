@@ -129,12 +129,12 @@ def _write(
             single = len(window) - cached == 1
             if single and with_cache is not None and token_step is not None:
                 was_in_force = token_step.in_force
-                with suited_to_one_token(device, n_parameters, compiled=was_in_force):
+                with single_token_cpu_settings(device, n_parameters, compiled=was_in_force):
                     logits = token_step(input_ids, positions, cache)  # [1, 1, vocab_size]
                 if was_in_force and not token_step.in_force:
-                    lay_out_for_writing(model)
+                    use_column_major_weights(model)
             else:
-                settings = suited_to_one_token(device, n_parameters) if single else nullcontext()
+                settings = single_token_cpu_settings(device, n_parameters) if single else nullcontext()
                 with torch.no_grad(), compute_context(model.config, device), settings:
                     if with_cache is None:
                         logits = model.forward(input_ids)  # [1, new_len, vocab_size]
@@ -154,7 +154,7 @@ def _write(
 
 
 @contextmanager
-def suited_to_one_token(device: torch.device, n_parameters: int, *, compiled: bool = False) -> Iterator[None]:
+def single_token_cpu_settings(device: torch.device, n_parameters: int, *, compiled: bool = False) -> Iterator[None]:
     """Set kernel and threads of a CPU for matrix-vector products within the block, and restore them afterwards.
 
     The default kernel takes half to two thirds of the time of oneDNN's (`medium`), and is as exact. A second thread
@@ -177,7 +177,7 @@ def suited_to_one_token(device: torch.device, n_parameters: int, *, compiled: bo
 
 
 @torch.no_grad()
-def lay_out_for_writing(model: LanguageModel) -> None:
+def use_column_major_weights(model: LanguageModel) -> None:
     """Store the weights of linear layers and embeddings in column-major order, in place, on a CPU.
 
     Matrix-vector products read column-major weights fastest: up to a quarter more tokens per second. The values do not

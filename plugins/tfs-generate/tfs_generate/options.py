@@ -62,7 +62,7 @@ _WRITING_OPTIONS = (
 )
 
 
-def writing_options(command: Command) -> Command:
+def sampling_options(command: Command) -> Command:
     """Add the sampling options to a command (`seed` is None when it is not given)."""
     for option in reversed(_WRITING_OPTIONS):
         command = option(command)
@@ -87,19 +87,19 @@ def find_token_step() -> "Entry":
     return entries[0]
 
 
-def prepare_for_writing(loaded: "LoadedModel", entry: "Entry | None") -> "TokenStep | None":
+def prepare_for_generation(loaded: "LoadedModel", entry: "Entry | None") -> "TokenStep | None":
     """Return the token step of `--compile`, else None. Without a working one, the weights are stored column-major."""
-    from tfs_generate.generation import lay_out_for_writing, suited_to_one_token
+    from tfs_generate.generation import single_token_cpu_settings, use_column_major_weights
 
     model = loaded.model
     step: TokenStep | None = None
     if entry is not None:
         parameters = [parameter for _, parameter in model.named_parameters()]
         n_parameters = sum(parameter.numel() for parameter in parameters)
-        with suited_to_one_token(parameters[0].device, n_parameters, compiled=True):  # the settings of its calls
+        with single_token_cpu_settings(parameters[0].device, n_parameters, compiled=True):  # the settings of its calls
             step = entry.build(None, model=model, name=loaded.config.model.name, report=tell)
     if step is None or not step.in_force:
-        lay_out_for_writing(model)
+        use_column_major_weights(model)
     return step
 
 

@@ -17,7 +17,7 @@ from tfs_core.config.document import Document, Place
 from tfs_core.config.load import apply_overrides
 from tfs_core.contracts import LanguageModel, SupportsFaults
 from tfs_core.errors import PluginError
-from tfs_core.terminal import harmless
+from tfs_core.terminal import escape_control_characters
 from tfs_lab.report import Report
 from tfs_lab.testing.model_checks import check_model
 from tfs_lab.testing.small_model import small_model
@@ -94,7 +94,7 @@ def describe_faults(faults: Mapping[str, str], model: str) -> str:
     if not faults:
         return f"'{model}' declares no faults that can be planted."
     width = max(map(len, faults))
-    lines = [harmless(f"{name:{width}}  {meaning}") for name, meaning in faults.items()]
+    lines = [escape_control_characters(f"{name:{width}}  {meaning}") for name, meaning in faults.items()]
     return "\n".join([*lines, "", f"See one caught: tfs check {model} --break {next(iter(faults))}"])
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tfs_core.terminal import harmless
+from tfs_core.terminal import escape_control_characters
 from tfs_lab.testing.results import CheckResult, Comparison
 from tfs_lab.testing.small_model import SmallModel
 
@@ -77,7 +77,7 @@ class Report:
         grid.add_column(width=32)
         grid.add_column()
         status = Text(result.status.upper(), style=COLORS[result.status])
-        detail = Text(harmless(result.detail), style="dim" if result.status == "skip" else "")
+        detail = Text(escape_control_characters(result.detail), style="dim" if result.status == "skip" else "")
         if result.status == "fail":
             detail.append(f"\nExpected: {result.meaning}", style="italic")
         grid.add_row(status, Text(result.name), detail)
@@ -157,7 +157,7 @@ class Report:
 
     def say(self, text: str, *, style: str = "") -> None:
         """Print text without interpreting markup; control characters are escaped."""
-        self.console.print(Text(harmless(text), style=style))
+        self.console.print(Text(escape_control_characters(text), style=style))
 
 
 def gradient_table(title: str, lines: dict[str, dict[str, Comparison]]) -> Table:
@@ -167,14 +167,14 @@ def gradient_table(title: str, lines: dict[str, dict[str, Comparison]]) -> Table
     table.add_column("")
     table.add_column("norm", justify="right")
     for column in columns:
-        table.add_column(harmless(column), justify="right")
+        table.add_column(escape_control_characters(column), justify="right")
     table.add_column("verdict")
     for name, line in lines.items():
         wrong = [comparison for comparison in line.values() if not comparison.passed]
         worst = wrong[0] if wrong else next(iter(line.values()))
         cells = [relative_error(line[column]) if column in line else Text("") for column in columns]
         verdict = Text(worst.verdict, style=COLORS.get(worst.verdict, "cyan"))
-        table.add_row(Text(harmless(name)), f"{next(iter(line.values())).norm:.2e}", *cells, verdict)
+        table.add_row(Text(escape_control_characters(name)), f"{next(iter(line.values())).norm:.2e}", *cells, verdict)
     return table
 
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from tfs_core.contracts import WrapContext
-from tfs_core.errors import in_short
+from tfs_core.errors import short_message
 from tfs_core.models import AutogradModel, Objective, batch_loss, check_input_ids, has_autograd_loss
-from tfs_core.random_state import random_state_kept
+from tfs_core.random_state import preserved_random_state
 
 
 class CompiledLoss(nn.Module):
@@ -46,7 +46,7 @@ class CompiledLoss(nn.Module):
             try:
                 return self._compiled[model.training](*tensors)
             except Exception as error:  # a compiler may raise anything; an error of the batch is raised again below
-                self.give_up(in_short(error))
+                self.give_up(short_message(error))
         loss: Tensor = self.loss(*tensors)
         return loss
 
@@ -99,7 +99,7 @@ def _try_out(compiled: CompiledLoss, model: AutogradModel, context: WrapContext)
         return
     objective = Objective(model, compiled)
     was_training = model.training
-    with random_state_kept():
+    with preserved_random_state():
         model.eval()
         batch_loss(model, batch, context.device, objective)
         model.train()
@@ -107,7 +107,7 @@ def _try_out(compiled: CompiledLoss, model: AutogradModel, context: WrapContext)
         try:
             objective.backward(1.0)
         except Exception as error:  # as above; a backward that also fails uncompiled fails at the first step
-            compiled.give_up(in_short(error))
+            compiled.give_up(short_message(error))
     model.train(was_training)
     for parameter in model.parameters():
         parameter.grad = None

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from tfs_core.contracts import Batch, WrapContext
 from tfs_core.models import Objective, batch_loss
-from tfs_core.random_state import random_state_kept
+from tfs_core.random_state import preserved_random_state
 
 EXACT = 2e-6
 """The largest relative error of a product that counts as float32: both kernels show 3e-7, bfloat16 shows 3e-3."""
@@ -118,7 +118,7 @@ def _training_step(loss: nn.Module, batch: Batch, context: WrapContext) -> None:
     rows = max(1, int(TIMED_FLOPS / (1 + seq_len * model.flops_per_token(seq_len))))
     parts: dict[str, Any] = {name: it[:rows] for name, it in vars(batch).items() if isinstance(it, Tensor)}
     objective = Objective(model, loss)
-    with random_state_kept():
+    with preserved_random_state():
         batch_loss(model, replace(batch, **parts), context.device, objective)
         objective.backward(1.0)
     for _, parameter in model.named_parameters():

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx
 
 from tfs_core.contracts import LanguageModel, SupportsKeyValueCache
-from tfs_core.errors import UsageError, in_short
+from tfs_core.errors import UsageError, short_message
 from tfs_core.models import compute_context
 
 
@@ -66,7 +66,7 @@ class CompiledStep:
                         return self._compiled(input_ids, positions, cache)
                 except Exception as error:  # a compiler may raise anything
                     self.in_force = False
-                    self._report(f"not compiled, and tokens take longer. PyTorch says: {in_short(error)}")
+                    self._report(f"not compiled, and tokens take longer. PyTorch says: {short_message(error)}")
             return model.forward_with_cache(input_ids, positions, cache)
 
 

@@ -1,4 +1,4 @@
-"""What the core asks of every plugin, asked of this one."""
+"""The core's conformance suites, run on this plugin."""
 
 from tfs_lab.testing import BatchingConformance, PluginConformance
 

@@ -1,4 +1,4 @@
-"""What a run on a stream may be asked for."""
+"""Settings that a run on a stream accepts and refuses."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -11,7 +11,7 @@ from tfs_core.errors import ConfigError
 
 
 class Documents:
-    """A source that is held."""
+    """A source without streaming."""
 
     def splits(self) -> Sequence[str]:
         return ("train", "validation")
@@ -55,9 +55,9 @@ SETTINGS = BatchSettings(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"num_epochs": 1}, "training.num_epochs: the data set 'my-set' streams, and how long an epoch"),
-        ({"batching": "padded"}, "data.batching: the data set 'my-set' streams, and a stream is packed"),
-        ({"subset_size": 9}, "data.subset_size: the data set 'my-set' streams, and is read as far as"),
+        ({"num_epochs": 1}, "training.num_epochs: the data set 'my-set' streams, so it has no known length"),
+        ({"batching": "padded"}, "data.batching: the data set 'my-set' streams, and a stream is always packed"),
+        ({"subset_size": 9}, "data.subset_size: the data set 'my-set' streams, and training reads only as much"),
     ],
 )
 def test_setting_that_a_stream_cannot_obey_is_refused(change: dict[str, object], message: str) -> None:
@@ -81,5 +81,5 @@ def test_stream_is_packed_under_either_name(batching: str) -> None:
 
 
 def test_streaming_of_a_set_that_does_not_stream_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"data\.batching: 'streaming' .* 'my-set' does not\. Leave it out"):
+    with pytest.raises(ConfigError, match=r"data\.batching: 'streaming' .* 'my-set' does not\. Remove the setting"):
         StreamBatches.check(replace(SETTINGS, batching="streaming"), source=Documents())

@@ -1,4 +1,4 @@
-"""Batches of a stream: the same tokens as those of a store, from anywhere on, with little of it on disk."""
+"""Batches of a stream: the same tokens as from a store, from any position, with only a few shards on disk."""
 
 import errno
 import threading
@@ -30,12 +30,12 @@ MAX_LENGTH = 8
 STEPS_PER_SHARD = 3
 TOKENS_PER_STEP = 2 * MAX_LENGTH
 TEXTS = [[f"document {file}-{row} " + "word " * (7 * row % 5) for row in range(9)] for file in range(4)]
-"""Of each file its documents."""
+"""The documents of each file."""
 
 
 @pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What could not be had is tried again at once."""
+def short_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retry almost at once."""
     monkeypatch.setattr(spooler, "RETRY_SECONDS", 0.01)
 
 
@@ -86,7 +86,7 @@ class Stream:
 
 
 class Bytes:
-    """The tokens that a text's bytes are."""
+    """A byte tokenizer: the tokens of a text are its bytes."""
 
     vocab_size = 257
     end_of_text_id = END
@@ -99,14 +99,14 @@ class Bytes:
 
 
 class Rank:
-    """A process among several; nothing is exchanged in these tests."""
+    """One rank of several; these tests need no communication."""
 
     def __init__(self, rank: int, size: int) -> None:
         self.rank, self.size = rank, size
 
 
 def batches_of(source: Stream, *, rank: int = 0, ranks: int = 1, **options: Any) -> StreamBatches:
-    """Return the batching of a stream, of which the beginning is a single document."""
+    """Return the batching of a stream whose stored beginning is a single document."""
     beginning = TokenSplit(np.array([1, 2, END]), np.array([0, 3]), 2)
     info = {"division": Division.of(source, 0.2).to_json()} if source.validation is None else {}
     settings: dict[str, Any] = {
@@ -140,12 +140,12 @@ def spooled(
     state: dict[str, Any] | None = None,
     kept: Sequence[int] = (),
 ) -> Iterator[list[str]]:
-    """Spool from a step on, in the folder of a run that keeps checkpoints of some steps; gives what is reported."""
+    """Open the batches at a step, in a run's folder with checkpoints of the `kept` steps; yield the reports."""
     for kept_step in kept:
         (folder / "checkpoints" / checkpoint_name(kept_step)).mkdir(parents=True)
-    told: list[str] = []
-    with batches.open(folder, step=step, state=state, report=told.append):
-        yield told
+    reports: list[str] = []
+    with batches.open(folder, step=step, state=state, report=reports.append):
+        yield reports
 
 
 def shards_in(folder: Path) -> list[int]:
@@ -153,12 +153,12 @@ def shards_in(folder: Path) -> list[int]:
 
 
 def tokens_of(texts: Sequence[str]) -> list[int]:
-    """Return what a store of these documents holds."""
+    """Return the tokens that a store of these documents holds."""
     return [token for text in texts for token in [*text.encode(), END]]
 
 
 def rows_in_order(batches: StreamBatches, steps: int) -> tuple[list[int], list[int]]:
-    """Return (inputs, targets) of so many steps, their rows brought back into the order of the text."""
+    """Return (inputs, targets) of the first `steps` steps, with the rows sorted back into the order of the text."""
     inputs: dict[int, list[int]] = {}
     targets: dict[int, list[int]] = {}
     rows_per_shard = STEPS_PER_SHARD * 2
@@ -174,7 +174,7 @@ def rows_in_order(batches: StreamBatches, steps: int) -> tuple[list[int], list[i
 ALL = [text for file in TEXTS for text in file]
 TOKENS = tokens_of(ALL)
 STEPS = STEPS_PER_SHARD * (2 * len(TOKENS) // (STEPS_PER_SHARD * TOKENS_PER_STEP))
-"""Those of whole shards in two epochs."""
+"""The steps of the complete shards in two epochs."""
 
 
 def test_rows_of_all_shards_are_the_packed_stream_epoch_after_epoch(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_any_step_resumes_with_the_same_batches(step: int, kept: bool, tmp_path:
         assert epoch == expected_epoch
 
 
-def test_resume_reads_the_stream_from_its_place_on(tmp_path: Path) -> None:
+def test_resume_reads_the_stream_from_its_position(tmp_path: Path) -> None:
     batches = batches_of(Stream())
     with spooled(batches, tmp_path):
         for step in range(2 * STEPS_PER_SHARD):
@@ -237,7 +237,7 @@ def test_shards_on_disk_are_few_and_those_a_checkpoint_needs_stay(tmp_path: Path
     with spooled(batches, tmp_path, kept=[needed]):
         for step in range(STEPS):
             batches.step(step)
-            time.sleep(0.005)  # the spooler runs ahead as far as it may
+            time.sleep(0.005)  # let the spooler prefetch up to its limit
             found = shards_in(tmp_path)
             most = max(most, len(found))
             if step >= needed:
@@ -262,10 +262,10 @@ def test_held_out_documents_are_in_no_shard_and_the_same_as_the_stores(tmp_path:
 
 
 @pytest.mark.parametrize("much", [False, True], ids=["little text", "much text"])
-def test_store_of_a_stream_is_its_beginning_and_what_is_held_out(
+def test_store_of_a_stream_is_its_beginning_and_its_validation_split(
     much: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of little text the share is exact; where there is much each document draws for itself. Either way: as held."""
+    """The share is exact for little text; for much text each document is drawn by itself. Both match the store."""
     monkeypatch.setattr(documents, "STREAM_BEGINNING", 4)
     monkeypatch.setattr(documents, "STREAM_VALIDATION", 3)
     if much:
@@ -291,7 +291,7 @@ def test_beginning_of_a_stream_of_long_documents_ends_early(tmp_path: Path, monk
 
 
 def test_single_document_is_no_stream() -> None:
-    with pytest.raises(DataError, match="a single document is no stream"):
+    with pytest.raises(DataError, match="a single document cannot be streamed"):
         Division.of(Stream([["the only one"]], validation=None), 0.2)
 
 
@@ -388,7 +388,7 @@ def test_step_larger_than_the_shard_asked_for_has_a_shard_to_itself(tmp_path: Pa
         assert sum(batch.valid_targets for batch in batches.step(1)) == 50 * MAX_LENGTH
 
 
-def test_broken_stream_is_told_when_training_comes_to_it_and_not_before(tmp_path: Path) -> None:
+def test_error_of_the_source_is_raised_when_training_reaches_it_and_not_before(tmp_path: Path) -> None:
     source = Stream()
     source.broken[2] = DataError("the Hub is busy")
     batches = batches_of(source)
@@ -401,7 +401,7 @@ def test_broken_stream_is_told_when_training_comes_to_it_and_not_before(tmp_path
     assert targets == TOKENS[: len(targets)]
 
 
-def test_stream_that_breaks_off_now_and_then_is_tried_again(tmp_path: Path) -> None:
+def test_temporary_errors_of_the_source_are_retried(tmp_path: Path) -> None:
     source = Stream()
     original, failures = source.stream, iter([1, 2])
 
@@ -413,13 +413,13 @@ def test_stream_that_breaks_off_now_and_then_is_tried_again(tmp_path: Path) -> N
 
     source.stream = flaky  # type: ignore[method-assign]
     batches = batches_of(source)
-    with spooled(batches, tmp_path) as told:
+    with spooled(batches, tmp_path) as reports:
         _, targets = rows_in_order(batches, STEPS)
     assert targets == (TOKENS * 2)[: len(targets)]
-    assert told.count("the Hub is busy. It is tried again in 0.01 seconds.") == 2
+    assert reports.count("the Hub is busy. Retrying in 0.01 seconds.") == 2
 
 
-def test_stream_that_is_back_after_training_was_told_goes_on(tmp_path: Path) -> None:
+def test_source_that_recovers_after_its_error_was_raised_continues(tmp_path: Path) -> None:
     source = Stream()
     source.broken[0] = DataError("the Hub is busy")
     batches = batches_of(source)
@@ -441,7 +441,7 @@ def _is_ready(batches: StreamBatches) -> bool:
         return False
 
 
-def test_mistake_in_a_source_keeps_its_kind(tmp_path: Path) -> None:
+def test_bug_in_a_source_is_raised_as_its_own_exception(tmp_path: Path) -> None:
     source = Stream()
     source.broken[0] = KeyError("a mistake")
     batches = batches_of(source)
@@ -466,16 +466,16 @@ def test_waiting_is_reported_once_a_shard(tmp_path: Path) -> None:
         return original(split, start)
 
     source.stream = slow  # type: ignore[method-assign]
-    with spooled(batches, tmp_path) as told:
+    with spooled(batches, tmp_path) as reports:
         assert not batches.ready(0)
         assert not batches.ready(0)
         released.set()
         batches.step(0)
-    assert told == ["waiting for data: 48 tokens of the stream from step 1 on"]
+    assert reports == ["waiting for data: 48 tokens of the stream from step 1 on"]
 
 
 @pytest.mark.parametrize("damage", ["cut short", "of another tokenizer", "without its description"])
-def test_damaged_shard_is_made_again(damage: str, tmp_path: Path) -> None:
+def test_damaged_shard_is_rebuilt(damage: str, tmp_path: Path) -> None:
     batches = batches_of(Stream())
     with spooled(batches, tmp_path, kept=[0]):
         expected = batches.step(0)[0].target_ids
@@ -493,7 +493,7 @@ def test_damaged_shard_is_made_again(damage: str, tmp_path: Path) -> None:
         assert torch.equal(again.step(0)[0].target_ids, expected)
 
 
-def test_disk_that_fills_up_is_told_and_not_left_fuller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_reported_and_no_partial_file_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fill(file: Any, _tokens: object) -> None:
         file.write(b"a part")
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -505,7 +505,7 @@ def test_disk_that_fills_up_is_told_and_not_left_fuller(tmp_path: Path, monkeypa
     assert list((tmp_path / "shards").iterdir()) == []
 
 
-def test_shard_that_somebody_deletes_is_missed_in_a_sentence(tmp_path: Path) -> None:
+def test_deleted_shard_is_reported(tmp_path: Path) -> None:
     batches = batches_of(Stream())
     with spooled(batches, tmp_path):
         batches.ready(0)
@@ -513,7 +513,7 @@ def test_shard_that_somebody_deletes_is_missed_in_a_sentence(tmp_path: Path) -> 
             pass
         for file in tmp_path.glob("shards/shard-00000000*"):
             file.unlink()
-        with pytest.raises(DataError, match="Resume the run: it is made again"):
+        with pytest.raises(DataError, match="Resume the run to rebuild it"):
             batches.step(0)
 
 
@@ -526,7 +526,7 @@ def test_no_thread_and_no_open_source_is_left_behind(tmp_path: Path) -> None:
     assert "spooler" not in [thread.name for thread in threading.enumerate()]
 
 
-def test_memory_does_not_grow_with_what_was_streamed(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_length_of_the_stream(tmp_path: Path) -> None:
     batches = batches_of(Stream([["word " * 20_000] * 2] * 5), max_length=256, batch_size=256)
     tokens_per_epoch = 10 * (100_000 + 1)
     peaks = []

@@ -1,7 +1,7 @@
-"""Batches of a stream: a pure function of (stream, seed, step, rank), though only a few shards of it are on disk.
+"""Batches of a stream: a pure function of (stream, seed, step, rank), with only a few shards on disk at a time.
 
-A shard is a whole number of optimizer steps; its rows are packed windows of the stream, and come in a shuffled order
-of its own. So a step's place is (shard, row), which is arithmetic, and a shard that is not on disk is made again.
+A shard holds a whole number of optimizer steps. Its rows are packed windows of the stream, in a shuffled order of the
+shard's own. The position of a step is therefore (shard, row), computed without reading; a deleted shard is rebuilt.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -26,11 +26,11 @@ from tfs_streaming.spooler import Spooler
 from tfs_streaming.token_stream import TokenStream
 
 WAIT_SECONDS = 0.5
-"""`ready` waits so long at a time, so that its caller may do something else in between."""
+"""Timeout of one call of `ready`, so that its caller can do other work between calls."""
 
 
 class StreamBatches:
-    """`batching: streaming`"""
+    """The batching `streaming`: packed rows of a data set that is read while the run trains."""
 
     lengths_vary = False
     begins_with_end_of_text = False
@@ -45,7 +45,10 @@ class StreamBatches:
         settings: BatchSettings,
         ranks: Ranks,
     ) -> None:
-        """`tokens` are the stream's beginning; a shard has `shard_tokens`, or fewer: a whole number of steps."""
+        """`tokens` holds the beginning of the stream and the validation split.
+
+        A shard has `settings.shard_tokens` tokens, rounded down to a whole number of steps (at least one).
+        """
         division = tokens.info.get("division")
         self._stream = TokenStream(
             source, tokenizer, division=None if division is None else Division.from_json(division)
@@ -65,27 +68,27 @@ class StreamBatches:
         self._rows = lru_cache(maxsize=1)(self._open_shard)
         self._spooler: Spooler | None = None
         self._report: Callable[[str], None] = lambda _line: None
-        self._reported: int | None = None  # the shard that was last reported as waited for
+        self._reported: int | None = None  # the last shard that `ready` reported to be waiting for
 
     @staticmethod
     def check(settings: BatchSettings, *, source: DatasetSource) -> None:
-        """Raise ConfigError for settings that a stream cannot obey, and for a source that does not stream."""
+        """Raise ConfigError for settings that do not apply to a stream, and for a source that cannot be streamed."""
         if not isinstance(source, SupportsStreaming):
             raise ConfigError(
-                f"data.batching: 'streaming' is for a data set that streams, and '{settings.dataset}' does not. Leave "
-                "it out, or stream a data set of the Hub: `streaming: true` among its options."
+                f"data.batching: 'streaming' needs a data set that streams, and '{settings.dataset}' does not. Remove "
+                "the setting, or stream a data set of the Hub with its option `streaming: true`."
             )
         problems, stream = [], f"the data set '{settings.dataset}' streams"
         if settings.num_epochs is not None:
             problems.append(
-                f"training.num_epochs: {stream}, and how long an epoch of it is nobody knows before its end. Say "
-                "training.max_steps or training.max_tokens."
+                f"training.num_epochs: {stream}, so it has no known length and epochs cannot be counted. Set "
+                "training.max_steps or training.max_tokens instead."
             )
         if settings.batching not in ("packed", "streaming"):
-            problems.append(f"data.batching: {stream}, and a stream is packed. Leave it out, or the streaming.")
+            problems.append(f"data.batching: {stream}, and a stream is always packed. Remove it, or the streaming.")
         if settings.subset_size is not None:
             problems.append(
-                f"data.subset_size: {stream}, and is read as far as training goes. Leave it out, or the streaming."
+                f"data.subset_size: {stream}, and training reads only as much as it needs. Remove it, or the streaming."
             )
         if problems:
             raise ConfigError("\n".join(problems))
@@ -94,7 +97,11 @@ class StreamBatches:
     def open(
         self, folder: Path, *, step: int, state: Mapping[str, Any] | None, report: Callable[[str], None]
     ) -> Iterator[None]:
-        """Make shards from a step on, in the run's folder; those that its kept checkpoints need stay there."""
+        """Write shards in the background, from the shard of `step` on, into `shards/` in the run's folder.
+
+        `state` comes from the checkpoint of the resumed run (None for a new run). On exit the shards that kept
+        checkpoints need stay on disk; the others are deleted.
+        """
         shards = ShardFolder(
             folder / "shards", identity={"stream": self._stream.fingerprint}, size=self.tokens_per_shard
         )
@@ -113,7 +120,10 @@ class StreamBatches:
             self._spooler.close()
 
     def ready(self, step: int) -> bool:
-        """Return whether a step's shard is on disk, waiting for it a little; raises DataError when it cannot be had."""
+        """Return whether the shard of a step is on disk, after waiting for at most `WAIT_SECONDS`.
+
+        Raises DataError when reading the data set has failed.
+        """
         shard = self.shard(step)
         if self._spooling.wait(shard, seconds=0.0):
             return True
@@ -125,7 +135,8 @@ class StreamBatches:
     def step(self, step: int) -> list[Batch]:
         """Return this rank's micro-batches of optimizer step 0, 1, 2, ...
 
-        Waits until they can be had; steps are asked for in order. Raises DataError.
+        Blocks until the shard is ready. Steps must be requested in order. Raises DataError when reading the data set
+        has failed.
         """
         while not self.ready(step):
             pass
@@ -133,16 +144,16 @@ class StreamBatches:
         return [rows.batch(self.row_numbers(step, part)) for part in range(self._settings.gradient_accumulation_steps)]
 
     def validation(self) -> Iterator[Batch]:
-        """Iterate over this rank's part of the documents that are held out, which are in the token store."""
+        """Iterate over this rank's part of the validation split, which is in the token store."""
         return self._beginning.validation()
 
     def trial(self) -> Batch:
-        """Return a batch of the stream's beginning."""
+        """Return a batch from the beginning of the stream."""
         return self._beginning.trial()
 
     def total_steps(self, *, epochs: int | None, tokens: int | None) -> int:
-        """Return the steps after which so many valid targets are reached, all ranks together."""
-        assert epochs is None, "`check` has refused them"
+        """Return the number of steps that reach `tokens` valid targets, summed over all ranks."""
+        assert epochs is None, "`check` has refused num_epochs"
         assert tokens is not None
         return -(-tokens // (self.rows_per_step * self._settings.max_length))
 
@@ -151,22 +162,22 @@ class StreamBatches:
         return step // self.steps_per_shard
 
     def row_numbers(self, step: int, part: int) -> NDArray[np.int64]:
-        """Return which rows of its shard make up a micro-batch of a step for this rank: int64 [batch_size / ranks]."""
+        """Return the rows of the shard in this rank's micro-batch `part` of a step: int64 [batch_size / ranks]."""
         first = step % self.steps_per_shard * self.rows_per_step
         first += part * self._settings.batch_size + self._ranks.rank * self._rows_of_rank
         places = np.arange(first, first + self._rows_of_rank)
         return np.asarray(self._permutation(self.shard(step))(places))
 
     def documents(self, step: int) -> list[DocumentRef]:
-        """Return which parts of which documents this rank reads in a step; a document is (shard, its number there).
+        """Return the spans of documents that this rank reads in a step. A document's id is (shard, index in shard).
 
-        One that goes on in the next shard is that shard's number 0; its tokens are counted from its beginning.
+        A document that continues from the previous shard has index 0; its token positions count from its beginning.
         """
         shard = self.shard(step)
         rows, max_length = self._rows(shard), self._settings.max_length
         ends = np.flatnonzero(rows.split.tokens == rows.end_of_text_id) + 1
         earlier = 0 if rows.token_before == rows.end_of_text_id else self._spooling.start_of(shard).token
-        bounds = [-earlier, *ends.tolist(), self.tokens_per_shard]  # where each document begins, and the next one
+        bounds = [-earlier, *ends.tolist(), self.tokens_per_shard]  # document i is bounds[i] to bounds[i + 1]
         refs = []
         for part in range(self._settings.gradient_accumulation_steps):
             for start in (self.row_numbers(step, part) * max_length).tolist():
@@ -179,14 +190,14 @@ class StreamBatches:
         return refs
 
     def epoch(self, step: int) -> int:
-        """Return how many readings of the whole source were complete where a step's shard begins."""
+        """Return the number of complete passes over the source at the beginning of the step's shard."""
         return self._spooling.start_of(self.shard(step)).epoch
 
     def epochs(self, steps: int) -> None:
-        """Return None: how long an epoch is is not known before its end."""
+        """Return None: the length of an epoch is unknown until its end."""
 
     def state(self, step: int) -> dict[str, Any]:
-        """Return a step's shard, and where in the stream that begins: there a resume goes on."""
+        """Return the step's shard and the stream position of its beginning, from which a resumed run continues."""
         shard = self.shard(step)
         return {"stream": {"shard": shard, "start": self._spooling.start_of(shard).to_json()}}
 
@@ -197,7 +208,7 @@ class StreamBatches:
 
     def _open_shard(self, number: int) -> Rows:
         shard = self._spooling.open(number)
-        # Packed rows go by the tokens alone: where documents begin, and how many bytes they are, is not asked for.
+        # Packed rows use only the tokens, so the document offsets and the number of bytes are left empty.
         split = TokenSplit(shard.tokens, np.zeros(1, dtype=np.int64), 0)
         return Rows(
             split=split,

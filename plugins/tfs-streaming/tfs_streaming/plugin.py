@@ -1,4 +1,4 @@
-"""What this plugin offers. Imports nothing heavy."""
+"""Components of the plugin. No heavy imports."""
 
 from tfs_core import Component, hookimpl
 
@@ -7,12 +7,12 @@ TFS_PLUGIN_API = 1
 
 @hookimpl
 def tfs_components() -> list[Component]:
-    """Offer the batching of sources that stream."""
+    """Return the batching for data sets that stream."""
     return [
         Component(
             kind="batching",
             name="streaming",
-            summary="packed rows of a data set that arrives while the run trains, a few shards of it on the disk",
+            summary="packed rows of a data set that is read while the run trains, with a few shards of it on disk",
             factory="tfs_streaming.batching:StreamBatches",
         )
     ]

@@ -1,7 +1,7 @@
-"""Shards: a stream of tokens on disk, in parts of a fixed size, any of which can be made again from its place.
+"""Shards: parts of a token stream on disk, all of the same size. Each can be rebuilt from its start position.
 
-shard-00000012.tokens.npy   uint16 (uint32 past 65,536 ids) [1 + size]: the token before, and the shard's own
-shard-00000012.json         what it was made from, and where in the stream it begins and ends; written last
+shard-00000012.tokens.npy   uint16 (uint32 above 65,536 ids) [1 + size]: the token before the shard, then its own
+shard-00000012.json         identity of the stream, start and end position of the shard; written last
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tfs_core.data.store import saying_why_not
+from tfs_core.data.store import as_data_error
 from tfs_core.durable import replace, sync_folder, write_durably
 
 FORMAT_VERSION = 1
@@ -24,48 +24,48 @@ _NAME = re.compile(r"shard-(\d{8,})\.tokens\.npy")
 
 @dataclass(frozen=True)
 class StreamPlace:
-    """A place in the endless stream of tokens."""
+    """A position in the endless stream of tokens."""
 
     epoch: int = 0
-    """Readings of the whole source before it."""
+    """Complete passes over the source before this position."""
 
     document: tuple[int, ...] = ()
-    """Which document, as the source counts; empty for the first."""
+    """Position of the document in the source, in the source's own numbering; empty for the first document."""
 
     token: int = 0
-    """How many of the document's tokens, end of text included, come before."""
+    """Number of tokens of this document, end of text included, before this position."""
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "StreamPlace":
-        """Return the place that `to_json` wrote down."""
+        """Return the position from the values of `to_json`."""
         return cls(int(values["epoch"]), tuple(map(int, values["document"])), int(values["token"]))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the place as JSON values."""
+        """Return the position as JSON values."""
         return asdict(self) | {"document": list(self.document)}
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A part of the stream, on disk; reading an element reads its page."""
+    """A memory-mapped part of the stream."""
 
-    token_before: int  # end of text, if it is the stream's first
+    token_before: int  # end of text for the first shard of the stream
     tokens: NDArray[Any]  # uint16 or uint32 [size]
     start: StreamPlace
-    end: StreamPlace  # the next one's start
+    end: StreamPlace  # start of the next shard
 
 
 class ShardFolder:
-    """The shards of one stream, of which one process at a time writes and deletes."""
+    """The folder with the shards of one stream. Only one process at a time may write and delete."""
 
     def __init__(self, folder: Path, *, identity: dict[str, Any], size: int) -> None:
-        """`identity` is what the tokens are made from, `size` how many of them a shard has."""
+        """`identity` identifies the stream: shards with another one are ignored. `size` is in tokens per shard."""
         self.folder = folder
         self._identity = identity | {"format_version": FORMAT_VERSION, "size": size}
         self._size = size
 
     def open(self, number: int) -> Shard | None:
-        """Return a shard; None when it is not there, not whole, or made from something else."""
+        """Return a shard; None when it is missing, incomplete, or from another stream."""
         tokens_file, info_file = self._files(number)
         try:
             info = json.loads(info_file.read_bytes())
@@ -78,10 +78,13 @@ class ShardFolder:
         return Shard(int(tokens[0]), tokens[1:], start, end)
 
     def write(self, number: int, tokens: NDArray[Any], start: StreamPlace, end: StreamPlace) -> None:
-        """Put a shard there, in one piece. `tokens` begin with the one before. Raises DataError when it cannot be."""
+        """Write a shard atomically. Raises DataError when the disk refuses.
+
+        `tokens` [1 + size] begins with the token before the shard.
+        """
         tokens_file, info_file = self._files(number)
         info = self._identity | {"start": start.to_json(), "end": end.to_json()}
-        with saying_why_not(self.folder):
+        with as_data_error(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             info_file.unlink(missing_ok=True)
             unfinished = self.folder / "unfinished.npy"
@@ -92,19 +95,19 @@ class ShardFolder:
                     os.fsync(file.fileno())
                 replace(unfinished, tokens_file)
             finally:
-                unfinished.unlink(missing_ok=True)  # a full disk is not left fuller
+                unfinished.unlink(missing_ok=True)  # after a failed write, free the space
             sync_folder(self.folder)
             write_durably(info_file, (json.dumps(info) + "\n").encode())
 
     def numbers(self) -> list[int]:
-        """Return which shards are there."""
+        """Return the numbers of the shards on disk, in order."""
         if not self.folder.is_dir():
             return []
         found = (_NAME.fullmatch(path.name) for path in self.folder.iterdir())
         return sorted(int(match[1]) for match in found if match)
 
     def delete(self, number: int) -> None:
-        """Delete a shard. One that cannot be, because somebody reads it on Windows, stays until the next time."""
+        """Delete a shard. Where Windows refuses because a process has it open, it stays until the next call."""
         with suppress(OSError):
             for file in self._files(number):
                 file.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""From a stream of tokens to shards on disk, a few of them ahead of training, in a thread of its own."""
+"""Prefetch: a background thread that writes the shards of a token stream to disk, a few ahead of training."""
 
 import threading
 from collections.abc import Callable
@@ -8,21 +8,21 @@ from tfs_streaming.shards import Shard, ShardFolder, StreamPlace
 from tfs_streaming.token_stream import TokenStream
 
 SHARDS_AHEAD = 2
-"""How many shards wait for training, besides the one it reads."""
+"""Shards to prefetch beyond the one that training reads."""
 
 ATTEMPTS = 3
 RETRY_SECONDS = 5.0
-"""What could not be had is tried again after so long; when it failed so often training is told, once it needs it."""
+"""Delay between two attempts. After `ATTEMPTS` failures `wait` raises the error, once training needs the shard."""
 
 CLOSE_SECONDS = 3.0
-"""A thread that does not end when it is told to, because the network keeps it, is left behind after so long."""
+"""Time that `close` waits for the thread to end, which may be blocked on the network."""
 
 NeededShards = Callable[[], set[int]]
-"""Returns the shards that the kept checkpoints need."""
+"""Returns the numbers of the shards that the kept checkpoints need."""
 
 
 class Spooler:
-    """Writes the shards from one on, each when training has come near it, and deletes those that nobody needs."""
+    """Write shards in order, each when training gets close to it, and delete shards that are no longer needed."""
 
     def __init__(
         self,
@@ -38,17 +38,17 @@ class Spooler:
         self._size = size
         self._needed = needed
         self._report = report
-        self._changed = threading.Condition()  # guards all below
+        self._changed = threading.Condition()  # guards all attributes below
         self._starts: dict[int, StreamPlace] = {}
-        self._next = 0  # the shard to be written next
+        self._next = 0  # the shard to write next
         self._wanted = 0  # the shard that training reads
-        self._failures = 0  # since the last shard
+        self._failures = 0  # failed attempts since the last shard
         self._error: Exception | None = None
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="spooler", daemon=True)
 
     def start(self, number: int, place: StreamPlace) -> None:
-        """Begin with a shard, of which the place is known; those that are there already are not made again."""
+        """Start the thread at shard `number`, which begins at `place`. Shards that are already on disk are reused."""
         self._wanted, self._starts[number] = number, place
         while (shard := self._shards.open(number)) is not None and shard.start == place:
             number, place = number + 1, shard.end
@@ -57,9 +57,9 @@ class Spooler:
         self._thread.start()
 
     def wait(self, number: int, *, seconds: float) -> bool:
-        """Say that training has come to a shard, and return whether it is there, after so long at most.
+        """Announce that training needs a shard; return whether it is on disk, after waiting for at most `seconds`.
 
-        Raises DataError when it is not and could not be made.
+        Raises DataError when the shard could not be written.
         """
         with self._changed:
             if number != self._wanted:
@@ -76,20 +76,18 @@ class Spooler:
             return False
 
     def open(self, number: int) -> Shard:
-        """Return a shard for which `wait` returned True. Raises DataError when somebody has deleted it since."""
+        """Return a shard for which `wait` returned True. Raises DataError when it was deleted in the meantime."""
         shard = self._shards.open(number)
         if shard is None:
-            raise DataError(
-                f"shard {number} is not in {self._shards.folder} any more. Resume the run: it is made again."
-            )
+            raise DataError(f"shard {number} is no longer in {self._shards.folder}. Resume the run to rebuild it.")
         return shard
 
     def start_of(self, number: int) -> StreamPlace:
-        """Return where a shard begins that training has come to, or reads next."""
+        """Return the position where a shard begins: the one that training reads, or the next."""
         return self._starts[number]
 
     def close(self) -> None:
-        """End the thread, and keep on the disk only the shards that a kept checkpoint needs."""
+        """Stop the thread, and delete the shards that no kept checkpoint needs."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -107,30 +105,29 @@ class Spooler:
             except TfsError as error:
                 self._failures += 1
                 if self._failures >= ATTEMPTS:
-                    self._tell(error)
+                    self._set_error(error)
                 else:
-                    self._report(f"{error} It is tried again in {RETRY_SECONDS:g} seconds.")
+                    self._report(f"{error} Retrying in {RETRY_SECONDS:g} seconds.")
                 with self._changed:
                     self._changed.wait_for(lambda: self._stopped, timeout=RETRY_SECONDS)
-            except Exception as error:  # a mistake: training raises it
-                self._tell(error)
+            except Exception as error:  # a bug: `wait` raises it in the training thread
+                self._set_error(error)
                 return
 
-    def _tell(self, error: Exception) -> None:
+    def _set_error(self, error: Exception) -> None:
         with self._changed:
             self._error = error
             self._changed.notify_all()
 
     def _spool(self) -> None:
-        """Write shard after shard, each once there is room ahead of training. Raises what breaks the stream."""
+        """Write shards, each when it is within `SHARDS_AHEAD` of training. Raises the errors of the stream."""
         for tokens, start, end in self._stream.shards(self._starts[self._next], size=self._size):
             with self._changed:
                 self._changed.wait_for(lambda: self._stopped or self._next <= self._wanted + SHARDS_AHEAD)
                 if self._stopped:
                     return
                 number, wanted = self._next, self._wanted
-            # `wanted` is read before the checkpoints are looked at: one that is saved after that needs no shard before
-            # it.
+            # Read `wanted` before listing the checkpoints: a checkpoint saved later needs no shard before `wanted`.
             self._delete_all_but(self._needed() | set(range(wanted, number)))
             self._shards.write(number, tokens, start, end)
             with self._changed:

@@ -1,4 +1,4 @@
-"""The training text of a source that streams, as an endless stream of tokens: epoch after epoch, from any place on."""
+"""The training text of a streaming source as an endless stream of tokens, epoch after epoch, from any position."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -16,10 +16,10 @@ from tfs_streaming.shards import StreamPlace
 
 
 class TokenStream:
-    """The tokens that a tokenizer makes of a source, from any place on."""
+    """The tokens of a source, readable from any position."""
 
     def __init__(self, source: DatasetSource, tokenizer: Tokenizer, *, division: Division | None) -> None:
-        """`division` says which documents are held out for validation; None for none of them."""
+        """`division` selects the documents that are held out for validation; None holds out none."""
         assert isinstance(source, SupportsStreaming)
         self._streamed: SupportsStreaming = source
         self.source: DatasetSource = source
@@ -29,32 +29,33 @@ class TokenStream:
         self.fingerprint = hash_of([source.fingerprint(), tokenizer.fingerprint(), held_out])
 
     def shards(self, start: StreamPlace, *, size: int) -> Iterator[tuple[NDArray[Any], StreamPlace, StreamPlace]]:
-        """Iterate over the stream from a place on, cut into shards: (tokens, where it begins, where it ends).
+        """Iterate over the stream from a position on, cut into shards: (tokens, start position, end position).
 
-        The tokens are uint16 or uint32 [1 + size]: the one before the shard comes first. What breaks the stream is
-        raised after all shards before it.
+        The tokens are uint16 or uint32 [1 + size], the first being the token before the shard. An error of the source
+        is raised after the last complete shard before it.
         """
-        broken_off: Exception | None = None
-        documents: deque[StreamPlace] = deque()  # those that are not cut yet; the first began at `document_began`
+        source_error: Exception | None = None
+        documents: deque[StreamPlace] = deque()  # not fully cut yet; the first began at `document_began`
 
-        def noting_documents() -> Iterator[tuple[str, Piece]]:
-            """Pass the pieces on to be encoded, up to where the stream breaks off, if it does."""
-            nonlocal broken_off
+        def recorded_pieces() -> Iterator[tuple[str, Piece]]:
+            """Record where documents begin, and pass the pieces on. Ends at an error of the source."""
+            nonlocal source_error
             try:
                 for place, piece in self.pieces(start):
                     if piece.begins:
                         documents.append(place)
                     yield "train", piece
-            except Exception as error:  # whatever it is: what came before it is encoded first
-                broken_off = error
+            except Exception as error:  # any error: first encode the text before it
+                source_error = error
 
         tokens = np.empty(1 + size, dtype=token_dtype(self.tokenizer.vocab_size))
         tokens[0] = self.tokenizer.end_of_text_id
         filled = 0
-        # Tokens are counted from the first shard's first: those before it, of the document it begins in, from below 0.
+        # Token positions are relative to the first shard: its first token is 0, and the earlier tokens of the document
+        # that it begins in have negative positions.
         count = document_began = -start.token
         document_ends: deque[int] = deque()
-        for block in encode(noting_documents(), self.tokenizer):
+        for block in encode(recorded_pieces(), self.tokenizer):
             document_ends.extend((block.document_ends + count).tolist())
             new = block.tokens
             if count < 0:
@@ -68,8 +69,8 @@ class TokenStream:
                 count += len(part)
                 if filled < size:
                     continue
-                # A document that ends right here stays the first: its place, and all its tokens, say where the next
-                # begins.
+                # A document that ends exactly at the shard's end stays in `documents`: its position plus all its tokens
+                # is the start of the next shard.
                 while document_ends and document_ends[0] < count:
                     document_began = document_ends.popleft()
                     documents.popleft()
@@ -77,13 +78,13 @@ class TokenStream:
                 yield tokens, start, end
                 start, filled = end, 0
                 tokens = np.concatenate([tokens[-1:], np.empty(size, dtype=tokens.dtype)])
-        assert broken_off is not None, "a stream has no end"
-        raise broken_off
+        assert source_error is not None, "a stream has no end"
+        raise source_error
 
     def pieces(self, start: StreamPlace) -> Iterator[tuple[StreamPlace, Piece]]:
-        """Iterate over the text from the document of a place on, each piece with the place where its document begins.
+        """Iterate over the text from the document at `start` on, each piece with the position of its document.
 
-        Empty documents and those that are held out for validation are left out. Raises DataError.
+        Empty documents and documents held out for validation are skipped. Raises DataError when an epoch has no text.
         """
         epoch, document = start.epoch, start.document
         while True:
@@ -96,7 +97,7 @@ class TokenStream:
             epoch, document = epoch + 1, ()
 
     def close(self) -> None:
-        """Release what reading the source holds."""
+        """Release the open files and temporary downloads of the source."""
         self._streamed.close()
 
     def _one_epoch(self, start: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], Piece]]:

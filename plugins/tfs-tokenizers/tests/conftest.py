@@ -1,4 +1,4 @@
-"""A Hub on this machine, and `tfs` in a process of its own that knows no other."""
+"""Fixtures: a fake Hub on this machine, and Python in a subprocess that can reach only that Hub."""
 
 import importlib.util
 import os
@@ -35,14 +35,14 @@ def load_fake_hub() -> ModuleType:
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[Any]:
-    """Return a Hub with no repositories: they are folders of `hub.folder`."""
+    """Return a fake Hub without repositories; folders of `hub.folder` become repositories."""
     with load_fake_hub().FakeHub(tmp_path / "hub") as running:
         yield running
 
 
 @pytest.fixture
 def nowhere() -> str:
-    """Return the address of a port that nobody listens to."""
+    """Return the URL of a port without a listener."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     return f"http://127.0.0.1:{port}"
@@ -50,7 +50,7 @@ def nowhere() -> str:
 
 @dataclass
 class Said:
-    """What a process said."""
+    """Output, exit code and duration of a process."""
 
     output: str
     errors: str
@@ -63,7 +63,7 @@ Python = Callable[..., Said]
 
 @pytest.fixture
 def python(tmp_path: Path) -> Python:
-    """Return `python(*arguments, endpoint=...)`: a process with a home and assets of its own, which knows that Hub."""
+    """Return `python(*arguments, endpoint=...)`, which runs Python with its own home and assets, and that Hub."""
 
     def run(*arguments: str, endpoint: str, **environment: str) -> Said:
         own = {

@@ -29,7 +29,7 @@ WORDS = re.split(" ", SENTENCE)
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> str:
-    """Return a data set, as a command line names it: 60 documents of different lengths."""
+    """Return a data set as given on a command line: 60 documents of different lengths."""
     lines = [json.dumps({"text": " ".join(WORDS[i % 7 :] * (i % 9 + 1))}) for i in range(60)]
     (tmp_path / "corpus.jsonl").write_text("\n".join(lines), encoding="utf-8")
     return f"{{name: jsonl, path: {tmp_path / 'corpus.jsonl'}}}"
@@ -37,7 +37,7 @@ def corpus(tmp_path: Path) -> str:
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Return `run(*arguments)`, which calls `tfs tokenizer` in an empty folder and wants it to succeed."""
+    """Return `run(*arguments)`, which calls `tfs tokenizer` in an empty folder and checks that it succeeds."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("TFS_ASSETS", raising=False)
 
@@ -58,7 +58,7 @@ def test_trained_tokenizer_is_one_that_a_configuration_can_name(run: Run, corpus
     assert named.tokenizer(str(folder), assets=tmp_path).fingerprint() == tokenizer.fingerprint()
 
 
-def test_tokenizer_is_not_trained_on_what_a_run_holds_out(corpus: str, tmp_path: Path) -> None:
+def test_tokenizer_is_not_trained_on_held_out_documents(corpus: str, tmp_path: Path) -> None:
     assets = tmp_path / "assets"
     from_command = load(tfs_tokenizers.train_tokenizer(corpus, 290, assets=assets))
     text = named.TrainingText(named.dataset(corpus, assets=assets))
@@ -66,7 +66,7 @@ def test_tokenizer_is_not_trained_on_what_a_run_holds_out(corpus: str, tmp_path:
     assert from_command.fingerprint() == in_a_run.fingerprint()
 
 
-def test_training_on_files_takes_each_by_its_ending(run: Run, tmp_path: Path) -> None:
+def test_training_on_files_detects_the_format_by_extension(run: Run, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("plain plain plain plain", encoding="utf-8")
     (tmp_path / "b.jsonl").write_text('{"body": "lines lines lines lines"}\n' * 3, encoding="utf-8")
     run("train", "file", "a.txt", "b.jsonl", "275", "--text-key", "body", "--min-freq", "3", "--output", "out")
@@ -90,7 +90,7 @@ def test_pretokenized_store_is_the_one_that_a_run_uses(run: Run, corpus: str, tm
     assert split.tokens[split.offsets[1] - 1] == tokenizer.end_of_text_id
 
 
-def test_pretokenizing_reports_what_is_cut_and_filled(corpus: str, tmp_path: Path) -> None:
+def test_pretokenizing_reports_truncation_and_padding(corpus: str, tmp_path: Path) -> None:
     folder, (report, _) = tfs_tokenizers.pretokenize_dataset(corpus, "byte", 50, assets=tmp_path / "assets")
     split = tfs_tokenizers.load_pretokenized(folder)
     lengths = [int(length) for length in np.diff(split.offsets)]
@@ -101,7 +101,7 @@ def test_pretokenizing_reports_what_is_cut_and_filled(corpus: str, tmp_path: Pat
     assert (report.tokens + report.packed_padding_tokens) % 50 == 0
 
 
-def test_loading_what_was_not_pretokenized_is_an_error(corpus: str, tmp_path: Path) -> None:
+def test_loading_a_missing_store_or_split_is_an_error(corpus: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no token store"):
         tfs_tokenizers.load_pretokenized(tmp_path)
     folder, _ = tfs_tokenizers.pretokenize_dataset(corpus, "byte", assets=tmp_path / "assets")
@@ -110,7 +110,7 @@ def test_loading_what_was_not_pretokenized_is_an_error(corpus: str, tmp_path: Pa
 
 
 class Links(HTMLParser):
-    """Finds what a page would fetch."""
+    """Collects the URLs that a page would request."""
 
     found: list[str]
 
@@ -118,7 +118,7 @@ class Links(HTMLParser):
         self.found = [*getattr(self, "found", []), *(value or "" for name, value in attrs if name in ("src", "href"))]
 
 
-def test_analysis_writes_its_curve_and_a_page_that_needs_nothing_else(run: Run, corpus: str, tmp_path: Path) -> None:
+def test_analysis_writes_its_curve_and_a_self_contained_page(run: Run, corpus: str, tmp_path: Path) -> None:
     output = run("analyze", corpus, "--subset", "40", "--export-cdf", "cdf.csv", "--html", "page.html").output
     assert "recommended sizes" in output
     assert "100% │" in output
@@ -135,7 +135,7 @@ def test_analysis_writes_its_curve_and_a_page_that_needs_nothing_else(run: Run, 
     assert "<script" not in page
 
 
-def test_analysis_counts_what_the_text_holds() -> None:
+def test_analysis_counts_the_ids_of_the_text() -> None:
     tokenizer = named.tokenizer("byte", assets=Path("."))
     report = analysis.analyze_texts(["aaaaaa", "aab c"], tokenizer)
     assert (report.n_bytes, report.n_tokens, report.bytes_per_token) == (11, 11, 1.0)
@@ -148,7 +148,7 @@ def test_analysis_counts_what_the_text_holds() -> None:
     assert cases["never used"].ids == 257 - 4
 
 
-def test_analysis_page_and_chart_show_text_from_data_harmlessly() -> None:
+def test_analysis_page_and_summary_escape_text_from_data() -> None:
     from tfs_tokenizers.analysis_page import page
 
     tokenizer = named.tokenizer("byte", assets=Path("."))
@@ -167,7 +167,7 @@ def test_smaller_vocabulary_is_the_beginning_of_a_larger_one() -> None:
     texts = [" ".join(WORDS) * 3, "something else, something more" * 3]
     large = bpe.train(iter(texts), vocab_size=400, min_frequency=1)
     small = ByteLevelTokenizer(bpe.train(iter(texts), vocab_size=290, min_frequency=1))
-    cut = ByteLevelTokenizer(bpe.cut_to(large, 290))
+    cut = ByteLevelTokenizer(bpe.truncate(large, 290))
     assert cut.vocab_size == small.vocab_size == 290
     assert cut.encode_batch(texts) == small.encode_batch(texts)
 
@@ -195,7 +195,7 @@ def test_importing_the_package_or_its_plugin_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize("name", tfs_tokenizers.__all__)
-def test_public_names_are_there(name: str) -> None:
+def test_public_names_exist(name: str) -> None:
     assert callable(getattr(tfs_tokenizers, name))
 
 

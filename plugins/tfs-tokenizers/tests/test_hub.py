@@ -1,4 +1,4 @@
-"""`hub` and `gpt2` against a Hub on this machine: downloaded, verified, found again, and refused in a sentence."""
+"""`hub` and `gpt2` on a local fake Hub: download, verification, cache, and error messages."""
 
 import json
 from pathlib import Path
@@ -27,12 +27,12 @@ try:
 except DataError as error:
     print("error:", error)
 """
-"""Says what the tokenizer is, or why there is none."""
+"""Prints the tokenizer's properties, or the error."""
 
 
 @pytest.fixture
 def models(hub: Any) -> Any:
-    """Return a Hub with a tokenizer whose end of text is not the usual one."""
+    """Return a Hub with a tokenizer that has an unusual end of text."""
     content = bpe.train(iter([TEXT * 30]), vocab_size=280, min_frequency=2, special_tokens=["</s>"])
     publish(hub, "someone/something", content, end_of_text="</s>")
     return hub
@@ -49,16 +49,16 @@ def publish(hub: Any, repository: str, content: str, *, end_of_text: str | None 
 def build(
     python: Any, endpoint: str, name: str = "someone/something", revision: str = "main", **environment: str
 ) -> str:
-    """Return what a process of its own says of the tokenizer."""
+    """Return the output of `BUILD` in a new process."""
     said = python("-c", BUILD, name, revision, endpoint=endpoint, **environment)
     assert said.exit_code == 0, said.errors
     return str(said.output.strip())
 
 
 class TestDownload:
-    """From the Hub into its cache."""
+    """Download into the cache."""
 
-    def test_tokenizer_is_downloaded_with_what_names_its_end_of_text(self, models: Any, python: Any) -> None:
+    def test_tokenizer_is_downloaded_with_its_end_of_text(self, models: Any, python: Any) -> None:
         assert build(python, models.url).startswith("280 </s> [")
 
     def test_tokenizer_is_found_again_without_a_network(self, models: Any, python: Any, nowhere: str) -> None:
@@ -68,7 +68,7 @@ class TestDownload:
         assert len([request for request in models.requests[asked:] if "someone" in request.path]) == 0
         assert build(python, nowhere) == first
 
-    def test_tokenizer_of_a_repository_with_nothing_beside_it_is_read(self, models: Any, python: Any) -> None:
+    def test_tokenizer_without_a_configuration_file_is_read(self, models: Any, python: Any) -> None:
         publish(models, "someone/bare", bpe.train(iter([TEXT]), vocab_size=257, min_frequency=2))
         assert build(python, models.url, "someone/bare").startswith("257 <|endoftext|> [")
 
@@ -86,7 +86,7 @@ class TestDownload:
 
 
 class TestRefusals:
-    """A sentence that says what to do."""
+    """One-line messages that say what to do."""
 
     def test_unknown_repository(self, models: Any, python: Any) -> None:
         said = build(python, models.url, "someone/nothing")
@@ -99,54 +99,50 @@ class TestRefusals:
         models.gated.add("someone/something")
         said = build(python, models.url)
         assert said.startswith("error: someone/something is gated")
-        assert f"Agree at {models.url}/someone/something, then log in with" in said
+        assert f"Accept its terms at {models.url}/someone/something, then log in with" in said
 
     def test_unknown_revision(self, models: Any, python: Any) -> None:
         said = build(python, models.url, revision="v2")
-        assert said.startswith("error: someone/something has no revision 'v2'. Take a branch, a tag or a commit of")
+        assert said.startswith("error: someone/something has no revision 'v2'. Choose a branch, tag or commit of")
 
     def test_repository_without_a_tokenizer_json(self, models: Any, python: Any) -> None:
         (folder := models.folder / "models" / "someone" / "else").mkdir()
         (folder / "spiece.model").write_bytes(b"\0")
         said = build(python, models.url, "someone/else")
-        assert said.startswith(
-            "error: someone/else has no tokenizer.json, the one format of a tokenizer that tfs reads"
-        )
+        assert said.startswith("error: someone/else has no tokenizer.json, the only tokenizer format that tfs reads")
 
     @pytest.mark.parametrize("repository", ["https://huggingface.co/gpt2", "a/b/c", "", "a b"])
-    def test_what_is_no_name_of_a_repository(self, repository: str) -> None:
+    def test_invalid_repository_name(self, repository: str) -> None:
         with pytest.raises(ValueError, match="repository must be a name such as openai-community/gpt2"):
             HubConfig(repository=repository)
 
-    def test_no_network_is_told_in_one_line(self, python: Any, nowhere: str) -> None:
+    def test_no_network_is_a_one_line_error(self, python: Any, nowhere: str) -> None:
         said = build(python, nowhere)
         assert said.startswith("error: someone/something: its tokenizer.json is not in ")
         assert "that cannot be reached. Go online once" in said
         assert len(said.splitlines()) == 1
 
-    def test_offline_by_choice_is_told_in_one_line(self, models: Any, python: Any) -> None:
+    def test_offline_by_choice_is_a_one_line_error(self, models: Any, python: Any) -> None:
         said = build(python, models.url, HF_HUB_OFFLINE="1")
         assert "the network is switched off. Go online once" in said
         assert len(said.splitlines()) == 1
 
 
 class TestUnreliableHub:
-    """What goes wrong on the way."""
+    """Temporary errors and wrong bytes."""
 
-    def test_busy_hub_is_asked_again(self, models: Any, python: Any) -> None:
+    def test_busy_hub_is_retried(self, models: Any, python: Any) -> None:
         models.faults.unavailable = {"tokenizer_config.json": 1}
         models.faults.too_many = {"tokenizer.json": 1}
         assert build(python, models.url).startswith("280 </s> [")
 
-    def test_hub_that_stays_busy_is_named_and_never_guessed_around(
-        self, models: Any, python: Any, nowhere: str
-    ) -> None:
+    def test_busy_hub_is_an_error_and_leaves_no_incomplete_cache(self, models: Any, python: Any, nowhere: str) -> None:
         models.faults.unavailable = {"tokenizer_config.json": 100}
         said = build(python, models.url)
-        assert said == (f"error: someone/something: {models.url} is busy (it answers 503). Try again in a while.")
-        assert "its tokenizer.json is not in" in build(python, nowhere)  # without its end of text, it is not there
+        assert said == (f"error: someone/something: {models.url} is busy (HTTP 503). Try again later.")
+        assert "its tokenizer.json is not in" in build(python, nowhere)  # nothing was cached without the end of text
 
-    def test_connection_that_drops_is_taken_up_again(self, models: Any, python: Any) -> None:
+    def test_dropped_connection_is_retried(self, models: Any, python: Any) -> None:
         models.faults.dropped = {"tokenizer.json": 1}
         assert build(python, models.url).startswith("280 </s> [")
 

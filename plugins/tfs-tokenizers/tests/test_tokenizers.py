@@ -1,4 +1,4 @@
-"""What every tokenizer promises: no text is lost, no text makes a special id, bytes are counted exactly."""
+"""Contract of every tokenizer: lossless, no text is encoded to a special id, exact byte counts."""
 
 import json
 import subprocess
@@ -136,7 +136,7 @@ def test_byte_lengths_are_those_of_every_id(built: Callable[[str], Tokenizer], n
 @pytest.mark.parametrize("name", NAMES)
 def test_half_a_character_decodes_to_the_replacement_character(built: Callable[[str], Tokenizer], name: str) -> None:
     tokenizer = built(name)
-    ids = list(tokenizer.encode_batch(["\U0010fffd"])[0])  # in no training text: spelled in bytes
+    ids = list(tokenizer.encode_batch(["\U0010fffd"])[0])  # in no training text: byte fallback
     assert len(ids) > 1
     assert tokenizer.decode(ids[:1]) == "\ufffd"
     assert tokenizer.decode_bytes(ids[:1]) == b"\xf4"
@@ -144,8 +144,8 @@ def test_half_a_character_decodes_to_the_replacement_character(built: Callable[[
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("bad", [-1, 10**6])
-def test_id_that_there_is_not_is_an_error(built: Callable[[str], Tokenizer], name: str, bad: int) -> None:
-    with pytest.raises(DataError, match=f"{bad} is no token id"):
+def test_id_outside_the_vocabulary_is_an_error(built: Callable[[str], Tokenizer], name: str, bad: int) -> None:
+    with pytest.raises(DataError, match=f"{bad} is not a token id"):
         built(name).decode([bad])
 
 
@@ -171,7 +171,7 @@ def test_saved_file_is_the_same_tokenizer_for_hugging_face(
         folder.mkdir()
         built(name).save(folder)
     theirs = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-    theirs.encode_special_tokens = True  # what transformers calls split_special_tokens
+    theirs.encode_special_tokens = True  # split_special_tokens in transformers
     ids = theirs.encode(text, add_special_tokens=False).ids
     assert ids == list(built(name).encode_batch([text])[0])
     assert theirs.decode(ids) == text
@@ -220,7 +220,7 @@ def test_bpe_makes_text_shorter(built: Callable[[str], Tokenizer]) -> None:
 
 
 def test_bpe_that_finds_too_few_pairs_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    for _ in range(2):  # when it is trained, and when it is reused
+    for _ in range(2):  # when trained, and when taken from the cache
         caplog.clear()
         choice, texts = Choice("bpe", BpeConfig(vocab_size=1000)), Texts(["ab ab ab"])
         tokenizer = build_tokenizer(choice, assets=tmp_path, offline=True, documents=texts)  # type: ignore[arg-type]
@@ -240,8 +240,8 @@ def test_bpe_training_is_the_same_in_another_process() -> None:
 
 
 @pytest.mark.parametrize("name", ["character", "bpe"])
-class TestKept:
-    """A tokenizer that was trained is kept."""
+class TestCache:
+    """Trained tokenizers are cached."""
 
     def test_trained_tokenizer_is_reused_when_nothing_changed(self, name: str, tmp_path: Path) -> None:
         first = build(name, tmp_path)
@@ -264,15 +264,15 @@ class TestKept:
 
     def test_damaged_tokenizer_is_trained_again(self, name: str, tmp_path: Path) -> None:
         first = build(name, tmp_path)
-        (kept,) = tmp_path.glob("tokenizers/*/tokenizer.json")
-        kept.write_bytes(kept.read_bytes()[:-10])
+        (cached,) = tmp_path.glob("tokenizers/*/tokenizer.json")
+        cached.write_bytes(cached.read_bytes()[:-10])
         assert build(name, tmp_path).fingerprint() == first.fingerprint()
 
     def test_no_training_text_is_an_error(self, name: str, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match=f"'{name}' is trained on the text of a run"):
+        with pytest.raises(DataError, match=f"'{name}' needs training text"):
             build_tokenizer(Choice(name, OPTIONS[name]), assets=tmp_path, offline=True, documents=None)
 
-    def test_place_that_cannot_be_written_is_an_error_in_a_sentence(self, name: str, tmp_path: Path) -> None:
+    def test_folder_that_cannot_be_written_is_an_error(self, name: str, tmp_path: Path) -> None:
         (tmp_path / "tokenizers").write_text("a file where a folder should be", encoding="utf-8")
         with pytest.raises(DataError, match=r"cannot be written: .*--assets"):
             build(name, tmp_path)
@@ -307,6 +307,6 @@ def test_two_processes_that_want_the_same_bpe_train_it_once(tmp_path: Path) -> N
     ("config", "values"),
     [(BpeConfig, {"vocab_size": 256}), (BpeConfig, {"min_frequency": 0}), (CharacterConfig, {"min_frequency": 0})],
 )
-def test_option_that_makes_no_sense_is_an_error(config: type, values: dict[str, int]) -> None:
+def test_invalid_option_is_an_error(config: type, values: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="must be at least"):
         config(**values)

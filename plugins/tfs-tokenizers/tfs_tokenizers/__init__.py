@@ -1,4 +1,4 @@
-"""Text to ids and back: byte, character, BPE, GPT-2's, any byte-level `tokenizer.json`; and the tools around them."""
+"""Tokenizers (byte, character, BPE, GPT-2's, any byte-level `tokenizer.json`), and tools to train and compare them."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -28,8 +28,8 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:  # whatever the name stands for
-    """Return what a name of `__all__` stands for, imported when it is first asked for."""
+def __getattr__(name: str) -> Any:  # the type depends on the name
+    """Lazy import: return the function with a name of `__all__`, importing its module on first access."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

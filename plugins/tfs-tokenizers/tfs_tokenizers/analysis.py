@@ -1,14 +1,14 @@
-"""What vocabulary a text needs: how few ids cover most of it, and how short each size of vocabulary makes it.
+"""Analysis of the vocabulary that a text needs: coverage by the most frequent ids, and bytes per token by size.
 
-Two questions that are often taken for one:
+Two different measures:
 
-    coverage    how many of the most frequent ids make up 90, 95, 99, 99.9 % of the tokens. The rest are seldom seen
-                in training, and their embeddings learn little.
-    fertility   bytes of text in a token. It grows with the vocabulary, ever more slowly, and a model that reads more
-                bytes in as many tokens sees further.
+    coverage    number of most frequent ids that make up 90, 95, 99, 99.9 % of the tokens. The other ids are rare in
+                training, and their embeddings learn little.
+    fertility   bytes of text per token. It grows with the vocabulary, with diminishing returns. With more bytes per
+                token, a context of the same length covers more text.
 
-A BPE's merges are found one after the other, so that the tokenizer of any smaller size is the beginning of it: all
-sizes are measured with one training.
+Training finds the merges of a BPE one by one, so a smaller vocabulary is a prefix of a larger one: one training is
+enough to measure all sizes.
 """
 
 import csv
@@ -26,25 +26,25 @@ from tfs_core.contracts import Tokenizer
 from tfs_core.data.documents import TrainingText, describe
 from tfs_core.errors import DataError
 from tfs_core.runs import assets_folder
-from tfs_core.terminal import harmless
+from tfs_core.terminal import escape_control_characters
 from tfs_tokenizers import bpe, named
 from tfs_tokenizers.byte_level import ByteLevelTokenizer
 
 COVERAGES = (0.9, 0.95, 0.99, 0.999)
 LARGEST_BPE = 32_768
-"""The size of the BPE that is trained for an analysis when no tokenizer is named."""
+"""Vocabulary size of the BPE that is trained when no tokenizer is given."""
 
 SIZES = tuple(2**power for power in range(9, 17))
-"""The vocabularies that are compared, up to the tokenizer's own."""
+"""Vocabulary sizes to compare, up to the tokenizer's own."""
 
 COMPARED_CHARACTERS = 1 << 22
-"""So much text, from the beginning, is encoded with each size of vocabulary."""
+"""Amount of text, from the beginning, that is encoded with each vocabulary size."""
 
 RARE = 10
-"""An id that is seen fewer times learns next to nothing."""
+"""Ids with fewer occurrences count as rare: they learn almost nothing."""
 
-WORTHWHILE = 0.08
-"""Doubling a vocabulary is worth it as long as it makes the text shorter by so much."""
+MIN_GAIN = 0.08
+"""Reduction of the number of tokens, from which doubling the vocabulary is worthwhile."""
 
 _BATCH = 256
 _EXAMPLES = 6
@@ -52,7 +52,7 @@ _EXAMPLES = 6
 
 @dataclass(frozen=True)
 class Recommendation:
-    """A vocabulary's size, and why."""
+    """A vocabulary size, and the reason for it."""
 
     vocab_size: int
     reason: str
@@ -60,7 +60,7 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class SizeRow:
-    """A size of vocabulary, and how long the text is with it."""
+    """Bytes per token with one vocabulary size."""
 
     vocab_size: int
     bytes_per_token: float
@@ -68,7 +68,7 @@ class SizeRow:
 
 @dataclass(frozen=True)
 class EdgeCase:
-    """Ids that have something in common."""
+    """A group of ids with a common property."""
 
     name: str
     ids: int
@@ -78,55 +78,55 @@ class EdgeCase:
 
 @dataclass(frozen=True)
 class TokenAnalysisReport:
-    """What was counted in a text that was encoded."""
+    """Statistics of an encoded text."""
 
     dataset: str
     tokenizer: str
-    documents: int  # long ones count as several: in pieces
+    documents: int  # pieces of a long document are counted separately
     n_bytes: int
-    counts: NDArray[np.int64]  # [vocab_size]: how often each id occurs
-    spelled: Sequence[bytes]  # [vocab_size]: what each id stands for; nothing if it is special
-    sizes: Sequence[SizeRow]  # empty when the tokenizer's size cannot be changed
+    counts: NDArray[np.int64]  # [vocab_size]: occurrences of each id
+    spelled: Sequence[bytes]  # [vocab_size]: bytes of each id, empty for special ids
+    sizes: Sequence[SizeRow]  # empty unless the tokenizer is a byte-level BPE
 
     @property
     def vocab_size(self) -> int:
-        """How many ids there are, used or not."""
+        """Number of ids, including unused ones."""
         return len(self.counts)
 
     @cached_property
     def n_tokens(self) -> int:
-        """How many tokens the text has."""
+        """Number of tokens in the text."""
         return int(self.counts.sum())
 
     @property
     def bytes_per_token(self) -> float:
-        """The fertility: bytes of text in a token."""
+        """Fertility: bytes of text per token."""
         return self.n_bytes / self.n_tokens
 
     @cached_property
     def ranked(self) -> NDArray[np.int64]:
-        """The ids that occur, the most frequent first."""
+        """The ids that occur, most frequent first: int64 [ids in use]."""
         order = np.argsort(-self.counts, kind="stable")
         return order[: np.count_nonzero(self.counts)]
 
     @cached_property
     def coverage(self) -> NDArray[np.float64]:
-        """The share of the tokens that the 1, 2, 3, ... most frequent ids make up."""
+        """Share of the tokens made up by the 1, 2, 3, ... most frequent ids: float64 [ids in use]."""
         return np.cumsum(self.counts[self.ranked]) / self.n_tokens
 
     def get_coverage_at_vocab_size(self, n_ids: int) -> float:
-        """Return the share of the tokens that so many of the most frequent ids make up."""
+        """Return the share of the tokens made up by the `n_ids` most frequent ids."""
         return float(self.coverage[min(n_ids, len(self.coverage)) - 1]) if n_ids > 0 else 0.0
 
     def get_vocab_size_for_coverage(self, share: float) -> int:
-        """Return how many of the most frequent ids make up that share of the tokens."""
+        """Return the number of most frequent ids that make up a share of the tokens."""
         return min(int(np.searchsorted(self.coverage, share - 1e-12)) + 1, len(self.coverage))
 
     def edge_cases(self) -> list[EdgeCase]:
-        """Return groups of ids that a look is worth: what they are, and how much of the text they make up."""
+        """Return groups of unusual ids, with their share of the tokens and examples."""
         groups: dict[str, list[int]] = {name: [] for name in EDGE_CASES}
         for token_id in self.ranked.tolist():
-            for name in _kinds(self.spelled[token_id], int(self.counts[token_id])):
+            for name in _edge_case_names(self.spelled[token_id], int(self.counts[token_id])):
                 groups[name].append(token_id)
         found = [self._edge_case(name, ids) for name, ids in groups.items()]
         unused = self.vocab_size - len(self.ranked)
@@ -137,20 +137,20 @@ class TokenAnalysisReport:
         return EdgeCase(name, len(ids), share, [visible(self.spelled[i]) for i in ids[:_EXAMPLES]])
 
     def recommendations(self) -> list[Recommendation]:
-        """Return sizes for a BPE trained on such text, small to large."""
+        """Return recommended sizes of a BPE for such text: by coverage in ascending order, then by fertility."""
         found: dict[int, list[str]] = {}
         for share in COVERAGES:
             size = rounded_up(self.get_vocab_size_for_coverage(share))
             found.setdefault(size, []).append(f"{share:.1%} coverage")
         recommended = [Recommendation(size, " and ".join(reasons)) for size, reasons in sorted(found.items())]
         if self.sizes:
-            recommended.append(_worthwhile(self.sizes))
+            recommended.append(_recommended_size(self.sizes))
         return recommended
 
     def summary(self) -> str:
         """Return the report as text."""
         lines = [
-            f"{harmless(self.dataset)}, encoded with {harmless(self.tokenizer)}",
+            f"{escape_control_characters(self.dataset)}, encoded with {escape_control_characters(self.tokenizer)}",
             "",
             f"  text             {self.n_bytes / 1e6:,.2f} MB in {self.documents:,} pieces",
             f"  tokens           {self.n_tokens:,}, {self.bytes_per_token:.2f} bytes each",
@@ -175,18 +175,20 @@ class TokenAnalysisReport:
         return "\n".join(lines)
 
 
-def _worthwhile(sizes: Sequence[SizeRow]) -> Recommendation:
-    """Return the first size whose doubling makes the text hardly shorter; the largest when there is none."""
+def _recommended_size(sizes: Sequence[SizeRow]) -> Recommendation:
+    """Return the first size whose doubling gains less than `MIN_GAIN`; the largest if there is none."""
     for row, larger in pairwise(sizes):
-        if 1 - row.bytes_per_token / larger.bytes_per_token < WORTHWHILE and larger.vocab_size == 2 * row.vocab_size:
+        if 1 - row.bytes_per_token / larger.bytes_per_token < MIN_GAIN and larger.vocab_size == 2 * row.vocab_size:
             return Recommendation(
-                row.vocab_size, f"twice as many would make the text less than {WORTHWHILE:.0%} shorter"
+                row.vocab_size, f"twice as many ids would shorten the text by less than {MIN_GAIN:.0%}"
             )
-    return Recommendation(sizes[-1].vocab_size, f"up to here every doubling makes the text {WORTHWHILE:.0%} shorter")
+    return Recommendation(
+        sizes[-1].vocab_size, f"up to this size every doubling shortens the text by at least {MIN_GAIN:.0%}"
+    )
 
 
 def rounded_up(n_ids: int) -> int:
-    """Return the size for so many ids: the bytes and end of text included, a multiple of 64, as kernels like it."""
+    """Return `n_ids` (at least 512) rounded up to a multiple of 64, which is efficient for GPU kernels."""
     return -(-max(n_ids, 512) // 64) * 64
 
 
@@ -201,8 +203,8 @@ EDGE_CASES = (
 )
 
 
-def _kinds(spelled: bytes, count: int) -> list[str]:
-    """Return which edge cases an id is."""
+def _edge_case_names(spelled: bytes, count: int) -> list[str]:
+    """Return the names of the edge cases that an id belongs to."""
     kinds = []
     try:
         text = spelled.decode("utf-8")
@@ -226,9 +228,9 @@ def _kinds(spelled: bytes, count: int) -> list[str]:
 
 
 def visible(spelled: bytes) -> str:
-    """Return the text of an id as it can be shown: blanks and what cannot be printed are written out."""
+    """Return the printable text of an id, with spaces shown as ␣ and control characters escaped."""
     text = spelled.decode("utf-8", errors="backslashreplace")
-    return harmless(text.replace("\n", "\\n").replace("\t", "\\t")).replace(" ", "␣")
+    return escape_control_characters(text.replace("\n", "\\n").replace("\t", "\\t")).replace(" ", "␣")
 
 
 def analyze_dataset(
@@ -238,17 +240,17 @@ def analyze_dataset(
     tokenizer: str | None = None,
     assets: str | Path | None = None,
 ) -> tuple[TokenAnalysisReport, list[Recommendation]]:
-    """Return what was counted in a data set's training text, and the vocabularies that suit it.
+    """Return the statistics of the training text of a data set, and recommended vocabulary sizes.
 
-    `name` and `tokenizer` are registered names, or YAML with options (a tokenizer also a path); without a tokenizer a
-    BPE of `LARGEST_BPE` ids is trained on the text. The first `subset_size` documents are read. Raises TfsErrors.
+    `name` and `tokenizer` are registered names, or YAML with options; a tokenizer can also be a path. Without one, a
+    BPE of `LARGEST_BPE` ids is trained on the text. Only the first `subset_size` documents are read. Raises TfsErrors.
     """
     root = assets_folder(assets)
     source = named.dataset(name, assets=root)
     text = TrainingText(source, subset_size)
     chosen = tokenizer or f"{{name: bpe, vocab_size: {LARGEST_BPE}}}"
     built = named.tokenizer(chosen, assets=root, documents=text)
-    label = tokenizer or f"a BPE of {built.vocab_size:,} ids that was trained on it"
+    label = tokenizer or f"a BPE of {built.vocab_size:,} ids trained on it"
     report = analyze_texts(text(), built, dataset=describe(source), tokenizer_name=label)
     return report, report.recommendations()
 
@@ -256,7 +258,7 @@ def analyze_dataset(
 def analyze_texts(
     texts: Iterable[str], tokenizer: Tokenizer, *, dataset: str = "text", tokenizer_name: str = "a tokenizer"
 ) -> TokenAnalysisReport:
-    """Return what was counted in some texts. Raises DataError when there is no text."""
+    """Return the statistics of the texts. Raises DataError when there is no text."""
     counts = np.zeros(tokenizer.vocab_size, dtype=np.int64)
     documents = n_bytes = characters = 0
     beginning: list[str] = []
@@ -283,14 +285,14 @@ def analyze_texts(
 
 
 def _compared_sizes(tokenizer: Tokenizer, texts: Sequence[str]) -> list[SizeRow]:
-    """Return how long the texts are with smaller vocabularies of the same BPE, and with its own."""
+    """Return the bytes per token with smaller vocabularies of the same BPE, and with its own."""
     if not isinstance(tokenizer, ByteLevelTokenizer):
         return []
     n_bytes = sum(len(text.encode("utf-8")) for text in texts)
     sizes = [*(size for size in SIZES if size < tokenizer.vocab_size), tokenizer.vocab_size]
     rows = []
     for size in sizes:
-        smaller = tokenizer if size == sizes[-1] else ByteLevelTokenizer(bpe.cut_to(tokenizer.to_json(), size))
+        smaller = tokenizer if size == sizes[-1] else ByteLevelTokenizer(bpe.truncate(tokenizer.to_json(), size))
         n_tokens = sum(
             len(ids)
             for start in range(0, len(texts), _BATCH)
@@ -301,7 +303,7 @@ def _compared_sizes(tokenizer: Tokenizer, texts: Sequence[str]) -> list[SizeRow]
 
 
 def export_cdf(report: TokenAnalysisReport, file: Path) -> None:
-    """Write the coverage curve as CSV, a line for each id that occurs. Raises DataError when it cannot be written."""
+    """Write the coverage curve as CSV, a row per id in use. Raises DataError when the file cannot be written."""
     columns = ("rank", "token_id", "token", "count", "share", "coverage")
     try:
         with file.open("w", encoding="utf-8", newline="") as stream:
@@ -318,7 +320,7 @@ def export_cdf(report: TokenAnalysisReport, file: Path) -> None:
 
 
 def coverage_chart(report: TokenAnalysisReport, *, width: int = 64, height: int = 10) -> str:
-    """Return the coverage curve drawn with characters: the ids, on a scale of doublings, against their share."""
+    """Return the coverage curve as a text chart: share of the tokens over the number of ids, on a log scale."""
     ranks = np.geomspace(1, len(report.ranked), width).round().astype(int)
     levels = [report.get_coverage_at_vocab_size(int(rank)) * height for rank in ranks]
     blocks = " ▁▂▃▄▅▆▇█"
@@ -329,5 +331,5 @@ def coverage_chart(report: TokenAnalysisReport, *, width: int = 64, height: int 
     last = f"{len(report.ranked):,}"
     middle = f"{int(ranks[width // 2]):,}"
     axis = f"1{middle:>{width // 2}}{last:>{width - width // 2 - 1}}"
-    title = "  share of the tokens that the so many most frequent ids make up"
+    title = "  share of the tokens made up by the most frequent ids"
     return "\n".join([title, *rows, f"        └{'─' * width}", f"         {axis} ids"])

@@ -1,4 +1,4 @@
-"""An analysis as one HTML page that needs nothing else: no script, no font, no network."""
+"""Report of an analysis as a self-contained HTML page, without scripts, fonts or network requests."""
 
 from html import escape
 from math import log2
@@ -8,7 +8,7 @@ from tfs_core.errors import DataError
 from tfs_tokenizers.analysis import COVERAGES, TokenAnalysisReport
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 720, 280, 46, 26
-"""The chart in pixels, and the room for its labels."""
+"""Size of the chart, and margins for its labels, in pixels."""
 
 STYLE = """
 :root { color-scheme: light dark; --line: #2a6fb0; --faint: #8884; }
@@ -24,7 +24,7 @@ svg { width: 100%; height: auto; } svg text { font-size: 12px; fill: currentColo
 
 def page(report: TokenAnalysisReport) -> str:
     """Return the HTML of a report."""
-    title = f"{escape(report.dataset)}: what vocabulary it needs"
+    title = f"{escape(report.dataset)}: vocabulary analysis"
     facts = (
         f"{report.n_bytes / 1e6:,.2f} MB of text, encoded with {escape(report.tokenizer)}: {report.n_tokens:,} tokens "
         f"of {report.bytes_per_token:.2f} bytes, {len(report.ranked):,} of {report.vocab_size:,} ids in use."
@@ -53,7 +53,7 @@ def page(report: TokenAnalysisReport) -> str:
 
 
 def _curve(report: TokenAnalysisReport) -> str:
-    """Return the coverage curve as SVG, a doubling of the ids being everywhere as wide."""
+    """Return the coverage curve as SVG, with a logarithmic axis of ids."""
     doublings = max(log2(len(report.ranked)), 1.0)
     inner_width, inner_height = WIDTH - LEFT - 10, HEIGHT - BOTTOM - 10
 
@@ -72,14 +72,14 @@ def _curve(report: TokenAnalysisReport) -> str:
         lines.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{share:.0%}</text>')
     for power in range(0, int(doublings) + 1, 2):
         lines.append(f'<text x="{x_of(2**power):.1f}" y="{HEIGHT - 6}" text-anchor="middle">{2**power:,}</text>')
-    label = "share of the tokens that so many of the most frequent ids make up"
+    label = "share of the tokens made up by the most frequent ids"
     return f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(lines)}</svg>' + (
-        f"<figcaption>The {label}; the ids are on a scale of doublings.</figcaption></figure>"
+        f"<figcaption>The {label}, over the number of ids on a logarithmic scale.</figcaption></figure>"
     )
 
 
 def _table(columns: list[str], rows: list[list[str]]) -> str:
-    """Return a table; its fourth column is text."""
+    """Return a table whose fourth column is left-aligned text."""
     head = "".join(f'<th class="{"text" if i == 3 else ""}">{escape(name)}</th>' for i, name in enumerate(columns))
     body = "".join(
         "<tr>"

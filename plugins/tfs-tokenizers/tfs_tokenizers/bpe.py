@@ -1,4 +1,8 @@
-"""`bpe`: byte-level BPE, trained on the training text of the run, once, and kept."""
+"""The tokenizer `bpe`: byte-level byte-pair encoding, trained once on the training text of the run and cached.
+
+Sennrich, Haddow & Birch (2016), "Neural Machine Translation of Rare Words with Subword Units",
+https://arxiv.org/abs/1508.07909
+"""
 
 import json
 import logging
@@ -22,12 +26,12 @@ log = logging.getLogger(__name__)
 
 
 def train(documents: Iterator[str], *, vocab_size: int, min_frequency: int, special_tokens: Sequence[str] = ()) -> str:
-    """Return the `tokenizer.json` of a BPE trained on the text. It holds each different word once, not the text."""
+    """Return the `tokenizer.json` of a BPE trained on the text. Memory grows with the distinct words, not the text."""
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
     tokenizer.decoder = ByteLevelDecoder()
     trainer = BpeTrainer(
-        vocab_size=vocab_size - len(special_tokens) - 1,  # end of text comes last, as GPT-2's does
+        vocab_size=vocab_size - len(special_tokens) - 1,  # end of text has the last id, as in GPT-2
         min_frequency=min_frequency,
         initial_alphabet=ByteLevel.alphabet(),
         special_tokens=[],
@@ -44,10 +48,10 @@ def build(
     config: BpeConfig,
     *,
     assets: Path,
-    offline: bool,  # noqa: ARG001 (nothing here needs the network)
+    offline: bool,  # noqa: ARG001 (no network is needed)
     documents: TrainingText | None,
 ) -> ByteLevelTokenizer:
-    """Return the tokenizer of the training text, trained now or kept from last time."""
+    """Return the tokenizer of the training text, trained now or taken from the cache."""
     content = trained_once(
         "bpe",
         asdict(config),
@@ -61,7 +65,7 @@ def build(
 
 
 def warn_if_small(tokenizer: ByteLevelTokenizer, config: BpeConfig) -> None:
-    """Say on the log when the text did not give as many ids as were asked for."""
+    """Log a warning when training found fewer ids than requested."""
     if tokenizer.vocab_size < config.vocab_size:
         log.warning(
             "bpe: the training text gives %d ids, not the %d of vocab_size: no other pair of ids occurs %d times in it",
@@ -71,17 +75,17 @@ def warn_if_small(tokenizer: ByteLevelTokenizer, config: BpeConfig) -> None:
         )
 
 
-def cut_to(content: str, vocab_size: int) -> str:
-    """Return the `tokenizer.json` with the first merges only, so that there are `vocab_size` ids.
+def truncate(content: str, vocab_size: int) -> str:
+    """Return the `tokenizer.json` with only the first merges, so that it has `vocab_size` ids.
 
-    Training finds one merge after the other: this is what training to `vocab_size` gives, exactly.
+    Training finds the merges one by one, so the result is identical to that of training with `vocab_size`.
     """
     rules = json.loads(content)
     vocabulary, merges = rules["model"]["vocab"], rules["model"]["merges"]
     letters = sorted(byte_alphabet(), key=lambda letter: vocabulary[letter])
-    kept = merges[: vocab_size - len(letters) - 1]
-    joined = ["".join(merge.split(" ") if isinstance(merge, str) else merge) for merge in kept]
-    rules["model"] |= {"vocab": {text: i for i, text in enumerate(letters + joined)}, "merges": kept}
+    first_merges = merges[: vocab_size - len(letters) - 1]
+    joined = ["".join(merge.split(" ") if isinstance(merge, str) else merge) for merge in first_merges]
+    rules["model"] |= {"vocab": {text: i for i, text in enumerate(letters + joined)}, "merges": first_merges}
     end_of_text = {"id": len(letters) + len(joined), "content": END_OF_TEXT, "special": True}
     rules["added_tokens"] = [dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False) | end_of_text]
     return json.dumps(rules, ensure_ascii=False)

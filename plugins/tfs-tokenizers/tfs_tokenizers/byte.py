@@ -1,6 +1,7 @@
-"""`byte`: the ids are the UTF-8 bytes. 256 of them, and end of text: the simplest tokenizer that can read everything.
+"""The tokenizer `byte`: the ids are the 256 values of UTF-8 bytes, and end of text. The simplest lossless tokenizer.
 
-A text has as many tokens as bytes, two to four times as many as with a trained `bpe`, and a model sees that much less.
+A text has as many tokens as bytes: two to four times as many as with a trained `bpe`. A context of the same length
+therefore holds two to four times less text.
 """
 
 from collections.abc import Sequence
@@ -14,26 +15,26 @@ from tfs_tokenizers.unicode_text import as_utf8, check_ids, from_utf8
 
 
 class ByteTokenizer:
-    """Bytes are ids 0 to 255; end of text is 256."""
+    """Ids 0 to 255 are the bytes; 256 is end of text."""
 
     vocab_size = 257
     end_of_text_id = 256
 
     def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.uint8]]:
-        """Return the bytes of each text. Raises DataError for a lone surrogate."""
+        """Return the bytes of each text: uint8 [bytes]. Raises DataError for a lone surrogate."""
         return [np.frombuffer(as_utf8(text), dtype=np.uint8) for text in texts]
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
-        """Return the bytes; end of text gives none."""
+        """Return the bytes of the ids; end of text has none."""
         check_ids(ids, self.vocab_size)
         return bytes(token_id for token_id in ids if token_id != self.end_of_text_id)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of the ids; bytes that are no UTF-8 come out as U+FFFD."""
+        """Return the text of the ids. Invalid UTF-8 is decoded as U+FFFD."""
         return from_utf8(self.decode_bytes(ids))
 
     def byte_lengths(self) -> NDArray[np.int64]:
-        """Return 1 for each byte and 0 for end of text."""
+        """Return 1 for each byte and 0 for end of text: int64 [vocab_size]."""
         return np.array([1] * 256 + [0], dtype=np.int64)
 
     def save(self, folder: Path) -> None:
@@ -50,17 +51,17 @@ class ByteTokenizer:
         )
 
     def fingerprint(self) -> str:
-        """Return what is the same for every byte tokenizer."""
+        """Return a constant: all byte tokenizers are equal."""
         return "byte-1"
 
 
 def build(config: None, *, assets: Path, offline: bool, documents: object) -> ByteTokenizer:  # noqa: ARG001
-    """Return the tokenizer: there is nothing to choose and nothing to train."""
+    """Return the tokenizer, which has no options and needs no training."""
     return ByteTokenizer()
 
 
 def load(folder: Path) -> ByteTokenizer:
-    """Return the tokenizer that was saved in a folder. Raises DataError when none was, or another."""
+    """Return the tokenizer saved in a folder. Raises DataError when there is none, or one of another kind."""
     tokenizer = ByteTokenizer()
     check_same(read_tokenizer(folder), tokenizer.to_json(), "byte")
     return tokenizer

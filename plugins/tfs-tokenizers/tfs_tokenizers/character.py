@@ -1,8 +1,8 @@
-"""`character`: every character of the training text is an id of its own.
+"""The tokenizer `character`: one id per character of the training text.
 
-Ids 0 to 255 are bytes, which for ASCII is the same as characters; then come the other characters in the order of
-their code points, then end of text. A character that the training text did not have is spelled in the bytes of its
-UTF-8, so that no text is lost.
+Ids 0 to 255 are bytes, which include the ASCII characters. The other characters follow in the order of their code
+points, then end of text. A character that is not in the training text is encoded as its UTF-8 bytes (byte fallback), so
+encoding is lossless.
 """
 
 import json
@@ -26,7 +26,7 @@ N_CODE_POINTS = 0x110000
 
 
 class CharacterTokenizer:
-    """Ids for the bytes, for some characters (beyond ASCII, in the order of code points), and for end of text."""
+    """Ids for the bytes, for `characters` (beyond ASCII, in the order of code points), and for end of text."""
 
     def __init__(self, characters: str) -> None:
         self._characters = characters
@@ -34,12 +34,12 @@ class CharacterTokenizer:
         self.end_of_text_id = self.vocab_size - 1
         self._bytes_of_id = [bytes([byte]) for byte in range(N_BYTES)]
         self._bytes_of_id += [character.encode("utf-8") for character in characters] + [b""]
-        self._id_of_code_point = np.full(N_CODE_POINTS, -1, dtype=np.int32)  # -1: spelled in bytes
+        self._id_of_code_point = np.full(N_CODE_POINTS, -1, dtype=np.int32)  # -1: byte fallback
         self._id_of_code_point[:N_ASCII] = np.arange(N_ASCII)
         self._id_of_code_point[_code_points(characters)] = np.arange(N_BYTES, self.end_of_text_id)
 
     def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
-        """Return the ids of each text. Raises DataError for a lone surrogate."""
+        """Return the ids of each text: int32 [tokens]. Raises DataError for a lone surrogate."""
         return [self._encode(text) for text in texts]
 
     def _encode(self, text: str) -> NDArray[np.int32]:
@@ -50,23 +50,23 @@ class CharacterTokenizer:
         if not len(unknown):
             return ids
         pieces, start = [], 0
-        for place in unknown.tolist():
-            spelled = np.frombuffer(chr(code_points[place]).encode("utf-8"), dtype=np.uint8)
-            pieces += [ids[start:place], spelled.astype(np.int32)]
-            start = place + 1
+        for position in unknown.tolist():
+            utf8 = np.frombuffer(chr(code_points[position]).encode("utf-8"), dtype=np.uint8)
+            pieces += [ids[start:position], utf8.astype(np.int32)]
+            start = position + 1
         return np.concatenate([*pieces, ids[start:]])
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
-        """Return the bytes that the ids stand for; end of text gives none."""
+        """Return the bytes of the ids; end of text has none."""
         check_ids(ids, self.vocab_size)
         return b"".join(self._bytes_of_id[token_id] for token_id in ids)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of the ids; bytes that are no UTF-8 come out as U+FFFD."""
+        """Return the text of the ids. Invalid UTF-8 is decoded as U+FFFD."""
         return from_utf8(self.decode_bytes(ids))
 
     def byte_lengths(self) -> NDArray[np.int64]:
-        """Return the bytes of each id's character, 0 for end of text."""
+        """Return the number of bytes of each id, 0 for end of text: int64 [vocab_size]."""
         return np.array([len(text) for text in self._bytes_of_id], dtype=np.int64)
 
     def save(self, folder: Path) -> None:
@@ -96,7 +96,7 @@ def _code_points(text: str) -> NDArray[np.uint32]:
 
 
 def train(documents: Iterator[str], *, min_frequency: int) -> CharacterTokenizer:
-    """Return the tokenizer of the characters that occur at least so often."""
+    """Return the tokenizer of the characters that occur at least `min_frequency` times. Raises DataError."""
     counts = np.zeros(N_CODE_POINTS, dtype=np.int64)
     for text in documents:
         as_utf8(text)  # raises for a lone surrogate
@@ -107,7 +107,7 @@ def train(documents: Iterator[str], *, min_frequency: int) -> CharacterTokenizer
 
 
 def from_json(content: str) -> CharacterTokenizer:
-    """Return the tokenizer of a `tokenizer.json`. Raises DataError when it is another tokenizer's."""
+    """Return the tokenizer of a `tokenizer.json`. Raises DataError when `character` did not write it."""
     vocabulary = json.loads(content).get("model", {}).get("vocab", {})
     characters = sorted(text for text in vocabulary if len(text) == 1 and ord(text) >= N_ASCII)
     tokenizer = CharacterTokenizer("".join(characters))
@@ -119,10 +119,10 @@ def build(
     config: CharacterConfig,
     *,
     assets: Path,
-    offline: bool,  # noqa: ARG001 (nothing here needs the network)
+    offline: bool,  # noqa: ARG001 (no network is needed)
     documents: TrainingText | None,
 ) -> CharacterTokenizer:
-    """Return the tokenizer of the training text's characters, counted now or kept from last time."""
+    """Return the tokenizer of the training text, trained now or taken from the cache."""
     content = trained_once(
         "character",
         asdict(config),
@@ -134,5 +134,5 @@ def build(
 
 
 def load(folder: Path) -> CharacterTokenizer:
-    """Return the tokenizer that was saved in a folder. Raises DataError when none was, or another."""
+    """Return the tokenizer saved in a folder. Raises DataError when there is none, or one of another kind."""
     return from_json(read_tokenizer(folder))

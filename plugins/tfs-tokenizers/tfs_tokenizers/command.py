@@ -1,4 +1,4 @@
-"""`tfs tokenizer`: analyze text, train tokenizers, encode data sets ahead of training, compare tokenizers."""
+"""The command `tfs tokenizer`: analyze text, train and compare tokenizers, encode data sets ahead of training."""
 
 import json
 import shlex
@@ -9,28 +9,28 @@ import click
 
 ASSETS = click.option("--assets", metavar="DIR", help="Where data and runs are kept. [TFS_ASSETS, else ./assets]")
 SUBSET = click.option("--subset", type=click.IntRange(min=1), metavar="N", help="Read the first N training documents.")
-OUTPUT = click.option("--output", "-o", metavar="DIR", help="Put it there. [a folder under assets/tokenizers]")
+OUTPUT = click.option("--output", "-o", metavar="DIR", help="Output folder. [a folder under assets/tokenizers]")
 MIN_FREQUENCY = click.option(
-    "--min-freq", type=click.IntRange(min=1), default=2, show_default=True, help="Join only pairs that occur so often."
+    "--min-freq", type=click.IntRange(min=1), default=2, show_default=True, help="Occurrences needed for a merge."
 )
 SPECIAL_TOKENS = click.option(
-    "--special-token", "special_tokens", metavar="NAME", multiple=True, help="A special token more. Repeatable."
+    "--special-token", "special_tokens", metavar="NAME", multiple=True, help="Additional special token. Repeatable."
 )
 
 
 @click.group()
 def tokenizer() -> None:
-    """Analyze text for a vocabulary, train tokenizers, compare them, and encode data sets with them.
+    """Find a vocabulary size, train and compare tokenizers, and encode data sets ahead of training.
 
-    A data set is a name of `tfs plugins`, or YAML: '{name: jsonl, path: corpus.jsonl}'. A tokenizer is a name, a
-    path of a tokenizer.json or its folder, or YAML: '{name: bpe, vocab_size: 4096}'.
+    A data set is given by its name (see `tfs plugins`) or as YAML: '{name: jsonl, path: corpus.jsonl}'. A tokenizer is
+    given by its name, by the path of a tokenizer.json or its folder, or as YAML: '{name: bpe, vocab_size: 4096}'.
     """
 
 
 @tokenizer.command()
 @click.argument("name")
 @SUBSET
-@click.option("--tokenizer", "tokenizer_name", metavar="NAME", help="Encode with this one. [a BPE trained on the text]")
+@click.option("--tokenizer", "tokenizer_name", metavar="NAME", help="Tokenizer to use. [a BPE trained on the text]")
 @click.option("--export-cdf", metavar="FILE", type=click.Path(path_type=Path), help="Write the coverage curve as CSV.")
 @click.option("--html", metavar="FILE", type=click.Path(path_type=Path), help="Write the report as one HTML page.")
 @ASSETS
@@ -43,7 +43,7 @@ def analyze(
     html: Path | None,
     assets: str | None,
 ) -> None:
-    """Say what vocabulary the text of the data set NAME needs: coverage, bytes per token, edge cases, sizes."""
+    """Analyze the data set NAME: vocabulary coverage, bytes per token, edge cases, and recommended sizes."""
     from tfs_tokenizers import analysis
     from tfs_tokenizers.analysis_page import write_page
 
@@ -55,7 +55,7 @@ def analyze(
         click.echo(f"\nThe coverage curve is in {export_cdf}")
     if html:
         write_page(report, html)
-        click.echo(f"\nThe page is {html}")
+        click.echo(f"\nThe HTML report is in {html}")
 
 
 @tokenizer.group()
@@ -81,7 +81,7 @@ def registry(
     output: str | None,
     assets: str | None,
 ) -> None:
-    """Train VOCAB_SIZE ids on the training text of the data set NAME: what a run holds out is left out."""
+    """Train a BPE of VOCAB_SIZE ids on the training text of the data set NAME, without held-out documents."""
     from tfs_tokenizers.training import train_tokenizer
 
     folder = train_tokenizer(
@@ -93,13 +93,13 @@ def registry(
         special_tokens=special_tokens,
         assets=assets,
     )
-    _tell_trained(folder)
+    _print_trained(folder)
 
 
 @train.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILES...")
 @click.argument("vocab_size", type=int)
-@click.option("--text-key", default="text", show_default=True, help="JSONL: the key of the text. CSV, Parquet: column.")
+@click.option("--text-key", default="text", show_default=True, help="Key (JSONL) or column (CSV, Parquet) of the text.")
 @MIN_FREQUENCY
 @SPECIAL_TOKENS
 @OUTPUT
@@ -114,7 +114,7 @@ def file(
     output: str | None,
     assets: str | None,
 ) -> None:
-    """Train VOCAB_SIZE ids on FILES: text, JSONL, CSV or Parquet, compressed or not."""
+    """Train a BPE of VOCAB_SIZE ids on FILES: text, JSONL, CSV or Parquet, compressed or not."""
     from tfs_tokenizers.training import train_tokenizer_from_files
 
     folder = train_tokenizer_from_files(
@@ -126,10 +126,10 @@ def file(
         special_tokens=special_tokens,
         assets=assets,
     )
-    _tell_trained(folder)
+    _print_trained(folder)
 
 
-def _tell_trained(folder: Path) -> None:
+def _print_trained(folder: Path) -> None:
     from tfs_tokenizers.file import load
 
     click.echo(f"{load(folder).vocab_size:,} ids in {folder / 'tokenizer.json'}")
@@ -141,10 +141,12 @@ def _tell_trained(folder: Path) -> None:
 @tokenizer.command()
 @click.argument("name")
 @click.argument("tokenizer_name", metavar="TOKENIZER")
-@click.option("--max-length", type=click.IntRange(min=1), default=1024, show_default=True, help="Report on such rows.")
-@click.option("--num-proc", type=click.IntRange(min=1), metavar="N", help="Encode N batches at once. [all processors]")
-@click.option("--subset", type=click.IntRange(min=1), metavar="N", help="The first N training documents: subset_size.")
-@click.option("--val-subset", type=click.IntRange(min=1), metavar="N", help="The same of validation: val_subset_size.")
+@click.option("--max-length", type=click.IntRange(min=1), default=1024, show_default=True, help="Row length to report.")
+@click.option("--num-proc", type=click.IntRange(min=1), metavar="N", help="Number of threads. [one per processor]")
+@click.option("--subset", type=click.IntRange(min=1), metavar="N", help="Number of training documents (subset_size).")
+@click.option(
+    "--val-subset", type=click.IntRange(min=1), metavar="N", help="Number of validation documents (val_subset_size)."
+)
 @ASSETS
 def pretokenize(
     name: str,
@@ -158,9 +160,9 @@ def pretokenize(
 ) -> None:
     """Encode the data set NAME ahead of training, as a run with the same data and TOKENIZER would.
 
-    Whole documents are stored, whatever the --max-length: it is what truncation and padding are reported for.
+    Whole documents are stored. --max-length affects only the report of truncation and padding.
     """
-    from tfs_core.terminal import harmless
+    from tfs_core.terminal import escape_control_characters
     from tfs_tokenizers.pretokenized import pretokenize_dataset
 
     folder, reports = pretokenize_dataset(
@@ -171,7 +173,7 @@ def pretokenize(
         subset_size=subset,
         val_subset_size=val_subset,
         assets=assets,
-        progress=lambda line: click.echo(harmless(line), err=True),
+        progress=lambda line: click.echo(escape_control_characters(line), err=True),
     )
     for report in reports:
         click.echo(report.summary())
@@ -180,15 +182,15 @@ def pretokenize(
 
 @tokenizer.command()
 @click.argument("tokenizers", nargs=-1, required=True, metavar="A B...")
-@click.option("--data", "dataset", default="python-stdlib", show_default=True, metavar="NAME", help="On this data set.")
+@click.option("--data", "dataset", default="python-stdlib", show_default=True, metavar="NAME", help="Data set to use.")
 @SUBSET
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of a table.")
 @ASSETS
 def compare(
     tokenizers: tuple[str, ...], *, dataset: str, subset: int | None, as_json: bool, assets: str | None
 ) -> None:
-    """Compare tokenizers on the same text: bytes per token, and speed."""
-    from tfs_core.terminal import harmless
+    """Compare tokenizers on the same text: bytes per token, speed, and losslessness."""
+    from tfs_core.terminal import escape_control_characters
     from tfs_tokenizers.comparison import compare_tokenizers
 
     compared = compare_tokenizers(tokenizers, dataset=dataset, subset_size=subset, assets=assets)
@@ -199,6 +201,6 @@ def compare(
     click.echo(f"{'tokenizer':<{width}} {'ids':>9} {'tokens':>12} {'bytes/token':>12} {'MB/s':>7}  lossless")
     for row in compared:
         click.echo(
-            f"{harmless(row.name):<{width}} {row.vocab_size:>9,} {row.tokens:>12,} {row.bytes_per_token:>12.2f} "
-            f"{row.megabytes_per_second:>7.1f}  {'yes' if row.lossless else 'NO'}"
+            f"{escape_control_characters(row.name):<{width}} {row.vocab_size:>9,} {row.tokens:>12,} "
+            f"{row.bytes_per_token:>12.2f} {row.megabytes_per_second:>7.1f}  {'yes' if row.lossless else 'NO'}"
         )

@@ -1,4 +1,4 @@
-"""Tokenizers side by side on the same text: bytes per token, and speed."""
+"""Comparison of tokenizers on the same text: bytes per token, and speed."""
 
 import time
 from collections.abc import Sequence
@@ -19,17 +19,17 @@ _BATCH = 128
 
 @dataclass(frozen=True)
 class ComparedTokenizer:
-    """What a tokenizer makes of the text."""
+    """Measurements of a tokenizer."""
 
     name: str
     vocab_size: int
     tokens: int
     bytes_per_token: float
     megabytes_per_second: float
-    """The best of a few rounds, the tokenizers taking turns."""
+    """Best of `ROUNDS` rounds; the rounds of the tokenizers are interleaved."""
 
     lossless: bool
-    """Whether the text came back."""
+    """Whether decoding restores the text."""
 
 
 def compare_tokenizers(
@@ -39,9 +39,9 @@ def compare_tokenizers(
     subset_size: int | None = None,
     assets: str | Path | None = None,
 ) -> list[ComparedTokenizer]:
-    """Return what each tokenizer makes of the beginning of a data set's training text, at most 4 MB of it.
+    """Return the measurements of each tokenizer on the first `COMPARED_BYTES` bytes (4 MB) of a training text.
 
-    The names are registered names, paths, or YAML with options. Raises TfsErrors for what cannot be had.
+    The names are registered names, paths, or YAML with options. Raises TfsErrors when one is not available.
     """
     root = assets_folder(assets)
     text = TrainingText(named.dataset(dataset, assets=root), subset_size)

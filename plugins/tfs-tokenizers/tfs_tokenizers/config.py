@@ -1,4 +1,4 @@
-"""The options of the tokenizers."""
+"""Options of the tokenizers."""
 
 import re
 from dataclasses import dataclass
@@ -6,16 +6,16 @@ from pathlib import Path
 
 END_OF_TEXT = "<|endoftext|>"
 SMALLEST_BPE = 257
-"""The 256 bytes, without which some text could not be encoded, and end of text."""
+"""The 256 bytes, so that any text can be encoded, and end of text."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CharacterConfig:
-    """The options of `character`."""
+    """Options of `character`."""
 
     min_frequency: int = 1
-    """Characters that the training text has fewer times get no id of their own: they are spelled in bytes. Raise it
-    for text with thousands of different characters."""
+    """Characters that occur fewer times in the training text get no id of their own; they are encoded as UTF-8 bytes.
+    Raise it for text with thousands of different characters."""
 
     def __post_init__(self) -> None:
         if self.min_frequency < 1:
@@ -24,18 +24,18 @@ class CharacterConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class BpeConfig:
-    """The options of `bpe`."""
+    """Options of `bpe`."""
 
     vocab_size: int = 4096
-    """How many ids. More make text shorter, and the model's embedding, which is paid for per id, larger: 512 to 4096
-    for models of a few million parameters, 8192 and above for bigger ones."""
+    """Number of ids. More ids make the text shorter but the model's embedding larger: 512 to 4096 for models of a few
+    million parameters, 8192 and above for larger ones."""
 
     min_frequency: int = 2
-    """A pair of ids is joined only if it occurs so often."""
+    """Minimum number of occurrences for a pair of ids to be merged."""
 
     special_tokens: tuple[str, ...] = ()
-    """Names of further special tokens, such as `<|user|>`: ids of their own, among the `vocab_size`, which no text
-    makes. `<|endoftext|>` is always there."""
+    """Names of additional special tokens, such as `<|user|>`. Their ids count toward `vocab_size`, and no text is
+    encoded to them. `<|endoftext|>` is always included."""
 
     def __post_init__(self) -> None:
         smallest = SMALLEST_BPE + len(self.special_tokens)
@@ -51,30 +51,30 @@ class BpeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class _ReadConfig:
-    """What tokenizers that are read, not trained, are told."""
+    """Options shared by the tokenizers that are read from a file."""
 
     end_of_text: str | None = None
-    """The special token that stands between documents, such as `<|im_end|>`; null for the one that the
-    `tokenizer_config.json` beside the tokenizer names, else a usual one."""
+    """The special token between documents, such as `<|im_end|>`; null for the `eos_token` of the
+    `tokenizer_config.json` in the same folder, or else a common one such as `<|endoftext|>`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileConfig(_ReadConfig):
-    """The options of `file`."""
+    """Options of `file`."""
 
     path: Path
-    """A `tokenizer.json`, or the folder it is in."""
+    """A `tokenizer.json`, or the folder that contains it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HubConfig(_ReadConfig):
-    """The options of `hub`."""
+    """Options of `hub`."""
 
     repository: str
-    """Its name on the Hugging Face Hub, such as `openai-community/gpt2`."""
+    """Name of the repository on the Hugging Face Hub, such as `openai-community/gpt2`."""
 
     revision: str = "main"
-    """The version on the Hub: a branch, a tag, or a commit, which alone can never change."""
+    """The version on the Hub: a branch, a tag or a commit. Only a commit never changes."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", self.repository):

@@ -1,22 +1,23 @@
-r"""The ids of a byte-level BPE, several times faster: tiktoken's encoder, given the vocabulary of a `tokenizer.json`.
+r"""Fast encoding of byte-level BPE: tiktoken's encoder with the vocabulary of a `tokenizer.json`, several times faster.
 
-Both split text into words by GPT-2's rule and join the bytes of a word pair by pair. But `tokenizers` joins the pairs
-that it has a merge for, earlier merges first; tiktoken joins any two neighbors that spell a token, lower ids first,
-and takes a word that is a token at once. The ids are the same when
+Both libraries split text into words by GPT-2's rule and merge the bytes of a word pair by pair. They choose the next
+pair differently. `tokenizers` merges pairs that are in its list of merges, earlier merges first. tiktoken merges any
+two neighbors whose concatenation is a token, lower ids first, and looks up a word that is itself a token directly. The
+resulting ids are equal if
 
-    1. ids grow in the order of the merges, one merge to a token, and
+    1. ids increase in the order of the merges, with one merge per token, and
     2. `tokenizers` encodes the bytes of each token as that token.
 
-Why: take two neighbors x, y that spell a token t, in any word, and say that `tokenizers` has come so far. Nothing was
-joined across the ends of x y, so what was joined inside went as it goes when the bytes of t stand alone: the same
-merges, in the same order. Alone they end as t (2), by its only merge l, r (1): the last two parts are l and r, and so
-x, y are l, r. The two encoders therefore always have the same pairs to choose from, and choose alike (1). A token that
-fails 2 is never made at all: tiktoken does not get it. What else a `tokenizer.json` may ask for is refused here, and
-then encoded by `tokenizers`.
+Proof. Let x, y be two neighbors in a word, at any step of `tokenizers`, whose concatenation is a token t. No merge
+so far has crossed the boundaries of this pair. The merges inside it are therefore the same, in the same order, as when
+the bytes of t are encoded alone. Encoded alone, they become t (2), by its only merge l, r (1); so the last two parts
+are l and r, and x = l, y = r. Hence the pair x, y is in the list of merges: both libraries always have the same
+candidate pairs, and choose the same one (1). A token that fails (2) is never produced by `tokenizers`, and is not given
+to tiktoken. Files with other features fail the checks below and are encoded by `tokenizers`.
 
-The rule for words is GPT-2's to the letter; the group around what needs no look ahead is for speed (the regular
-expression engine turns it into one automaton). Of a run of blanks the engine remembers every place, and gives up after
-a million of them: texts must not be longer.
+The rule for words is exactly GPT-2's. The alternatives without lookahead are in one group for speed: the regex engine
+compiles the group to one automaton. In a run of whitespace the engine stores a backtracking position for every
+character and fails after a million of them, so longer texts are not encoded here (`byte_level.LONGEST_TEXT`).
 """
 
 import json
@@ -33,23 +34,24 @@ from tokenizers import Tokenizer
 WORDS = r"(?:'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+)|\s+(?!\S)|\s+"
 
 SEPARATOR = "\x00<|tfs: the next text|>"
-"""Stands between texts that are encoded in one go. When a text holds it, each is encoded by itself: there it is text.
+"""Special token between the texts of a batch, which are encoded in one call.
 
-It does not begin with what it ends with, so that the end of a text and the separator do not make another of it."""
+If a text contains the separator, each text is encoded by its own call, where the separator is ordinary text. No proper
+prefix of it is also a suffix, so the end of a text and the separator cannot form another separator."""
 
 
 class FastEncoder:
-    """Encodes texts as the `tokenizers.Tokenizer` does from whose vocabulary it was made."""
+    """Encoder with the same ids as the `tokenizers.Tokenizer` of the vocabulary. Thread-safe."""
 
     def __init__(self, bytes_of_id: Mapping[int, bytes]) -> None:
         self._separator_id = max(bytes_of_id) + 1
-        self._id_of_bytes = {spelled: token_id for token_id, spelled in bytes_of_id.items()}
+        self._id_of_bytes = {token_bytes: token_id for token_id, token_bytes in bytes_of_id.items()}
         self._of_thread = threading.local()
 
     def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
-        """Return the ids of each text. Raises UnicodeEncodeError for a lone surrogate.
+        """Return the ids of each text: uint32 [tokens]. Raises UnicodeEncodeError for a lone surrogate.
 
-        The texts are encoded in one go, and nothing of Python is needed meanwhile: other threads run.
+        The texts are encoded in one call, which releases Python's global interpreter lock (GIL).
         """
         joined = SEPARATOR.join(texts)
         if joined.count(SEPARATOR) != len(texts) - 1:
@@ -63,7 +65,7 @@ class FastEncoder:
         return np.frombuffer(self._encoder().encode_to_tiktoken_buffer(text, special), dtype=np.uint32)
 
     def _encoder(self) -> CoreBPE:
-        """Return this thread's encoder: threads that share one wait for each other at its regular expression."""
+        """Return the encoder of this thread. A shared one is slower: threads contend for its regular expression."""
         if not hasattr(self._of_thread, "encoder"):
             self._of_thread.encoder = CoreBPE(self._id_of_bytes, {SEPARATOR: self._separator_id}, WORDS)
         encoder: CoreBPE = self._of_thread.encoder
@@ -71,23 +73,23 @@ class FastEncoder:
 
 
 def fast_encoder(content: str, tokenizer: Tokenizer, bytes_of_id: Sequence[bytes]) -> FastEncoder | None:
-    """Return the encoder for the `tokenizer.json` that `tokenizer` was read from; None when its rules do not fit."""
+    """Return the encoder for the `tokenizer.json` of `tokenizer`; None when the conditions above do not hold."""
     rules = json.loads(content)
-    if not _rules_fit(rules) or not _merges_fit(rules["model"]):
+    if not _splits_like_gpt2(rules) or not _ids_follow_merges(rules["model"]):
         return None
     vocabulary = rules["model"]["vocab"]
     ids_of_bytes = [token_id for token_id in vocabulary.values() if len(bytes_of_id[token_id]) == 1]
-    joined = {text: token_id for text, token_id in vocabulary.items() if len(bytes_of_id[token_id]) > 1}
-    reached = [
+    merged = {text: token_id for text, token_id in vocabulary.items() if len(bytes_of_id[token_id]) > 1}
+    reachable = [
         token_id
-        for text, token_id in joined.items()
+        for text, token_id in merged.items()
         if [token.id for token in tokenizer.model.tokenize(text)] == [token_id]
     ]
-    return FastEncoder({token_id: bytes_of_id[token_id] for token_id in [*ids_of_bytes, *reached]})
+    return FastEncoder({token_id: bytes_of_id[token_id] for token_id in [*ids_of_bytes, *reachable]})
 
 
-def _rules_fit(rules: Mapping[str, Any]) -> bool:
-    """Return whether the text is split as GPT-2 does and nothing else is done to it."""
+def _splits_like_gpt2(rules: Mapping[str, Any]) -> bool:
+    """Return whether text is split by GPT-2's rule and not changed in any other way."""
     model, words = rules["model"], rules.get("pre_tokenizer") or {}
     return (
         model.get("type") == "BPE"
@@ -100,8 +102,8 @@ def _rules_fit(rules: Mapping[str, Any]) -> bool:
     )
 
 
-def _merges_fit(model: Mapping[str, Any]) -> bool:
-    """Return whether ids grow in the order of the merges, one merge to a token."""
+def _ids_follow_merges(model: Mapping[str, Any]) -> bool:
+    """Return whether ids increase in the order of the merges, with one merge per token (condition 1)."""
     vocabulary = model["vocab"]
     pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
     ids = [vocabulary["".join(pair)] for pair in pairs]

@@ -1,4 +1,4 @@
-"""`file`: any `tokenizer.json` that keeps text as it is, from a file or from a folder."""
+"""The tokenizer `file`: any lossless byte-level `tokenizer.json`, given by its path or folder."""
 
 import json
 from collections.abc import Mapping
@@ -21,27 +21,28 @@ from tfs_tokenizers.tokenizer_json import (
 def read(file: Path, *, end_of_text: str | None = None) -> Tokenizer:
     """Return the tokenizer of a `tokenizer.json`.
 
-    The end of text is the one named, else the one that the `tokenizer_config.json` beside it names, else a usual one.
-    Raises DataError when the file is missing or damaged, or the tokenizer loses text or has no such special token.
+    The end of text is `end_of_text`, or else the `eos_token` of the `tokenizer_config.json` in the same folder, or else
+    one of `USUAL_ENDS_OF_TEXT`. Raises DataError when the file is missing or damaged, the tokenizer is not lossless, or
+    it has no such special token.
     """
     content = read_json_file(file)
     try:
-        if end_of_text is None and _is_of_characters(json.loads(content)):
+        if end_of_text is None and _is_character_tokenizer(json.loads(content)):
             return character.from_json(content)
         return ByteLevelTokenizer(content, end_of_text=end_of_text or _end_of_text(file.parent, content))
     except DataError as error:
         raise DataError(f"{file}: {error}") from error
 
 
-def _is_of_characters(rules: Mapping[str, Any]) -> bool:
-    """Return whether the rules are such as `character` writes: bytes for what has no id, and nothing is joined."""
+def _is_character_tokenizer(rules: Mapping[str, Any]) -> bool:
+    """Return whether the file is one that `character` writes: BPE with byte fallback and without merges."""
     model = rules.get("model") or {}
     return model.get("type") == "BPE" and model.get("byte_fallback") is True and not model.get("merges")
 
 
 def _end_of_text(folder: Path, content: str) -> str:
-    if (said := read_end_of_text(folder)) is not None:
-        return said
+    if (configured := read_end_of_text(folder)) is not None:
+        return configured
     special = [token["content"] for token in json.loads(content).get("added_tokens") or [] if token.get("special")]
     return next((name for name in USUAL_ENDS_OF_TEXT if name in special), USUAL_ENDS_OF_TEXT[0])
 
@@ -50,18 +51,18 @@ def build(
     config: FileConfig,
     *,
     assets: Path,
-    offline: bool,  # noqa: ARG001 (nothing here needs the network)
+    offline: bool,  # noqa: ARG001 (no network is needed)
     documents: object,  # noqa: ARG001 (nothing is trained)
 ) -> Tokenizer:
-    """Return the tokenizer at the path: a `tokenizer.json`, or the folder it is in."""
+    """Return the tokenizer at the path: a `tokenizer.json`, or the folder that contains it. Raises DataError."""
     path = config.path / FILE_NAME if config.path.is_dir() else config.path
     if not path.is_file():
-        there = sorted(str(file.parent) for file in (assets / "tokenizers").glob(f"*/{FILE_NAME}"))
-        trained = f" Under {assets / 'tokenizers'}: {', '.join(there)}." if there else ""
-        raise DataError(f"{config.path}: there is no {FILE_NAME}, which a tokenizer is saved as.{trained}")
+        found = sorted(str(file.parent) for file in (assets / "tokenizers").glob(f"*/{FILE_NAME}"))
+        trained = f" Under {assets / 'tokenizers'}: {', '.join(found)}." if found else ""
+        raise DataError(f"{config.path}: there is no {FILE_NAME}, the file format of tokenizers.{trained}")
     return read(path, end_of_text=config.end_of_text)
 
 
 def load(folder: Path) -> Tokenizer:
-    """Return the tokenizer that was saved in a folder. Raises DataError when none was."""
+    """Return the tokenizer saved in a folder. Raises DataError when there is none."""
     return read(folder / FILE_NAME)

@@ -1,4 +1,4 @@
-"""`hub`: the tokenizer of a repository of the Hugging Face Hub, from its cache, or downloaded into it and verified."""
+"""The tokenizer `hub`: from a repository of the Hugging Face Hub, downloaded into its cache and verified."""
 
 import time
 from collections.abc import Callable
@@ -32,12 +32,12 @@ from tfs_tokenizers.tokenizer_json import CONFIG_FILE_NAME, FILE_NAME
 
 Answer = TypeVar("Answer")
 
-WAITS = (1.0, 2.0, 4.0)
-"""Seconds before each further attempt when the Hub says that it is busy."""
+BACKOFF_SECONDS = (1.0, 2.0, 4.0)
+"""Delay before each retry while the Hub is busy."""
 
-BUSY = frozenset({408, 429, 500, 502, 503, 504})
+BUSY_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 
-OTHER_WAYS = "copy that folder from a machine that has it, or take the tokenizer 'bpe', which is trained on your text"
+WAYS_OUT = "copy that folder from a machine that has it, or use the tokenizer 'bpe', which is trained on your text"
 
 
 def build(
@@ -47,15 +47,15 @@ def build(
     offline: bool,
     documents: object,  # noqa: ARG001 (nothing is trained)
 ) -> Tokenizer:
-    """Return the tokenizer of a repository of the Hub. Raises DataError when it is neither here nor to be had."""
-    file = from_hub((config.repository,), revision=config.revision, offline=offline, ways_out=OTHER_WAYS)
+    """Return the tokenizer of a repository of the Hub. Raises DataError when it is not available."""
+    file = from_hub((config.repository,), revision=config.revision, offline=offline, ways_out=WAYS_OUT)
     return read(file, end_of_text=config.end_of_text)
 
 
 def from_hub(repositories: tuple[str, ...], *, revision: str, offline: bool, ways_out: str) -> Path:
-    """Return the `tokenizer.json` of the first of the names that is in the cache, or download it by the first name.
+    """Return the `tokenizer.json` of the first repository that is cached, or download it from `repositories[0]`.
 
-    Raises DataError, within a second when there is no network.
+    Raises DataError when it is not available; without a network, within a second.
     """
     for repository in repositories:
         file = try_to_load_from_cache(repository, FILE_NAME, revision=revision)
@@ -65,73 +65,76 @@ def from_hub(repositories: tuple[str, ...], *, revision: str, offline: bool, way
     if offline or constants.HF_HUB_OFFLINE or not can_reach(constants.ENDPOINT):
         why = "the network is switched off" if offline or constants.HF_HUB_OFFLINE else "that cannot be reached"
         raise DataError(
-            f"{repository}: its {FILE_NAME} is not in {constants.HF_HUB_CACHE} and comes from {constants.ENDPOINT}: "
-            f"{why}. Go online once, {ways_out}."
+            f"{repository}: its {FILE_NAME} is not in {constants.HF_HUB_CACHE}, and must be downloaded from "
+            f"{constants.ENDPOINT}: {why}. Go online once, {ways_out}."
         )
     try:
-        with suppress(EntryNotFoundError):  # not every repository has what names the end of text beside its tokenizer;
-            _download(repository, CONFIG_FILE_NAME, revision)  # it comes first: a tokenizer in the cache is complete
+        # First the file that names the end of text, which some repositories lack: once the tokenizer itself is in the
+        # cache, the cache is complete.
+        with suppress(EntryNotFoundError):
+            _download(repository, CONFIG_FILE_NAME, revision)
         return _download(repository, FILE_NAME, revision)
     except DataError:
         raise
-    except Exception as error:  # of huggingface_hub, or of any library below it
+    except Exception as error:  # raised by huggingface_hub, or a library below it
         raise DataError(_explanation(error, repository, revision)) from error
 
 
 def _download(repository: str, name: str, revision: str) -> Path:
-    """Return a file of a repository, in the cache. Raises DataError when its bytes are not the repository's."""
-    expected = _patiently(lambda: get_hf_file_metadata(hf_hub_url(repository, name, revision=revision))).etag or ""
+    """Download a file of a repository into the cache. Raises DataError when its checksum is wrong."""
+    expected = (
+        _retry_while_busy(lambda: get_hf_file_metadata(hf_hub_url(repository, name, revision=revision))).etag or ""
+    )
     file = Path(hf_hub_download(repository, name, revision=revision))
     if _checksum(file.read_bytes(), like=expected) != expected:
         file.resolve().unlink()
         file.unlink(missing_ok=True)
         raise DataError(
             f"{name} of {repository} arrived with the wrong bytes, and was deleted: run the command again. If that "
-            f"does not help, what stands between you and {constants.ENDPOINT} changes what it passes on."
+            f"does not help, a proxy between this machine and {constants.ENDPOINT} may alter the data."
         )
     return file
 
 
 def _checksum(content: bytes, *, like: str) -> str:
-    """Return the checksum by which the Hub knows a file: Git's for a small one, sha256 for a large one."""
+    """Return the checksum of a file by the algorithm of `like`: SHA-256, or Git's SHA-1 for small files."""
     if len(like) == 2 * sha256().digest_size:
         return sha256(content).hexdigest()
     if len(like) == 2 * sha1().digest_size:
         return sha1(b"blob %d\0" % len(content) + content).hexdigest()
-    return like  # another kind of host, which says nothing of the content
+    return like  # an unknown format (another kind of host) is not checked
 
 
-def _patiently(ask: Callable[[], Answer]) -> Answer:
-    """Return the Hub's answer, asking again a few times while it is busy."""
-    for wait in WAITS:
+def _retry_while_busy(request: Callable[[], Answer]) -> Answer:
+    """Return the answer to a request, with a few retries while the Hub is busy."""
+    for seconds in BACKOFF_SECONDS:
         try:
-            return ask()
+            return request()
         except HfHubHTTPError as error:
-            if error.response.status_code not in BUSY:
+            if error.response.status_code not in BUSY_STATUSES:
                 raise
-        time.sleep(wait)
-    return ask()
+        time.sleep(seconds)
+    return request()
 
 
 def _explanation(error: Exception, repository: str, revision: str) -> str:
-    """Return why a tokenizer could not be downloaded, and what to do."""
+    """Return the reason why a tokenizer could not be downloaded, and what to do."""
     address, logged_in = constants.ENDPOINT, get_token() is not None
     log_in = "log in with `hf auth login`, or set HF_TOKEN"
     if isinstance(error, GatedRepoError):
-        then = "wait until they let you in" if logged_in else log_in
-        agree = f"Agree at {address}/{repository}, then {then}."
-        return f"{repository} is gated: its authors want to know who uses it. {agree}"
+        then = "wait for the authors to grant you access" if logged_in else log_in
+        return f"{repository} is gated. Accept its terms at {address}/{repository}, then {then}."
     if isinstance(error, RepositoryNotFoundError):
-        private = "it is private and your account may not see it" if logged_in else f"it is private: {log_in}"
+        private = "it is private and your account has no access" if logged_in else f"it is private: {log_in}"
         return f"there is no repository {repository} at {address}, or {private}."
     if isinstance(error, RevisionNotFoundError):
-        return f"{repository} has no revision '{revision}'. Take a branch, a tag or a commit of {address}/{repository}"
+        return f"{repository} has no revision '{revision}'. Choose a branch, tag or commit of {address}/{repository}"
     if isinstance(error, EntryNotFoundError):
         return (
-            f"{repository} has no {FILE_NAME}, the one format of a tokenizer that tfs reads. "
-            f"See at {address}/{repository} whether it belongs to another model that has one."
+            f"{repository} has no {FILE_NAME}, the only tokenizer format that tfs reads. "
+            f"Check at {address}/{repository} whether another repository has it for the same model."
         )
-    if isinstance(error, HfHubHTTPError) and error.response.status_code in BUSY:
-        return f"{repository}: {address} is busy (it answers {error.response.status_code}). Try again in a while."
+    if isinstance(error, HfHubHTTPError) and error.response.status_code in BUSY_STATUSES:
+        return f"{repository}: {address} is busy (HTTP {error.response.status_code}). Try again later."
     said = " ".join(str(error).split())
-    return f"{repository} could not be had from {address}: {type(error).__name__}: {said[:300]}"
+    return f"{repository} could not be loaded from {address}: {type(error).__name__}: {said[:300]}"

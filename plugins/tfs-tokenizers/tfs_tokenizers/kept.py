@@ -1,4 +1,4 @@
-"""Tokenizers that were trained, kept under `assets/tokenizers`: the same text and options never train twice."""
+"""Cache of trained tokenizers under `assets/tokenizers`: the same text and options are trained only once."""
 
 import hashlib
 import json
@@ -20,45 +20,45 @@ def trained_once(
     documents: TrainingText | None,
     train: Callable[[Iterator[str]], str],
 ) -> str:
-    """Return the `tokenizer.json` that `train` makes of the text, from the last time if there was one.
+    """Return the cached `tokenizer.json`, or train it on the text, store and return it.
 
-    Its folder is named after the options and the fingerprint of the text. While one process trains, another that
-    wants the same waits for it. Raises DataError when there is no text, or the folder cannot be written.
+    The folder name is a hash of the options and the fingerprint of the text. A lock ensures that concurrent processes
+    train the same tokenizer only once. Raises DataError when there is no text, or the folder cannot be written.
     """
     if documents is None:
-        raise DataError(f"the tokenizer '{name}' is trained on the text of a run, and none was given")
+        raise DataError(f"the tokenizer '{name}' needs training text, and none was given")
     key = json.dumps([name, options, documents.fingerprint], sort_keys=True)
     folder = assets / "tokenizers" / f"{name}-{hashlib.sha256(key.encode('utf-8')).hexdigest()[:20]}"
-    if (kept := _read(folder)) is not None:
-        return kept
+    if (cached := _read(folder)) is not None:
+        return cached
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / "lock")
         lock.acquire()
     except OSError as error:
-        raise _cannot_be_kept(folder, error) from error
+        raise _write_error(folder, error) from error
     try:
-        if (kept := _read(folder)) is not None:  # another process trained it while this one waited
-            return kept
+        if (cached := _read(folder)) is not None:  # trained by another process in the meantime
+            return cached
         content = train(documents())
         try:
             write_tokenizer(folder, content)
         except OSError as error:
-            raise _cannot_be_kept(folder, error) from error
+            raise _write_error(folder, error) from error
         return content
     finally:
         lock.release()
 
 
 def _read(folder: Path) -> str | None:
-    """Return what is kept in a folder; None when nothing is, or it is damaged and has to be made again."""
+    """Return the cached `tokenizer.json` of a folder; None when it is missing or damaged."""
     try:
         return read_tokenizer(folder)
     except DataError:
         return None
 
 
-def _cannot_be_kept(folder: Path, error: OSError) -> DataError:
+def _write_error(folder: Path, error: OSError) -> DataError:
     return DataError(
         f"{folder / FILE_NAME} cannot be written: {error.strerror or error}. "
         "Make room, change its permissions, or choose another place with --assets."

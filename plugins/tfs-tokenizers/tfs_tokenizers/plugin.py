@@ -1,4 +1,4 @@
-"""What this plugin offers. Imports nothing heavy."""
+"""Components of the plugin. No heavy imports."""
 
 from tfs_core import Component, hookimpl
 
@@ -7,37 +7,37 @@ TFS_PLUGIN_API = 1
 
 @hookimpl
 def tfs_tokenizers() -> list[Component]:
-    """Offer the tokenizers of this package."""
+    """Return the tokenizers."""
     return [
         Component(
             name="byte",
-            summary="each UTF-8 byte is an id: nothing to train",
+            summary="one id per UTF-8 byte; no training",
             factory="tfs_tokenizers.byte:build",
             loader="tfs_tokenizers.byte:load",
         ),
         Component(
             name="character",
-            summary="each character of the training text is an id; others are spelled in bytes",
+            summary="one id per character of the training text; other characters as UTF-8 bytes",
             factory="tfs_tokenizers.character:build",
             config="tfs_tokenizers.config:CharacterConfig",
             loader="tfs_tokenizers.character:load",
         ),
         Component(
             name="bpe",
-            summary="byte-pair encoding, trained on the training text and kept",
+            summary="byte-pair encoding, trained once on the training text",
             factory="tfs_tokenizers.bpe:build",
             config="tfs_tokenizers.config:BpeConfig",
             loader="tfs_tokenizers.byte_level:load",
         ),
         Component(
             name="gpt2",
-            summary="GPT-2's 50,257 ids, from the Hugging Face Hub, its cache, or the extra tfs-tokenizers[gpt2]",
+            summary="the 50,257 ids of GPT-2, from the Hugging Face Hub, its cache, or the extra tfs-tokenizers[gpt2]",
             factory="tfs_tokenizers.gpt2:build",
             loader="tfs_tokenizers.byte_level:load",
         ),
         Component(
             name="file",
-            summary="any byte-level tokenizer.json, by its path: `tokenizer: ./tokenizer.json` is short for it",
+            summary="any byte-level tokenizer.json, by path; short form: `tokenizer: ./tokenizer.json`",
             factory="tfs_tokenizers.file:build",
             config="tfs_tokenizers.config:FileConfig",
             loader="tfs_tokenizers.file:load",
@@ -45,7 +45,7 @@ def tfs_tokenizers() -> list[Component]:
         ),
         Component(
             name="hub",
-            summary="any byte-level tokenizer.json of a repository on the Hugging Face Hub",
+            summary="any byte-level tokenizer.json, from a repository of the Hugging Face Hub",
             factory="tfs_tokenizers.hub:build",
             config="tfs_tokenizers.config:HubConfig",
             loader="tfs_tokenizers.file:load",
@@ -55,11 +55,11 @@ def tfs_tokenizers() -> list[Component]:
 
 @hookimpl
 def tfs_commands() -> list[Component]:
-    """Offer the commands of this package."""
+    """Return the command `tfs tokenizer`."""
     return [
         Component(
             name="tokenizer",
-            summary="Analyze text for a vocabulary, train tokenizers, compare them, and encode data sets with them.",
+            summary="Find a vocabulary size, train and compare tokenizers, and encode data sets ahead of training.",
             factory="tfs_tokenizers.command:tokenizer",
         )
     ]

@@ -1,4 +1,4 @@
-"""A data set encoded ahead of training: the token store that a run with the same data and tokenizer then finds."""
+"""Encoding of a data set ahead of training, into the token store that a run with the same data and tokenizer uses."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from tfs_tokenizers import named
 
 @dataclass(frozen=True)
 class LengthReport:
-    """What becomes of a split when its rows are so long."""
+    """Truncation and padding of a split in rows of `max_length` tokens."""
 
     split: str
     max_length: int
@@ -24,26 +24,26 @@ class LengthReport:
     tokens: int
     bytes_per_token: float
     truncated_documents: int
-    """Documents longer than a row, when a row is a document (`batching: padded`)."""
+    """Documents longer than a row, with `batching: padded` (a row per document)."""
 
     truncated_tokens: int
-    """The tokens of theirs that are cut off."""
+    """Tokens that are cut off from them."""
 
     padding_tokens: int
-    """What fills the rows up, when all are `max_length` long; padding to the longest of a batch is less."""
+    """Padding when all rows are `max_length` long: an upper bound, since batches are padded to their longest row."""
 
     packed_padding_tokens: int
-    """The same with `batching: packed`, which cuts nothing off: what fills the last row."""
+    """Padding of the last row with `batching: packed`, which truncates nothing."""
 
     def summary(self) -> str:
         """Return the report as lines of text."""
         kept = self.tokens - self.truncated_tokens
-        lost = f"{self.truncated_documents:,} documents cut ({self.truncated_documents / self.documents:.1%})"
+        cut = f"{self.truncated_documents:,} documents truncated ({self.truncated_documents / self.documents:.1%})"
         return "\n".join(
             [
                 f"{self.split}: {self.documents:,} documents, {self.tokens:,} tokens, "
                 f"{self.bytes_per_token:.2f} bytes a token; in rows of {self.max_length}:",
-                f"  batching: padded   {lost}, {self.truncated_tokens / self.tokens:.1%} of the tokens lost, "
+                f"  batching: padded   {cut}, {self.truncated_tokens / self.tokens:.1%} of the tokens lost, "
                 f"padding at most {self.padding_tokens / (kept + self.padding_tokens):.1%} of the rows",
                 f"  batching: packed   nothing lost, {self.packed_padding_tokens:,} tokens of padding in the last row",
             ]
@@ -62,10 +62,10 @@ def pretokenize_dataset(
     assets: str | Path | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[Path, list[LengthReport]]:
-    """Write a data set's token store, unless it is there, and return its folder and what `max_length` means for it.
+    """Write the token store of a data set, unless it exists, and return (its folder, a report for each split).
 
-    The store holds whole documents: `max_length` decides nothing but the report. `tokenizer_path` is a path, a
-    registered name, or YAML. A run with the same data set, tokenizer and subset finds the store. Raises TfsErrors.
+    The store holds whole documents; `max_length` affects only the reports. `tokenizer_path` is a path, a registered
+    name, or YAML. A run with the same data set, tokenizer and subset uses the store. Raises TfsErrors.
     """
     root = assets_folder(assets)
     source = named.dataset(name, assets=root)
@@ -109,11 +109,11 @@ def _length_report(name: str, split: TokenSplit, max_length: int) -> LengthRepor
 
 
 def load_pretokenized(path: str | Path, split: str = "train") -> TokenSplit:
-    """Return a split of a store's folder, memory-mapped. Raises DataError when there is no whole store, or no split."""
+    """Return a memory-mapped split of a token store. Raises DataError when the store or the split does not exist."""
     store = open_store(Path(path), identity={})
     if store is None:
         raise DataError(f"{path}: there is no token store, or it is damaged. `tfs tokenizer pretokenize` writes one.")
     if split not in SPLITS:
-        raise DataError(f"{path}: there is no split '{split}'. There are: {', '.join(SPLITS)}.")
+        raise DataError(f"{path}: there is no split '{split}'. Splits: {', '.join(SPLITS)}.")
     found: TokenSplit = getattr(store, split)
     return found

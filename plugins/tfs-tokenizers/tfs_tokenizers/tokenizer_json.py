@@ -1,6 +1,6 @@
-"""`tokenizer.json`, the file that every tokenizer here is saved as: the format of Hugging Face `tokenizers`.
+"""Reading and writing of `tokenizer.json`, the file format of Hugging Face `tokenizers`, used by all tokenizers here.
 
-`transformers` loads it unaided: `PreTrainedTokenizerFast(tokenizer_file="tokenizer.json")`.
+`transformers` can load it directly: `PreTrainedTokenizerFast(tokenizer_file="tokenizer.json")`.
 """
 
 import json
@@ -15,13 +15,13 @@ from tfs_tokenizers.config import END_OF_TEXT
 FILE_NAME = "tokenizer.json"
 CONFIG_FILE_NAME = "tokenizer_config.json"
 USUAL_ENDS_OF_TEXT = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>")
-"""What ends a text in the tokenizers of others, where nothing says which token does."""
+"""Common names of the end of text, tried in this order when no configuration names it."""
 
 
 def byte_alphabet() -> list[str]:
-    """Return the printable character that stands for each byte, 0 to 255, in byte-level vocabularies.
+    """Return the printable character that represents each byte, 0 to 255, in byte-level vocabularies.
 
-    Printable Latin-1 characters stand for themselves, the other bytes for the characters from U+0100 on.
+    Printable Latin-1 characters represent themselves; the other bytes are represented by U+0100 and following.
     Radford et al. (2019), "Language models are unsupervised multitask learners": `bytes_to_unicode` of GPT-2.
     """
     printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
@@ -40,7 +40,7 @@ def tokenizer_json(
     decoder: Mapping[str, Any],
     byte_fallback: bool = False,
 ) -> str:
-    """Return the content of the file for a tokenizer whose ids are never joined."""
+    """Return the content of the file for a tokenizer without merges."""
     end_of_text: dict[str, Any] = {"id": end_of_text_id, "content": END_OF_TEXT, "special": True}
     content: dict[str, Any] = {
         "version": "1.0",
@@ -68,11 +68,11 @@ def tokenizer_json(
 
 
 def write_tokenizer(folder: Path, content: str, *, end_of_text: str = END_OF_TEXT) -> None:
-    """Write the file into an existing folder, and beside it what `transformers` wants to know of special tokens."""
+    """Write `tokenizer.json` to an existing folder, with a `tokenizer_config.json` for `transformers`."""
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": end_of_text,
-        "split_special_tokens": True,  # a literal <|endoftext|> in a text is text like any other
+        "split_special_tokens": True,  # encode a literal <|endoftext|> as ordinary text
         "clean_up_tokenization_spaces": False,
     }
     about = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
@@ -81,36 +81,36 @@ def write_tokenizer(folder: Path, content: str, *, end_of_text: str = END_OF_TEX
 
 
 def read_end_of_text(folder: Path) -> str | None:
-    """Return the special token that the folder's `tokenizer_config.json` says ends a text; None when none does."""
+    """Return the `eos_token` of the folder's `tokenizer_config.json`; None when it has none."""
     try:
         token = json.loads((folder / CONFIG_FILE_NAME).read_bytes())["eos_token"]
         name = token["content"] if isinstance(token, dict) else token
-    except (OSError, ValueError, KeyError, TypeError):  # no such file, or one that says nothing of it
+    except (OSError, ValueError, KeyError, TypeError):  # no such file, or no such entry
         return None
     return name if isinstance(name, str) else None
 
 
 def read_tokenizer(folder: Path) -> str:
-    """Return the content of the file in a folder. Raises DataError when it is missing or no JSON."""
+    """Return the content of the `tokenizer.json` of a folder. Raises DataError when it is missing or not JSON."""
     return read_json_file(folder / FILE_NAME)
 
 
 def read_json_file(file: Path) -> str:
-    """Return the content of a `tokenizer.json`. Raises DataError when it is missing or no JSON object."""
+    """Return the content of a `tokenizer.json`. Raises DataError when it is missing or not a JSON object."""
     try:
         content = file.read_bytes().decode("utf-8")
         if not isinstance(json.loads(content), dict):
-            raise ValueError("it holds no JSON object")
+            raise ValueError("it is not a JSON object")
     except FileNotFoundError as error:
-        raise DataError(f"{file.parent}: there is no {file.name}, which a tokenizer is saved as") from error
+        raise DataError(f"{file.parent}: there is no {file.name}, the file format of tokenizers") from error
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise DataError(f"{file} is damaged: {error}. Take another copy of it.") from error
+        raise DataError(f"{file} is damaged: {error}. Replace it by another copy.") from error
     return content
 
 
 def check_same(content: str, expected: str, name: str) -> None:
-    """Raise DataError unless the file's content is the one that the tokenizer `name` writes."""
+    """Raise DataError unless the content equals that written by the tokenizer `name`."""
     if json.loads(content) != json.loads(expected):
         raise DataError(f"the {FILE_NAME} was not written by the tokenizer '{name}', or is damaged")

@@ -1,4 +1,4 @@
-"""Training a byte-level BPE on a data set, or on files, into a folder that a configuration can name."""
+"""Training of a byte-level BPE on a data set or on files, saved in a folder that a configuration can name."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,10 +14,10 @@ from tfs_tokenizers.config import BpeConfig
 from tfs_tokenizers.tokenizer_json import write_tokenizer
 
 FORMATS = {"csv": "csv", "json": "jsonl", "jsonl": "jsonl", "ndjson": "jsonl", "parquet": "parquet"}
-"""Which data set reads files with this ending; `text` reads all others."""
+"""Data set that reads files with each extension; `text` reads all others."""
 
 TEXT_OPTIONS = {"jsonl": "text_key", "csv": "column", "parquet": "column"}
-"""What each calls the place of the text."""
+"""Option of each data set that names the key or column of the text."""
 
 COMPRESSED = ("bz2", "gz", "xz", "zst")
 
@@ -32,11 +32,11 @@ def train_tokenizer(
     special_tokens: Sequence[str] = (),
     assets: str | Path | None = None,
 ) -> Path:
-    """Train a BPE on a data set's training text and return the folder that its `tokenizer.json` is in.
+    """Train a BPE on the training text of a data set and return the folder with its `tokenizer.json`.
 
-    `name` is a registered name, or YAML with options; of its training documents the first `subset_size` are read.
-    What a run holds out for validation is left out here too. The folder is `output`, else
-    `<assets>/tokenizers/<name>_bpe_<vocab_size>`. Raises TfsErrors for what cannot be read or written.
+    `name` is a registered name, or YAML with options. Only the first `subset_size` training documents are read, without
+    the documents that a run holds out for validation. The folder is `output`, or by default
+    `<assets>/tokenizers/<name>_bpe_<vocab_size>`. Raises TfsErrors when the data cannot be read or the folder written.
     """
     root = assets_folder(assets)
     config = _config(vocab_size, min_frequency, special_tokens)
@@ -55,10 +55,10 @@ def train_tokenizer_from_files(
     special_tokens: Sequence[str] = (),
     assets: str | Path | None = None,
 ) -> Path:
-    """Train a BPE on all text of some files and return the folder that its `tokenizer.json` is in.
+    """Train a BPE on the whole text of files and return the folder with its `tokenizer.json`.
 
-    Text, JSONL, CSV and Parquet are told apart by the files' endings; `text_key` is the key, or column, of the text.
-    Raises TfsErrors for what cannot be read or written.
+    Text, JSONL, CSV and Parquet are distinguished by file extension; `text_key` is the key or column of the text.
+    Raises TfsErrors when a file cannot be read or the folder written.
     """
     if not files:
         raise UsageError("name at least one file to train on")
@@ -87,14 +87,14 @@ def _config(vocab_size: int, min_frequency: int, special_tokens: Sequence[str]) 
 def _by_format(files: list[Path]) -> Mapping[str, list[Path]]:
     formats: dict[str, list[Path]] = {}
     for file in files:
-        endings = [ending.lower().lstrip(".") for ending in file.suffixes]
-        ending = next((ending for ending in reversed(endings) if ending not in COMPRESSED), "")
-        formats.setdefault(FORMATS.get(ending, "text"), []).append(file)
+        extensions = [suffix.lower().lstrip(".") for suffix in file.suffixes]
+        extension = next((extension for extension in reversed(extensions) if extension not in COMPRESSED), "")
+        formats.setdefault(FORMATS.get(extension, "text"), []).append(file)
     return formats
 
 
 def _all_text(sources: Sequence[DatasetSource]) -> Iterator[str]:
-    """Iterate over all text. Raises DataError when there is none."""
+    """Iterate over the text of all sources. Raises DataError when there is none."""
     empty = True
     for source in sources:
         for piece in read_pieces(source, "train"):
@@ -117,5 +117,5 @@ def _train(texts: Iterator[str], config: BpeConfig, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         write_tokenizer(folder, content)
     except OSError as error:
-        raise DataError(f"{folder}: the tokenizer cannot be written there: {error.strerror or error}") from error
+        raise DataError(f"{folder}: the tokenizer cannot be written: {error.strerror or error}") from error
     return folder

@@ -21,7 +21,7 @@ from tfs_lab.testing.small_model import SmallModel
 
 
 @check("causality")
-def the_future_is_not_seen(subject: SmallModel) -> Finding:
+def logits_are_causal(subject: SmallModel) -> Finding:
     """Changing token t leaves the logits of every earlier position bit-identical, in float64 and bfloat16."""
     input_ids, _ = subject.batch()
     for dtype in ("float64", "bfloat16"):
@@ -183,7 +183,7 @@ def _caller() -> str:
 
 
 @check("kept tensors stay as they were")
-def kept_tensors_stay_as_they_were(subject: SmallModel) -> Finding:
+def saved_tensors_are_unmodified(subject: SmallModel) -> Finding:
     """Tensors that forward saves for backward are not modified in place after their first use.
 
     `x += y` writes into a tensor that an earlier step may have saved: its backward would then read the new values.

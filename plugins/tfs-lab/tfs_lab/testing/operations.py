@@ -66,7 +66,7 @@ def label(operation: Operation) -> str:
     return f"{operation.name}({', '.join(options)})" if options else operation.name
 
 
-def changed_by(operation: Operation) -> list[str]:
+def modified_tensors(operation: Operation) -> list[str]:
     """Return a sentence for each tensor that forward or backward wrongly modified: inputs, cache, `grad_output`."""
     inputs = {name: value.clone() if isinstance(value, Tensor) else value for name, value in operation.inputs.items()}
     with torch.no_grad():
@@ -112,7 +112,7 @@ def operations_of(model: LanguageModel) -> Sequence[Operation]:
 
 
 @check("each operation")
-def operations_are_right(subject: SmallModel) -> Finding:
+def operation_gradients_are_correct(subject: SmallModel) -> Finding:
     """Every hand-written backward equals autograd and central differences of its forward."""
     operations = operations_of(subject.build())
     comparisons = [line for operation in operations for line in compare_operation(operation, seed=subject.seed)]
@@ -123,6 +123,6 @@ def operations_are_right(subject: SmallModel) -> Finding:
 def operations_keep_what_they_cached(subject: SmallModel) -> Finding:
     """No operation modifies its inputs, and no backward modifies the cache or the gradient of the output."""
     operations = operations_of(subject.build())
-    changed = [f"{label(operation)}: {what}" for operation in operations for what in changed_by(operation)]
+    changed = [f"{label(operation)}: {what}" for operation in operations for what in modified_tensors(operation)]
     expect(not changed, "; ".join(changed))
     return f"{len(operations)} operations"
