@@ -1,4 +1,4 @@
-"""What holds for the tests of the core and of every plugin."""
+"""Fixtures and settings for the tests of the core and of all plugins."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -10,11 +10,11 @@ from hypothesis import settings
 
 from tfs_core.registry import get_registry
 
-# PyTorch's compiler imports setuptools, which refuses to work when anything has imported `distutils` before it.
+# PyTorch's compiler imports setuptools, which fails if `distutils` was imported before it.
 with suppress(ImportError):
     import setuptools  # noqa: F401
 
-# Machines are busy: no test is timed, and a failure is the same tomorrow.
+# No deadlines, since machines may be under load; deterministic examples, so that failures are reproducible.
 settings.register_profile("tfs", deadline=None, derandomize=True)
 settings.load_profile("tfs")
 
@@ -23,10 +23,10 @@ InstallPlugin = Callable[..., None]
 
 @pytest.fixture
 def install_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[InstallPlugin]:
-    """Return `install(distribution, plugin_py, **other_files)`, which makes a package and its entry point.
+    """Return `install(distribution, plugin_py, **other_files)`, which creates a package with an entry point.
 
-    The package has the distribution's name with underscores, and its module `plugin` the given source; with
-    `api=None` that source must state TFS_PLUGIN_API itself.
+    The package has the distribution's name with underscores, and its module `plugin` has the given source. With
+    `api=None`, the source must set TFS_PLUGIN_API itself.
     """
     folder = tmp_path / "site-packages"
     folder.mkdir()

@@ -1,11 +1,11 @@
-"""Which form of attention is faster here? `explicit` beside `fused`, for rows of 64 to 1024 tokens, in three types.
+"""Time of explicit and of fused attention, for rows of 64 to 1024 tokens and three number formats.
 
     python benchmarks/attention_forms.py            forward and backward of one attention, as in `baseline`
     python benchmarks/attention_forms.py --quick    fewer rounds
 
-Every line of the table works on 2048 tokens: only the length of the rows differs. The sides take turns, call by call,
-and a side's time is the median of the quieter half of its calls. The rule of `attention: auto` in plugins/tfs-baseline
-was read off from it.
+Every line of the table processes 2048 tokens: only the row length differs. The two forms alternate, call by call. The
+time of a form is the median of the faster half of its calls. The rule of `attention: auto` in plugins/tfs-baseline is
+based on this benchmark.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ KINDS = {
 
 
 def inputs(seq_len: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return queries, keys and values as a block has them, and the mask that the explicit form adds."""
+    """Return queries, keys and values in the layout of a block, and the mask that the explicit form adds."""
     generator = torch.Generator().manual_seed(1)
 
     def heads(number: int) -> Tensor:
@@ -44,7 +44,7 @@ def inputs(seq_len: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Te
 
 
 def measure(seq_len: int, dtype: torch.dtype, rounds: int) -> dict[str, float]:
-    """Return the milliseconds of forward and backward of each form."""
+    """Return the time of forward and backward of each form, in milliseconds."""
     attention = Attention(BaselineConfig(d_model=N_HEADS * D_HEAD, n_heads=N_HEADS, n_kv_heads=N_KV_HEADS))
     queries, keys, values, mask = inputs(seq_len, dtype)
     grad = torch.ones_like(queries)

@@ -1,12 +1,12 @@
-"""Training a BPE of 8192 ids: what tfs does, where its time goes, and what other trainers would take.
+"""Time to train a BPE tokenizer with 8192 ids: tfs against other trainers.
 
-tfs trains with the trainer of `tokenizers`. It first counts the words of the text, and then joins pairs; how long the
-counting takes is shown by training no pairs at all. `rustbpe` and `gigabpe` are measured where they are installed
-(pip install rustbpe gigabpe): tfs depends on neither. Each runs in turn, in a process of its own, and its merges are
-compared with those of tfs. gigabpe reads files only, line by line: what it learns of blanks is not the same.
+tfs uses the trainer of `tokenizers`. It first counts the words of the text, then merges pairs. The time for counting is
+measured by training without any merges. `rustbpe` and `gigabpe` are measured if they are installed (pip install rustbpe
+gigabpe); tfs depends on neither. They run alternately, each in its own process, and their merges are compared with
+those of tfs. gigabpe reads only files, line by line, so its merges of whitespace differ.
 
     python benchmarks/bpe_training.py                      20 MB of text
-    python benchmarks/bpe_training.py --megabytes 100      what the figures are measured on
+    python benchmarks/bpe_training.py --megabytes 100      the size used in README.md
 """
 
 import argparse
@@ -22,7 +22,7 @@ from pathlib import Path
 from text_to_tokens import VOCAB_SIZE, documents, write_corpus
 
 Merges = list[bytes]
-"""The bytes that each merge makes, in the order of the merges."""
+"""The bytes of each merged token, in the order of the merges."""
 
 
 def with_tfs(folder: Path, vocab_size: int = VOCAB_SIZE) -> tuple[float, Merges]:
@@ -40,12 +40,12 @@ def with_tfs(folder: Path, vocab_size: int = VOCAB_SIZE) -> tuple[float, Merges]
 
 
 def counting_only(folder: Path) -> tuple[float, Merges]:
-    """Return the seconds of counting the words, and no merges."""
+    """Return the seconds for counting the words, and an empty list of merges."""
     return with_tfs(folder, vocab_size=257)
 
 
 def with_rustbpe(folder: Path) -> tuple[float, Merges]:
-    """Return the seconds and the merges of `rustbpe`, which knows no least frequency."""
+    """Return the seconds and the merges of `rustbpe`, which has no minimum frequency."""
     import rustbpe
     from tfs_tokenizers.fast_encoder import WORDS
 
@@ -84,10 +84,10 @@ OTHERS = ("rustbpe", "gigabpe")
 
 
 def main() -> None:
-    """Measure all that is installed in one run and print seconds, ratios, and what the merges have in common."""
+    """Measure all installed trainers in one run; print seconds, ratios, and how many merges are equal."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--megabytes", type=int, default=20, help="of text, at most what is installed (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=2, help="of each (%(default)s); the fastest counts")
+    parser.add_argument("--megabytes", type=int, default=20, help="maximum size of the text (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=2, help="number of rounds (%(default)s); the fastest counts")
     options = parser.parse_args()
     ways = {name: way for name, way in WAYS.items() if name not in OTHERS or find_spec(name)}
     best = dict.fromkeys(ways, float("inf"))

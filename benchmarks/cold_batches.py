@@ -1,10 +1,9 @@
-"""Reading batches from the disk, none of the store being in memory, against the training step that they are for.
+"""Time to read a batch from the disk with a cold page cache, against the time of a training step.
 
-A store of random tokens, 2 GB, is written to a temporary folder. Again and again the operating system is told to drop
-all of it from memory; then come a batch, a training step (forward, backward and update of the model, batch and row
-length of `configs/quickstart.yaml`), and the next batch. So nothing that is read is in memory, as with a cold page
-cache, or with a store so much larger than memory that no page is still there when it is wanted again; but for what
-tfs asks for itself, a step ahead. The page faults that went to the disk are counted. Medians are compared.
+A store of random tokens, 2 GB, is written to a temporary folder. Each round evicts the whole store from the page cache.
+Then follow a batch, a training step (forward, backward and update, with the model, batch size and row length of
+`configs/quickstart.yaml`), and the next batch. So no page is in memory, as with a store much larger than memory, except
+the pages that tfs prefetches one step ahead. Major page faults are counted. Medians are compared.
 
     python benchmarks/cold_batches.py              2 GB, about a minute
     python benchmarks/cold_batches.py --quick      a tenth of that
@@ -35,8 +34,8 @@ VOCAB_SIZE = 512
 AT_MOST = 0.01
 
 
-def forget(folder: Path) -> None:
-    """Have the operating system drop what it holds of the store's files."""
+def evict(folder: Path) -> None:
+    """Evict the store's files from the page cache."""
     for file in folder.glob("*.npy"):
         descriptor = os.open(file, os.O_RDONLY)
         os.fsync(descriptor)
@@ -53,7 +52,7 @@ def open_batches(folder: Path, batching: BatchingName, *, max_length: int, batch
 
 
 def timed(batches: Batches, step: int) -> tuple[float, int]:
-    """Return the seconds that the batch of a step takes, and how many page faults meanwhile went to the disk."""
+    """Return the seconds to read the batch of a step, and the number of major page faults meanwhile."""
     faults, started_at = resource.getrusage(resource.RUSAGE_SELF).ru_majflt, time.perf_counter()
     batches.step(step)
     seconds = time.perf_counter() - started_at
@@ -61,7 +60,7 @@ def timed(batches: Batches, step: int) -> tuple[float, int]:
 
 
 def training_step() -> tuple[Callable[[], float], int, int]:
-    """Return a function that does a step of the quickstart and returns its seconds, its row length and batch size."""
+    """Return a function that takes a training step and returns its seconds; its row length; its batch size."""
     config = load_config(QUICKSTART)
     model = build_model(config.model, vocab_size=VOCAB_SIZE, seed=1)
     optimizer = build_optimizer(config.training, model)
@@ -86,8 +85,8 @@ def training_step() -> tuple[Callable[[], float], int, int]:
 def main() -> None:
     """Measure both in one run and print milliseconds and the ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens", type=int, default=1_000_000_000, help="in the store, two bytes each (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=50, help="of a batch and a step (%(default)s)")
+    parser.add_argument("--tokens", type=int, default=1_000_000_000, help="2-byte tokens in the store (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=50, help="number of measured steps (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="a tenth of the tokens and of the rounds")
     options = parser.parse_args()
     part = 10 if options.quick else 1
@@ -102,10 +101,10 @@ def main() -> None:
         for batching in batchings:
             first_seconds, first_faults, next_seconds, next_faults = [], 0, [], 0
             for _ in range(max(options.rounds // part, 3)):
-                forget(folder)
+                evict(folder)
                 batches = open_batches(folder, batching, max_length=max_length, batch_size=batch_size)
                 place = places.randrange(10**6)
-                batches.row_numbers(place, 0)  # what is computed once an epoch
+                batches.row_numbers(place, 0)  # computes the permutation of the epoch, once
                 seconds, faults = timed(batches, place)
                 first_seconds.append(seconds)
                 first_faults += faults
@@ -113,13 +112,13 @@ def main() -> None:
                 seconds, faults = timed(batches, place + 1)
                 next_seconds.append(seconds)
                 next_faults += faults
-                del batches  # what is mapped cannot be dropped
+                del batches  # mapped pages cannot be evicted
             typical = statistics.median(step_seconds)
             rounds = len(next_seconds)
-            print(f"{batching}, rows of {max_length}, {batch_size} a batch; a training step {1000 * typical:.1f} ms")
+            print(f"{batching}, rows of {max_length}, batch of {batch_size}; a training step {1000 * typical:.1f} ms")
             print(
                 f"  first batch {1000 * statistics.median(first_seconds):6.2f} ms "
-                f"({first_faults / rounds:.0f} page faults from the disk), once a run"
+                f"({first_faults / rounds:.0f} page faults from the disk), once per run"
             )
             print(
                 f"  next batch  {1000 * statistics.median(next_seconds):6.2f} ms "

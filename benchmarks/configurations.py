@@ -1,11 +1,11 @@
-"""How fast the configurations of configs/ train here: tokens a second, and the hours that the whole would take.
+"""Training speed of the configurations in configs/: tokens per second, and the estimated hours of the whole run.
 
-    python benchmarks/configurations.py                         all that train `baseline`, some ten minutes
+    python benchmarks/configurations.py                         all configurations of `baseline`, about ten minutes
     python benchmarks/configurations.py configs/baseline_python_1m.yaml
 
-Each is trained by `tfs_core.run` as it stands, but for its length, on Python's sources where its own data set is on the
-Hub: a step's time does not depend on the text. What is printed is the median over the steps after the first two, and
-the share that it is of the speed of matrix products as large as the model's, measured right after in the same process.
+`tfs_core.run` trains each configuration unchanged, except for the number of steps. Data sets of the Hub are replaced by
+Python's sources: a step's time does not depend on the text. The script prints the median over the steps after the first
+two, and its share of the speed of matrix products of the model's size, measured afterwards in the same process.
 """
 
 import argparse
@@ -26,7 +26,7 @@ WARM_UP = 2
 
 
 def products_speed(config: RunConfig, repeats: int = 12) -> float:
-    """Return the operations a second of products [tokens, d_model] @ [d_model, 4*d_model] in the run's own type."""
+    """Return the FLOP/s of products [tokens, d_model] @ [d_model, 4*d_model], in the run's dtype."""
     width = config.model.options.d_model
     dtype = torch.bfloat16 if config.model.options.dtype == "bfloat16" else torch.float32
     x, weight = torch.randn(2048, width, dtype=dtype), torch.randn(width, 4 * width, dtype=dtype)
@@ -39,7 +39,7 @@ def products_speed(config: RunConfig, repeats: int = 12) -> float:
 
 
 def measure(path: Path, steps: int, assets: Path) -> str:
-    """Train a few steps and return the row that tells of them."""
+    """Train a few steps and return the table row with the results."""
     config = load_config(path)
     shorter = ["max_tokens=null", f"max_steps={WARM_UP + steps}", "eval_every=null", "checkpoint_interval_minutes=null"]
     overrides = ["data.dataset=python-stdlib", "loggers=[jsonl]", *(f"training.{setting}" for setting in shorter)]
@@ -60,9 +60,9 @@ def measure(path: Path, steps: int, assets: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("configurations", nargs="*", type=Path)
-    parser.add_argument("--steps", type=int, default=4, help="that are timed (%(default)s)")
+    parser.add_argument("--steps", type=int, default=4, help="number of timed steps (%(default)s)")
     chosen = parser.parse_args()
-    print("| configuration | parameters | kernel, type | tokens a second | GFLOP/s | share of products | the whole |")
+    print("| configuration | parameters | kernel, type | tokens per second | GFLOP/s | share of products | whole run |")
     print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as assets:
         for path in chosen.configurations or sorted((ROOT / "configs").glob("baseline_*.yaml")):

@@ -1,6 +1,6 @@
-"""The size of the core: lines of code (no blanks, comments or docstrings) and lines in all. `make check` prints it.
+"""Size of the core: lines of code (without blanks, comments and docstrings) and lines in total, as in `make check`.
 
-Run: python benchmarks/core_size.py; exit code 1 past the limit, which is where a new mechanism must replace an old one.
+Run: python benchmarks/core_size.py; the exit code is 1 above the limit. Above it, new code must replace old code.
 """
 
 import ast
@@ -12,7 +12,7 @@ CORE = Path(__file__).parent.parent / "tfs_core"
 
 
 def code_lines(source: str) -> int:
-    """Return how many lines of a module hold code."""
+    """Return the number of lines of a module that contain code."""
     documentation: set[int] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
@@ -22,10 +22,10 @@ def code_lines(source: str) -> int:
 
 
 def main() -> None:
-    """Print the size, and fail past the limit."""
+    """Print the size; exit code 1 above the limit."""
     sources = [path.read_text(encoding="utf-8") for path in sorted(CORE.rglob("*.py"))]
     code, total = sum(map(code_lines, sources)), sum(len(source.splitlines()) for source in sources)
-    print(f"tfs_core: {code:,} lines of code, {total:,} in all, {len(sources)} files (limit: {LIMIT:,} of code)")
+    print(f"tfs_core: {code:,} lines of code, {total:,} in total, {len(sources)} files (limit: {LIMIT:,} of code)")
     sys.exit(code > LIMIT)
 
 

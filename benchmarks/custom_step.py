@@ -1,19 +1,19 @@
-"""How fast is the backward written by hand? A training step of `custom` beside the same step of `torch`.
+"""Time and memory of a training step: the hand-written backward pass of `custom` against `torch`.
 
-    python benchmarks/custom_step.py            time (one process, the sides in turn) and memory (a process a side)
+    python benchmarks/custom_step.py            time (one process, alternating) and memory (one process per variant)
     python benchmarks/custom_step.py --rounds 9
 
-Three sides, float32, the same weights and batches, one AdamW for all:
+Three variants in float32, with the same weights, batches and AdamW optimizer:
 
-    custom           every gradient by hand
-    torch explicit   the same mathematics, its gradients by autograd (`attention: explicit`)
-    torch fused      `torch` as it comes: attention is one fused kernel
+    custom           all gradients by hand
+    torch explicit   the same mathematics, gradients by autograd (`attention: explicit`)
+    torch fused      the default of `torch`: attention is one fused kernel
 
-Freed memory is kept for the next step, as `tfs run` does on a CPU: otherwise a good part of the time goes into memory
-pages that the C library gives back to the system and asks for again.
+Freed memory stays in the process, as `tfs run` does on a CPU. Otherwise much of the time goes into memory pages that
+the C library returns to the system and requests again.
 
-A machine that others use as well is never quiet. So the sides take turns, step by step, and a side's time is the
-tenth of its steps that was disturbed least (the 10th percentile); what counts is the ratio of two such times.
+Other programs may run on the machine. So the variants alternate, step by step, and the time of a variant is the 10th
+percentile of its steps. Compare the ratios.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ SIDES: dict[str, dict[str, str]] = {
 
 
 def build(side: str) -> tuple[LanguageModel, torch.optim.Optimizer]:
-    """Return a side's model, with the initial weights that all share, and its optimizer."""
+    """Return the model of a variant, with the initial weights that all variants share, and its optimizer."""
     options = dict(SIDES[side])
     entry = get_registry().find("model", options.pop("name"))
     config_class = entry.load_config_class()
@@ -57,14 +57,14 @@ def build(side: str) -> tuple[LanguageModel, torch.optim.Optimizer]:
 
 
 def batch(step: int) -> tuple[Tensor, Tensor]:
-    """Return (input_ids, target_ids) [batch_size, seq_len] of a step: random, since time does not depend on them."""
+    """Return random (input_ids, target_ids) [batch_size, seq_len]. The time does not depend on the values."""
     generator = torch.Generator().manual_seed(step)
     ids = torch.randint(VOCAB_SIZE, (BATCH_SIZE, SIZES["max_seq_len"] + 1), generator=generator)
     return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
 
 
 def training_step(model: LanguageModel, optimizer: torch.optim.Optimizer, step: int) -> float:
-    """Take a step and return its loss, in nats per token."""
+    """Take a training step and return its loss, in nats per token."""
     input_ids, target_ids = batch(step)
     loss = float(model.loss(input_ids, target_ids))
     model.backward(1.0 / target_ids.numel())
@@ -80,7 +80,7 @@ def milliseconds(run: Callable[[], object]) -> float:
 
 
 def measure_time(rounds: int) -> None:
-    """Print each side's time a step and how many times as long as `custom` it takes, under both precisions."""
+    """Print the time per step of each variant, and its ratio to `custom`, for both precisions."""
     print(
         f"{'matmul':<9} {'side':<16} {'ms a step':>10} {'median':>8} {'of custom':>10}   loss after {rounds + 2} steps"
     )
@@ -91,12 +91,12 @@ def measure_time(rounds: int) -> None:
         losses: dict[str, float] = {}
 
         def take(side: str, step: int) -> None:
-            losses[side] = training_step(*sides[side], step)  # noqa: B023 - called in this very round
+            losses[side] = training_step(*sides[side], step)  # noqa: B023 - called in the same iteration
 
         for step in range(rounds + 2):
             for side in SIDES:
                 taken = milliseconds(lambda: take(side, step))  # noqa: B023
-                if step >= 2:  # the first two warm up memory and kernels
+                if step >= 2:  # the first two steps are warm-up
                     times[side].append(taken)
         quiet = {side: sorted(values)[len(values) // 10] for side, values in times.items()}
         for side, values in times.items():
@@ -108,18 +108,18 @@ def measure_time(rounds: int) -> None:
 
 
 def peak_memory() -> float:
-    """Return the most memory this process has held so far, in MiB."""
+    """Return the peak memory of this process so far, in MiB."""
     status = Path("/proc/self/status")
-    if status.exists():  # Linux: its ru_maxrss would begin with what the process that started this one held
+    if status.exists():  # on Linux, ru_maxrss includes the peak of the parent process
         line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) / 2**10
-    import resource  # not on Windows, where only the time is measured
+    import resource  # missing on Windows, where only the time is measured
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def measure_memory_here(side: str) -> None:
-    """Print the peak memory of a few steps of one side, over what the process held with the model just built."""
+    """Print the peak memory of a few steps of one variant, minus the peak after the model was built."""
     keep_freed_memory()
     torch.set_float32_matmul_precision("medium")
     model, optimizer = build(side)
@@ -130,7 +130,7 @@ def measure_memory_here(side: str) -> None:
 
 
 def measure_memory() -> None:
-    """Print each side's peak memory, every side in a process of its own."""
+    """Print the peak memory of each variant, each in its own process."""
     for side in SIDES:
         command = [sys.executable, __file__, "--memory-of", side]
         found = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True).stdout.strip()
@@ -139,8 +139,8 @@ def measure_memory() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=30, help="steps of each side that are timed")
-    parser.add_argument("--memory-of", choices=list(SIDES), help="measure one side's memory in this process")
+    parser.add_argument("--rounds", type=int, default=30, help="number of timed steps of each variant")
+    parser.add_argument("--memory-of", choices=list(SIDES), help="measure the memory of one variant in this process")
     arguments = parser.parse_args()
     if arguments.memory_of:
         measure_memory_here(arguments.memory_of)

@@ -1,14 +1,14 @@
-"""The dashboard beside TensorBoard on the same four runs of a million steps each, turn and turn about.
+"""Speed and memory of the dashboard against TensorBoard, on the same four runs of a million steps, alternately.
 
     .venv/bin/python benchmarks/dashboard.py [--tensorboard [PYTHON]] [--quick] [--parts charts all-points load server]
 
-Parts: `charts` (start of the process to the first chart, cold and with a warm cache; memory; spikes; zoom; an idle
-poll), `all-points` (the memory of a TensorBoard that keeps every point), `load` (the same information read from both
-formats), `server` (the index of 1,000 runs, 30 runs in one chart). Medians of --rounds rounds.
+Parts: `charts` (process start to the first chart, with a cold and a warm cache; memory; spikes; zoom; an idle poll),
+`all-points` (memory of a TensorBoard that keeps every point), `load` (the same information read from both formats),
+`server` (the index of 1,000 runs, 30 runs in one chart). Medians of --rounds rounds.
 
-Needs Chromium (make browser). TensorBoard is no dependency: --tensorboard measures it too, in this Python or in the one
-that is named (python -m venv tb && tb/bin/pip install tensorboard, then --tensorboard tb/bin/python). --quick takes
-fewer steps and one round, to see that all works.
+Needs Chromium (make browser). TensorBoard is not a dependency: --tensorboard measures it too, in this Python or in the
+given one (python -m venv tb && tb/bin/pip install tensorboard, then --tensorboard tb/bin/python). --quick uses fewer
+steps and one round, to test the script.
 """
 
 import argparse
@@ -33,7 +33,7 @@ import numpy as np
 
 RUNS, SPIKES = 4, 20
 SETTLING_SECONDS = 2.0
-"""How long a new Chromium is left alone: it first loads a good deal of its own."""
+"""Waiting time after the start of Chromium, which first loads its own resources."""
 
 PARTS = ("charts", "all-points", "load", "server")
 SCALARS = ("loss", "learning_rate", "grad_norm", "tokens_per_second")
@@ -44,7 +44,7 @@ ARGUMENTS = [
 ]  # fmt: skip
 
 DASH_DRAWN = "document.querySelector('.js-plotly-plot')?.data?.length >= 8"
-# Its lines are on a canvas, which tells nothing: that the axis has marks in thousands says that the data is there.
+# The lines are on a canvas and cannot be queried. Axis ticks in thousands show that the data is loaded.
 TENSORBOARD_DRAWN = (
     "[...document.querySelectorAll('line-chart text')].some(t => /[0-9][kM]$/.test(t.textContent.trim()))"
 )
@@ -58,7 +58,7 @@ LOAD = (
 
 
 def losses_of(steps: int) -> Iterator[np.ndarray]:
-    """Iterate over each run's losses, every one with twenty spikes of a single step."""
+    """Iterate over the losses of each run, with twenty spikes of a single step."""
     rng = np.random.default_rng(0)
     for run in range(RUNS):
         loss = 2 + 6 * (np.arange(steps) + 50.0) ** -0.3 + 0.05 * rng.standard_normal(steps) + 0.1 * run
@@ -67,7 +67,7 @@ def losses_of(steps: int) -> Iterator[np.ndarray]:
 
 
 def write_run(folder: Path, loss: np.ndarray) -> None:
-    """Write a run folder with every column that a real run has."""
+    """Write a run folder with all columns of a real run."""
     folder.mkdir(parents=True)
     steps = len(loss)
     with (folder / "metrics.jsonl").open("w", encoding="utf-8", newline="\n") as file:
@@ -89,7 +89,7 @@ def write_run(folder: Path, loss: np.ndarray) -> None:
 
 
 def write_runs(assets: Path, steps: int) -> Path:
-    """Write the four runs, unless they are there, and return their assets folder."""
+    """Write the four runs, unless they exist, and return their assets folder."""
     for position, loss in enumerate(losses_of(steps)):
         folder = assets / "runs" / f"run-{position}"
         if not folder.exists():
@@ -98,7 +98,7 @@ def write_runs(assets: Path, steps: int) -> Path:
 
 
 def write_events(folder: Path, steps: int, scalars: list[str]) -> None:
-    """Write the same runs as TensorBoard's event files; called in the Python that has TensorBoard."""
+    """Write the same runs as TensorBoard event files. Called in the Python that has TensorBoard."""
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
@@ -113,7 +113,7 @@ def write_events(folder: Path, steps: int, scalars: list[str]) -> None:
 
 
 def make_events(python: str, folder: Path, steps: int, scalars: tuple[str, ...]) -> Path:
-    """Write event files with TensorBoard's Python, unless they are there, and return their folder."""
+    """Write event files with TensorBoard's Python, unless they exist, and return their folder."""
     if not folder.exists():
         code = (
             "import sys; from pathlib import Path; import dashboard; "
@@ -125,14 +125,14 @@ def make_events(python: str, folder: Path, steps: int, scalars: tuple[str, ...])
 
 
 def free_port() -> int:
-    """Return a port that was free a moment ago."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def dashboard_command(assets: Path, port: int) -> list[str]:
-    """Return `tfs dash`, as a user starts it."""
+    """Return the command of `tfs dash`."""
     tfs = [sys.executable, "-c", "from tfs_core.cli.main import main; main()"]
     return [*tfs, "dash", "--assets", str(assets), "--port", str(port), "--no-browser", "--no-token"]
 
@@ -144,7 +144,7 @@ def tensorboard_command(python: str, events: Path, port: int, *more: str) -> lis
 
 @contextmanager
 def serving(command: list[str], url: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a server, wait until it answers, end it afterwards."""
+    """Context manager: start a server and wait until it responds; terminate it on exit."""
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(command, env={**os.environ, **environment}, **quiet)  # type: ignore[call-overload]
     try:
@@ -162,7 +162,7 @@ def serving(command: list[str], url: str, **environment: str) -> Iterator[subpro
 
 
 def memory_mb(process_id: int) -> float:
-    """Return the resident memory of a process and of those it started, where the system tells (Linux)."""
+    """Return the resident memory of a process and its children, in MB; 0 except on Linux."""
     total = 0.0
     with suppress(OSError, StopIteration):
         status = Path(f"/proc/{process_id}/status").read_text(encoding="utf-8")
@@ -173,13 +173,13 @@ def memory_mb(process_id: int) -> float:
 
 
 def get(url: str, **query: str) -> Any:
-    """Return the JSON that a server answers."""
+    """Return the JSON response of a server."""
     with urllib.request.urlopen(f"{url}?{urllib.parse.urlencode(query)}", timeout=60) as answer:
         return json.load(answer)
 
 
-def get_at_last(url: str, **query: str) -> Any:
-    """Return the same of a server that does not know of it yet: TensorBoard draws the runs that it has read so far."""
+def get_with_retries(url: str, **query: str) -> Any:
+    """Return the JSON response, and retry while it is 404: TensorBoard serves only the runs that it has read so far."""
     while True:
         try:
             return get(url, **query)
@@ -193,11 +193,11 @@ def get_at_last(url: str, **query: str) -> Any:
 
 
 class Browser:
-    """A new Chromium with one empty page, asked through two pipes whether the page looks as it should.
+    """A new Chromium with one empty page, controlled by the DevTools protocol through two pipes.
 
-    Not through Playwright: it has V8 note the whole stack of every error that is made, to be told of those that nobody
-    catches. plotly.js makes one, and to note the lines of that one stack V8 parses all of plotly.js again, twice: half
-    a second that no user waits for.
+    Playwright is not used, because it makes V8 record the full stack of every error, to report uncaught ones. plotly.js
+    creates an error, and to find the line numbers of its stack, V8 parses all of plotly.js twice: half a second that a
+    user would not wait.
     """
 
     def __init__(self, chromium: str) -> None:
@@ -218,7 +218,7 @@ class Browser:
         time.sleep(SETTLING_SECONDS)
 
     def _ask(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Return what Chromium answers to a command of its DevTools protocol."""
+        """Send a command of the DevTools protocol, and return the result."""
         self._count += 1
         question = {"id": self._count, "method": method, "params": parameters}
         question |= {"sessionId": self._session} if self._session else {}
@@ -238,14 +238,14 @@ class Browser:
         self._ask("Page.navigate", url=url)
 
     def evaluate(self, expression: str) -> Any:
-        """Return what an expression is in the page."""
+        """Return the value of a JavaScript expression in the page."""
         return self._ask("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
 
     def wait_for(self, expression: str, *, seconds: float = 120) -> None:
-        """Return when an expression is true."""
+        """Wait until a JavaScript expression is true."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            with suppress(RuntimeError):  # one page is gone, the next is not there yet
+            with suppress(RuntimeError):  # during navigation there is no page
                 if self.evaluate(expression):
                     return
             time.sleep(0.01)
@@ -275,7 +275,7 @@ class Browser:
 def first_chart(
     chromium: str, command: list[str], url: str, drawn: str, **environment: str
 ) -> Iterator[tuple[float, int, Browser]]:
-    """Start the server, open the page; give the seconds until the chart stands, the process's id, and the browser."""
+    """Start the server and open the page; yield the seconds to the chart, the process id, the browser."""
     with Browser(chromium) as browser:
         started_at = time.perf_counter()
         with serving(command, url, **environment) as process:
@@ -285,7 +285,7 @@ def first_chart(
 
 
 def dashboard_chart(chromium: str, assets: Path, cache: Path) -> dict[str, float]:
-    """Return what a start of the dashboard took, showed, and held in memory."""
+    """Start the dashboard, and return the measured times, counts and memory."""
     port = free_port()
     command, url = dashboard_command(assets, port), f"http://127.0.0.1:{port}/compare"
     environment = {"XDG_CACHE_HOME": str(cache), "LOCALAPPDATA": str(cache)}
@@ -295,18 +295,18 @@ def dashboard_chart(chromium: str, assets: Path, cache: Path) -> dict[str, float
 
 
 def tensorboard_chart(chromium: str, python: str, events: Path) -> dict[str, float]:
-    """Return the same of a start of TensorBoard."""
+    """Return the same for TensorBoard."""
     port = free_port()
     command, url = tensorboard_command(python, events, port), f"http://127.0.0.1:{port}"
     with first_chart(chromium, command, f"{url}/#timeseries", TENSORBOARD_DRAWN) as (seconds, process_id, _):
         scalars = f"{url}/data/plugin/scalars/scalars"
-        points = [get_at_last(scalars, run=f"run-{run}", tag="loss") for run in range(RUNS)]
+        points = [get_with_retries(scalars, run=f"run-{run}", tag="loss") for run in range(RUNS)]
         spikes = min(sum(value > 6 for _, _, value in of_run) for of_run in points)
         return {"seconds": seconds, "memory_mb": memory_mb(process_id), "spikes": spikes}
 
 
 def spikes_on(page: Browser) -> int:
-    """Return how many of the spikes are drawn, of the run that has the fewest."""
+    """Return the number of drawn spikes, of the run with the fewest."""
     return int(
         page.evaluate(
             "Math.min(...document.querySelector('.js-plotly-plot')._fullData"
@@ -316,12 +316,12 @@ def spikes_on(page: Browser) -> int:
 
 
 def zoom_seconds(page: Browser) -> float:
-    """Return the seconds from the end of a mouse drag until what it chose is drawn in full resolution."""
+    """Return the seconds from the end of a mouse drag until the selected range is drawn in full resolution."""
     left, y, width = page.evaluate(
         "(box => [box.x, box.y + box.height / 2, box.width])"
         "(document.querySelector('.js-plotly-plot .nsewdrag').getBoundingClientRect())"
     )
-    time.sleep(0.5)  # a drag that begins while the chart is still being drawn is lost, as with any chart
+    time.sleep(0.5)  # a drag during drawing is ignored
     page.drag(left + width * 0.4, left + width * 0.42, y)
     released_at = time.perf_counter()
     page.wait_for(
@@ -333,7 +333,7 @@ def zoom_seconds(page: Browser) -> float:
 
 
 def poll_bytes(port: int) -> int:
-    """Return the bytes, headers included, that answer a page which asks whether there is something new."""
+    """Return the size of the response to a poll without new data, headers included."""
     look = next(
         callback
         for callback in get(f"http://127.0.0.1:{port}/_dash-dependencies")
@@ -365,7 +365,7 @@ def poll_bytes(port: int) -> int:
 
 
 def measure_charts(data: Path, steps: int, rounds: int, tensorboard: str | None) -> None:
-    """Print the first part: what one sees and waits for."""
+    """Measure and print the part `charts`."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         print("charts: not measured, Chromium is missing (make browser)")
@@ -388,33 +388,33 @@ def measure_charts(data: Path, steps: int, rounds: int, tensorboard: str | None)
         print(f"{side}: " + ", ".join(f"{key} {value:.2f}" for key, value in values.items()))
     cold, warm = median["cold"], median["warm"]
     if theirs := median.get("TensorBoard"):
-        say("first chart, cold cache, of TensorBoard's", cold["seconds"] / theirs["seconds"], 1.2)
-        say("first chart, warm cache, of TensorBoard's", warm["seconds"] / theirs["seconds"], 0.7)
-        say("memory, of TensorBoard's", cold["memory_mb"] / theirs["memory_mb"], 2.5)
+        report("first chart, cold cache, of TensorBoard's", cold["seconds"] / theirs["seconds"], 1.2)
+        report("first chart, warm cache, of TensorBoard's", warm["seconds"] / theirs["seconds"], 0.7)
+        report("memory, of TensorBoard's", cold["memory_mb"] / theirs["memory_mb"], 2.5)
         print(f"spikes of a single step that are drawn: {cold['spikes']:.0f}, TensorBoard {theirs['spikes']:.0f}")
     else:
         print(f"spikes of a single step that are drawn: {cold['spikes']:.0f} of {SPIKES}")
-    say("zoom by mouse to full resolution, seconds", max(cold["zoom_seconds"], warm["zoom_seconds"]), 0.3)
-    say("answer to an idle poll, bytes", cold["poll_bytes"], 300)
+    report("zoom by mouse to full resolution, seconds", max(cold["zoom_seconds"], warm["zoom_seconds"]), 0.3)
+    report("answer to an idle poll, bytes", cold["poll_bytes"], 300)
 
 
 # Every point
 
 
 def measure_all_points(data: Path, steps: int, tensorboard: str) -> None:
-    """Print the dashboard's memory, every point read, against that of a TensorBoard that has kept and served them."""
+    """Print the dashboard's memory with every point read, against a TensorBoard that keeps every point."""
     assets, events = write_runs(data / "assets", steps), make_events(tensorboard, data / "events", steps, ("loss",))
     port = free_port()
     with serving(dashboard_command(assets, port), f"http://127.0.0.1:{port}") as process:
-        time.sleep(5)  # it reads ahead what the first chart needs, which is every point
+        time.sleep(5)  # it prefetches the columns of the first chart, with every point
         ours = memory_mb(process.pid)
     theirs = load_tensorboard(tensorboard, events, steps, ("loss",))["memory_mb"]
     print(f"memory with every point: dashboard {ours:.0f} MB, TensorBoard {theirs:.0f} MB")
-    say("memory, of TensorBoard's with every point", ours / theirs, 0.2)
+    report("memory, of TensorBoard's with every point", ours / theirs, 0.2)
 
 
 def load_tensorboard(python: str, events: Path, steps: int, scalars: tuple[str, ...]) -> dict[str, float]:
-    """Start TensorBoard so that it keeps every point; return the seconds until it has served them all, its memory."""
+    """Start a TensorBoard that keeps every point; return the seconds until all points are served, and its memory."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = tensorboard_command(python, events, port, "--samples_per_plugin", f"scalars={steps + 1}")
@@ -423,7 +423,7 @@ def load_tensorboard(python: str, events: Path, steps: int, scalars: tuple[str, 
         for run in range(RUNS):
             for tag in scalars:
                 while True:
-                    with suppress(urllib.error.HTTPError):  # it has not come that far
+                    with suppress(urllib.error.HTTPError):  # not loaded yet
                         if len(get(f"{url}/data/plugin/scalars/scalars", run=f"run-{run}", tag=tag)) == steps:
                             break
                     time.sleep(0.1)
@@ -431,7 +431,7 @@ def load_tensorboard(python: str, events: Path, steps: int, scalars: tuple[str, 
 
 
 def measure_load(data: Path, steps: int, rounds: int, tensorboard: str | None) -> None:
-    """Print how long four runs' scalars take from the start of a process until they all are there, in both formats."""
+    """Print the seconds from process start until the scalars of four runs are loaded, for both formats."""
     assets = write_runs(data / "assets-load", steps)
     events = make_events(tensorboard, data / "events-load", steps, SCALARS) if tensorboard else None
     ours, theirs = [], []
@@ -444,14 +444,16 @@ def measure_load(data: Path, steps: int, rounds: int, tensorboard: str | None) -
     print(f"{RUNS} runs of {steps:,} steps, {len(SCALARS)} scalars each: {statistics.median(ours):.2f} s", end="")
     print(f", TensorBoard {statistics.median(theirs):.2f} s" if theirs else "")
     if theirs:
-        say("the same information loaded, of TensorBoard's", statistics.median(ours) / statistics.median(theirs), 0.3)
+        report(
+            "the same information loaded, of TensorBoard's", statistics.median(ours) / statistics.median(theirs), 0.3
+        )
 
 
 # The server alone
 
 
 def measure_server(data: Path, rounds: int, quick: bool) -> None:
-    """Print how long the index of many runs takes, and thirty runs in one chart."""
+    """Print the seconds for the index of many runs, and for thirty runs in one chart."""
     from tfs_dash.figures.loss import loss_figure
     from tfs_dash.figures.style import encoded
     from tfs_dash.store import RunIndex, RunStore
@@ -483,24 +485,24 @@ def measure_server(data: Path, rounds: int, quick: bool) -> None:
             started_at = time.perf_counter()
             encoded(loss_figure(store.runs(), View()))
             seconds.append(time.perf_counter() - started_at)
-    say("index of 1,000 runs, ms", 1000 * statistics.median(index), 100)
-    say(f"30 runs of {steps:,} steps in one chart, read for the first time, seconds", statistics.median(first), 1.0)
-    say("the same again, seconds", statistics.median(again), 1.0)
+    report("index of 1,000 runs, ms", 1000 * statistics.median(index), 100)
+    report(f"30 runs of {steps:,} steps in one chart, read for the first time, seconds", statistics.median(first), 1.0)
+    report("the same again, seconds", statistics.median(again), 1.0)
 
 
-def say(what: str, value: float, aim: float) -> None:
-    """Print a figure beside its aim."""
+def report(what: str, value: float, aim: float) -> None:
+    """Print a figure with its target."""
     print(f"{what}: {value:.3g} (at most {aim:g}{'' if value <= aim else ': MISSED'})", flush=True)
 
 
 def main() -> None:
-    """Write the runs, measure what is asked for."""
+    """Write the runs and measure the requested parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tensorboard", metavar="PYTHON", nargs="?", const=sys.executable, help="measure it too")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure")
-    parser.add_argument("--steps", type=int, default=1_000_000, help="of each of the four runs")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="parts to measure")
+    parser.add_argument("--steps", type=int, default=1_000_000, help="steps of each of the four runs")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--data", type=Path, help="keep what is written for it here, for the next time")
+    parser.add_argument("--data", type=Path, help="folder that keeps the generated data for later calls")
     parser.add_argument("--quick", action="store_true", help="100,000 steps, one round")
     arguments = parser.parse_args()
     steps, rounds = (100_000, 1) if arguments.quick else (arguments.steps, arguments.rounds)

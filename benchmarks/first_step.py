@@ -1,6 +1,6 @@
-"""Functions, files and depth of this repository's code from `tfs run` to the first `optimizer.step`.
+"""Number of functions and files, and stack depth, of this repository's code from `tfs run` to the first optimizer step.
 
-Run: python benchmarks/first_step.py [--list]; a tiny `torch` run, its data set Python's own sources. Functions of other
+Run: python benchmarks/first_step.py [--list]. It trains a tiny `torch` model on Python's sources. Functions in other
 threads, lambdas, comprehensions and `plugin.py` files are not counted.
 """
 
@@ -27,7 +27,7 @@ training: {batch_size: 2, max_steps: 1, learning_rate: 1e-3}
 
 
 def file_of(code: CodeType) -> str | None:
-    """Return the repository's file that a function is in, None for any other code."""
+    """Return the file of a function, relative to the repository; None for code outside of it."""
     path = Path(code.co_filename)
     is_function = bool(code.co_flags & 1) and not code.co_name.startswith("<")
     if not is_function or path.name == "plugin.py" or not path.is_relative_to(ROOT) or ".venv" in path.parts:
@@ -36,7 +36,7 @@ def file_of(code: CodeType) -> str | None:
 
 
 def main() -> None:
-    """Run to the first update, and print what was called on the way."""
+    """Run until the first optimizer step, and print the functions that were called."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--list", action="store_true", help="the functions of each file, and the stack")
     listing = parser.parse_args().list

@@ -1,7 +1,7 @@
-"""A training step with freed memory kept by the C library, as tfs-speed's wrapper `kernels` has it, and without.
+"""Time of a training step if the C library keeps freed memory, as with tfs-speed's wrapper `kernels`, and by default.
 
-Each side is a process of its own, since the switch cannot be turned back; the two take turns, and the fastest of each
-is taken. The smaller the model, the less there is to gain: that of configs/quickstart.yaml gains nothing.
+Each variant runs in its own process, since the setting cannot be reverted. The two alternate, and the fastest time of
+each is compared. The smaller the model, the smaller the gain: that of configs/quickstart.yaml gains nothing.
 
     python benchmarks/kept_memory.py [--rounds 3] [--steps 12]
 """
@@ -14,7 +14,7 @@ import time
 
 
 def step_seconds(steps: int, *, kept: bool) -> float:
-    """Return the seconds of a step: the lower quartile over so many, in this process."""
+    """Return the seconds per step in this process: the lower quartile over all steps."""
     import torch
     from tfs_speed.kernels import keep_freed_memory
 
@@ -46,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--side", choices=("kept", "default"), help="measure one side in this process")
+    parser.add_argument("--side", choices=("kept", "default"), help="measure one variant in this process")
     options = parser.parse_args()
     if options.side:
         print(step_seconds(options.steps, kept=options.side == "kept"))
@@ -58,7 +58,7 @@ def main() -> None:
             done = subprocess.run(command, check=True, capture_output=True, text=True, encoding="utf-8")
             fastest[side] = min(fastest[side], float(done.stdout))
     for side, seconds in fastest.items():
-        print(f"{side:<8} {1000 * seconds:6.1f} ms a step")
+        print(f"{side:<8} {1000 * seconds:6.1f} ms per step")
     print(f"ratio {fastest['kept'] / fastest['default']:.3f}")
 
 

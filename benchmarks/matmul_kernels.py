@@ -1,12 +1,12 @@
-"""Which kernel of float32 matrix products serves whom: a training step of each model under `highest` and `medium`.
+"""Time of a training step of each model with the float32 matrix-product kernels `highest` and `medium`.
 
     python benchmarks/matmul_kernels.py                 custom, torch, baseline; float32 and bfloat16; rows of 64 to 512
-    python benchmarks/matmul_kernels.py --compiled      also with torch.compile (a minute or more for each line)
+    python benchmarks/matmul_kernels.py --compiled      also with torch.compile (a minute or more per line)
     python benchmarks/matmul_kernels.py --models baseline --lengths 256
 
-d_model 256, 6 blocks, 4 heads, vocabulary 4096, always 2048 tokens a step. The two kernels take turns, step by step;
-the time of each is the tenth of its steps that was disturbed least. `auto` is what `runtime.matmul: auto` takes by that
-ratio. In bfloat16 the products are not float32 ones, and what differs is what is left of those.
+d_model 256, 6 blocks, 4 heads, vocabulary 4096, always 2048 tokens per step. The two kernels alternate, step by step.
+The time of each is the 10th percentile of its steps. The column `auto` is the choice of `runtime.matmul: auto` for this
+ratio. With bfloat16, only the few remaining float32 products can differ.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ KERNELS = ("highest", "medium")
 
 
 def build(name: str, dtype: str, length: int, *, compiled: bool) -> tuple[Objective, Batch]:
-    """Return a model's loss, compiled under the kernel in force if that is wanted, and a batch for it."""
+    """Return a model's loss module, compiled with the current kernel if requested, and a batch for it."""
     config = config_from_mapping(
         {
             "experiment_name": "kernels",
             "data": {"dataset": "python-stdlib", "tokenizer": "byte", "max_length": length},
             "model": {"name": name, **SIZES, "max_seq_len": length, "dtype": dtype},
             "training": {"max_steps": 1},
-            "runtime": {"compile": compiled, "matmul": "highest"},  # not measured: set by `measure`
+            "runtime": {"compile": compiled, "matmul": "highest"},  # `measure` sets the kernel
         }
     )
     model = build_model(config.model, vocab_size=VOCAB_SIZE, seed=1)
@@ -48,7 +48,7 @@ def build(name: str, dtype: str, length: int, *, compiled: bool) -> tuple[Object
 
 
 def step_seconds(objective: Objective, batch: Batch) -> float:
-    """Return how long the forward and the backward pass take, which is all that a kernel makes a difference to."""
+    """Return the seconds of a forward and a backward pass, the only parts that depend on the kernel."""
     started_at = time.perf_counter()
     batch_loss(objective.model, batch, "cpu", objective)
     objective.backward(1.0 / N_TOKENS)
@@ -56,9 +56,9 @@ def step_seconds(objective: Objective, batch: Batch) -> float:
 
 
 def measure(name: str, dtype: str, length: int, rounds: int, *, compiled: bool) -> dict[str, float]:
-    """Return the seconds of a step under each kernel."""
+    """Return the seconds of a step with each kernel."""
     models = {}
-    for kernel in KERNELS:  # a model each: what is compiled is compiled for one of them
+    for kernel in KERNELS:  # one model per kernel: compiled code is specific to a kernel
         torch.set_float32_matmul_precision(kernel)
         models[kernel] = build(name, dtype, length, compiled=compiled)
     seconds: dict[str, list[float]] = {kernel: [] for kernel in KERNELS}
@@ -66,7 +66,7 @@ def measure(name: str, dtype: str, length: int, rounds: int, *, compiled: bool) 
         for kernel in KERNELS:
             torch.set_float32_matmul_precision(kernel)
             taken = step_seconds(*models[kernel])
-            if turn >= 2:  # the first two warm up memory and kernels
+            if turn >= 2:  # the first two steps are warm-up
                 seconds[kernel].append(taken)
     return {kernel: sorted(values)[len(values) // 10] for kernel, values in seconds.items()}
 
@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["custom", "torch", "baseline"])
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--lengths", nargs="+", type=int, default=[64, 256, 512])
-    parser.add_argument("--compiled", action="store_true", help="with torch.compile as well")
+    parser.add_argument("--compiled", action="store_true", help="also with torch.compile")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--quick", action="store_true", help="four rounds")
     chosen = parser.parse_args()

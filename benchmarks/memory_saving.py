@@ -1,13 +1,14 @@
-"""What does it cost to hold less in memory? A training step as it is, and with each of the two ways of saving.
+"""Memory and time of a training step with the two memory-saving settings, against the same step without them.
 
-    python benchmarks/memory_saving.py            memory (a process a side) and time (one process, the sides in turn)
+    python benchmarks/memory_saving.py            memory (one process per variant) and time (one process, alternating)
     python benchmarks/memory_saving.py --quick    fewer steps
 
-    loss in pieces    `runtime.loss_chunk: auto`: the logits of GPT-2's vocabulary, 50,257 tokens, never exist at once
-    blocks again      `runtime.activation_checkpointing: true`: what blocks compute is computed again in backward
+    loss in chunks              `runtime.loss_chunk: auto`: the logits of GPT-2's vocabulary, 50,257 tokens, are never
+                                in memory all at the same time
+    activation checkpointing    `runtime.activation_checkpointing: true`: activations of the blocks are recomputed in
+                                the backward pass
 
-Each is held against the same step of the same model without it. Peak memory is what the process holds at most, over
-what it held with the model just built; what counts is the ratio.
+Peak memory is the peak of the process, minus the peak after the model was built. Compare the ratios.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from tfs_core.models import Objective, batch_loss, build_model
 
 @dataclass(frozen=True)
 class Case:
-    """A model and a batch, as they are and with memory saved."""
+    """A model, a batch, and the setting that saves memory."""
 
     model: dict[str, Any]
     vocab_size: int
@@ -59,7 +60,7 @@ CASES = {
 
 
 def build(case: Case, side: str) -> Objective:
-    """Return the loss of the model of a side, `plain` or `saving`."""
+    """Return the loss module of a variant, `plain` or `saving`."""
     config = config_from_mapping(
         {
             "experiment_name": "memory",
@@ -74,14 +75,14 @@ def build(case: Case, side: str) -> Objective:
 
 
 def batch(case: Case) -> Batch:
-    """Return a batch [batch_size, seq_len] of random ids, since neither time nor memory depends on them."""
+    """Return a batch [batch_size, seq_len] of random ids. Time and memory do not depend on the values."""
     shape = (2, case.batch_size, case.model["max_seq_len"])
     input_ids, target_ids = torch.randint(case.vocab_size, shape, generator=torch.Generator().manual_seed(1))
     return Batch(input_ids, target_ids, target_ids.numel())
 
 
 def step(objective: Objective, batch: Batch) -> float:
-    """Compute loss and gradients, and return the seconds they took."""
+    """Compute loss and gradients, and return the elapsed seconds."""
     started_at = time.perf_counter()
     batch_loss(objective.model, batch, "cpu", objective)
     objective.backward(1.0 / batch.valid_targets)
@@ -89,18 +90,18 @@ def step(objective: Objective, batch: Batch) -> float:
 
 
 def peak_mebibytes() -> float:
-    """Return the most memory this process has held so far."""
+    """Return the peak memory of this process so far, in MiB."""
     status = Path("/proc/self/status")
-    if status.exists():  # Linux: its ru_maxrss would begin with what the process that started this one held
+    if status.exists():  # on Linux, ru_maxrss includes the peak of the parent process
         line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) / 2**10
-    import resource  # not on Windows, where only the time is measured
+    import resource  # missing on Windows, where only the time is measured
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def memory_here(case: Case, side: str) -> float:
-    """Return the peak of two steps in MiB, over what this process held with the model just built."""
+    """Return the peak memory of two steps in MiB, minus the peak after the model was built."""
     objective = build(case, side)
     built = peak_mebibytes()
     for _ in range(2):
@@ -109,13 +110,13 @@ def memory_here(case: Case, side: str) -> float:
 
 
 def memory(name: str, side: str) -> float:
-    """Return the same, of a process of its own."""
+    """Return the same, measured in a new process."""
     command = [sys.executable, __file__, "--memory-of", name, side]
     return float(subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True).stdout)
 
 
 def times(case: Case, rounds: int) -> tuple[float, float]:
-    """Return the seconds of a plain step and of a saving one: the fastest of `rounds`, taken in turn."""
+    """Return the seconds of a step of both variants: the fastest of `rounds` alternating steps."""
     keep_freed_memory()  # as a run does
     sides = build(case, "plain"), build(case, "saving")
     seconds = [[step(objective, batch(case)) for objective in sides] for _ in range(rounds + 1)][1:]
@@ -125,8 +126,8 @@ def times(case: Case, rounds: int) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="three rounds in place of ten")
-    parser.add_argument("--memory-of", nargs=2, metavar=("CASE", "SIDE"), help="measure one side in this process")
+    parser.add_argument("--quick", action="store_true", help="three rounds instead of ten")
+    parser.add_argument("--memory-of", nargs=2, metavar=("CASE", "SIDE"), help="measure one variant in this process")
     arguments = parser.parse_args()
     if arguments.memory_of:
         name, side = arguments.memory_of

@@ -1,7 +1,7 @@
-"""The cost of a line of metrics.jsonl: microseconds, and the ratio to the least that could be done.
+"""Time to write a line of metrics.jsonl: microseconds, and the ratio to the minimum.
 
-The least is `json.dumps` of the same values and one `os.write`. Both sides write to the same disk, in turn, round by
-round; the fastest round of each counts.
+The minimum is `json.dumps` of the same values and one `os.write`. Both write to the same disk and alternate, round by
+round. The fastest round of each is compared.
 
     python benchmarks/metrics_line.py
 """

@@ -1,13 +1,13 @@
-"""Does `muon` learn faster than `adamw`? The demo's model and corpus, at equal steps and at equal seconds.
+"""Loss of `muon` and `adamw` with equal steps and with equal time, on the demo's model and corpus.
 
-    python benchmarks/muon.py           three seeds of 400 steps a side, each side at its own best learning rate
-    python benchmarks/muon.py --rates   which rate that is: one seed at several
-    python benchmarks/muon.py --times   how long a step takes, and nothing else
-    python benchmarks/muon.py --quick   one seed of 100 steps, to see that it works
+    python benchmarks/muon.py           three seeds of 400 steps each, each optimizer with its best learning rate
+    python benchmarks/muon.py --rates   one seed with several learning rates, to find the best
+    python benchmarks/muon.py --times   only the time per step
+    python benchmarks/muon.py --quick   one seed of 100 steps, as a test of the script
 
-How much longer a step of muon takes is measured in one process, the sides in turn, step by step, on the tenth of the
-steps that was disturbed least. At equal seconds, muon gets as many fewer steps as its step is slower, and a schedule
-that ends there. The loss is that of the whole validation split at the end, however busy the machine was.
+The time per step is measured in one process, with alternating steps, as the 10th percentile. In the comparison with
+equal time, muon takes fewer steps, by the ratio of the times, and its schedule ends at the last one. The loss is that
+of the whole validation split at the end of the run, so it does not depend on the machine's load.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ RATES = (1.5e-3, 3e-3, 6e-3, 1.2e-2, 2.4e-2)
 
 
 def settings(optimizer: str, *, steps: int, seed: int, rate: float) -> dict[str, Any]:
-    """Return the configuration of a run: the demo's, without its samples and with this optimizer."""
+    """Return the configuration of a run: the demo's, without samples and with the given optimizer."""
     return {
         "experiment_name": f"{optimizer}-{steps}",
         "seed": seed,
@@ -72,7 +72,7 @@ def final_loss(assets: Path, optimizer: str, *, steps: int, seed: int, rate: flo
 
 
 def step_times(rounds: int) -> dict[str, float]:
-    """Return the seconds of a training step of each optimizer, the sides in turn."""
+    """Return the seconds of a training step with each optimizer, measured alternately."""
     sides: dict[str, tuple[RunConfig, LanguageModel, torch.optim.Optimizer]] = {}
     for optimizer in BEST_RATE:
         config = config_from_mapping(settings(optimizer, steps=1, seed=0, rate=1e-3))
@@ -89,12 +89,12 @@ def step_times(rounds: int) -> dict[str, float]:
             model.backward(1.0 / input_ids.numel())
             optimizer.step()
             optimizer.zero_grad()
-            if number >= 2:  # the first two warm up memory and kernels
+            if number >= 2:  # the first two steps are warm-up
                 times[name].append(time.perf_counter() - started_at)
     return {name: sorted(values)[len(values) // 10] for name, values in times.items()}
 
 
-def tell(label: str, losses: list[float]) -> None:
+def print_losses(label: str, losses: list[float]) -> None:
     spread = f" ± {statistics.stdev(losses):.4f}" if len(losses) > 1 else ""
     print(f"{label:<44} {statistics.mean(losses):.4f}{spread}   {[round(loss, 4) for loss in losses]}", flush=True)
 
@@ -102,8 +102,8 @@ def tell(label: str, losses: list[float]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one seed of 100 steps")
-    parser.add_argument("--rates", action="store_true", help="one seed of 400 steps at each of several rates")
-    parser.add_argument("--times", action="store_true", help="only how long a step takes")
+    parser.add_argument("--rates", action="store_true", help="one seed of 400 steps for each of several rates")
+    parser.add_argument("--times", action="store_true", help="only the time per step")
     arguments = parser.parse_args()
     steps, seeds = (100, [1]) if arguments.quick else (400, [1, 2, 3])
     with tempfile.TemporaryDirectory() as folder:
@@ -111,7 +111,7 @@ def main() -> None:
         if arguments.rates:
             for optimizer in BEST_RATE:
                 for rate in RATES:
-                    tell(
+                    print_losses(
                         f"{optimizer}, {steps} steps at {rate}",
                         [final_loss(assets, optimizer, steps=steps, seed=1, rate=rate)],
                     )
@@ -130,7 +130,7 @@ def main() -> None:
             (f"muon, equal seconds ({fewer} steps)", "muon", fewer),
         ):
             rate = BEST_RATE[optimizer]
-            tell(label, [final_loss(assets, optimizer, steps=count, seed=seed, rate=rate) for seed in seeds])
+            print_losses(label, [final_loss(assets, optimizer, steps=count, seed=seed, rate=rate) for seed in seeds])
 
 
 if __name__ == "__main__":

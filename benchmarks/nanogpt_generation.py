@@ -1,4 +1,4 @@
-"""How fast text is written: tokens a second at batch 1, 16 tokens of prompt and 240 new ones, always the likeliest.
+"""Generation speed: tokens per second for batch size 1, greedy, with a prompt of 16 tokens and 240 new tokens.
 
     git clone https://github.com/karpathy/nanoGPT
     python benchmarks/nanogpt_generation.py --nanogpt nanoGPT
@@ -6,15 +6,14 @@
 
 d_model 256, 6 blocks, 4 heads, context 256, vocabulary 4096, float32, for all:
 
-    nanoGPT                  its own `generate`, which reads the whole text anew for every token
-    Hugging Face GPT2        `generate` of transformers with its key/value cache: the function of nanoGPT and `torch`
-    Hugging Face Qwen3       the same, with the weights of `baseline`: the function of `baseline`
+    nanoGPT                  its own `generate`, which recomputes the whole text for every token
+    Hugging Face GPT2        `generate` of transformers with a key/value cache: the same function as nanoGPT and `torch`
+    Hugging Face Qwen3       the same, with the weights of `baseline`: the same function as `baseline`
     torch, baseline          `tfs_generate.generation.generate`, with and without the cache
-    ... compiled             the same after `--compile`, whose seconds are printed apart
-
+    ... compiled             the same with `--compile`; the compile time is printed separately
 `generate` of tfs takes few threads and the default kernel for a single token by itself; `--threads 1` gives one to all.
-All take turns in one process. What counts is the ratio, the median over the rounds. It is an error when ours writes
-other tokens with the cache than without it, or when `baseline` and Qwen3 with the same weights write other tokens.
+All alternate in one process. Compare the ratios: medians over the rounds. It is an error if tfs generates different
+tokens with and without the cache, or if `baseline` and Qwen3 with the same weights generate different tokens.
 """
 
 from __future__ import annotations
@@ -46,8 +45,8 @@ RIVALS = ("nanoGPT", "Hugging Face GPT2", "Hugging Face Qwen3")
 Writer = Callable[[], list[int]]
 
 
-def shake(module: nn.Module) -> None:
-    """Move the weights far from their initial values, so that a text does not repeat one token."""
+def perturb_weights(module: nn.Module) -> None:
+    """Add noise to the weights, so that the generated text does not repeat one token."""
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -55,19 +54,19 @@ def shake(module: nn.Module) -> None:
 
 
 def nanogpt(folder: str) -> Writer:
-    """Return nanoGPT's `generate`, which draws: of one candidate."""
+    """Return a writer with nanoGPT's `generate`: it samples, and with top_k = 1 it is greedy."""
     sys.path.insert(0, folder)
     from model import GPT, GPTConfig
 
     sizes = {"n_embd": D_MODEL, "n_layer": N_BLOCKS, "n_head": N_HEADS, "block_size": SEQ_LEN}
-    with contextlib.redirect_stdout(io.StringIO()):  # it tells of itself
+    with contextlib.redirect_stdout(io.StringIO()):  # nanoGPT prints messages
         model = GPT(GPTConfig(**sizes, vocab_size=VOCAB_SIZE, dropout=0.0, bias=False)).eval()
-    shake(model)
+    perturb_weights(model)
     return lambda: model.generate(torch.tensor([PROMPT]), N_NEW, top_k=1)[0, len(PROMPT) :].tolist()
 
 
 def huggingface(model: nn.Module) -> Writer:
-    """Return the `generate` that models of transformers have."""
+    """Return a writer with the `generate` of a transformers model."""
     model.eval()
     ids = torch.tensor([PROMPT])
     options = {"max_new_tokens": N_NEW, "do_sample": False, "use_cache": True, "eos_token_id": None, "pad_token_id": 0}
@@ -79,12 +78,12 @@ def gpt2() -> nn.Module:
 
     sizes = {"n_embd": D_MODEL, "n_layer": N_BLOCKS, "n_head": N_HEADS, "n_positions": SEQ_LEN}
     model = GPT2LMHeadModel(GPT2Config(**sizes, vocab_size=VOCAB_SIZE, bos_token_id=0, eos_token_id=0))
-    shake(model)
+    perturb_weights(model)
     return model
 
 
 def qwen3(baseline: LanguageModel) -> nn.Module:
-    """Return the model of transformers that has the function and the weights of a `baseline`."""
+    """Return the transformers model with the function and the weights of a `baseline` model."""
     from tfs_baseline.huggingface import huggingface_weights
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -118,7 +117,7 @@ def ours(name: str) -> LanguageModel:
         }
     )
     model = build_model(config.model, vocab_size=VOCAB_SIZE, seed=1)
-    shake(model)
+    perturb_weights(model)
     return model.eval()
 
 
@@ -133,7 +132,7 @@ def with_tfs(model: LanguageModel, *, use_cache: bool = True, token_step: TokenS
 
 
 def compiled(name: str) -> Writer:
-    """Return the writer whose step is compiled."""
+    """Return a writer with a compiled step."""
     model = ours(name)
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     with single_token_cpu_settings(torch.device("cpu"), n_parameters, compiled=True):  # as `tfs generate` does
@@ -145,11 +144,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nanogpt", required=True, help="the folder with nanoGPT's model.py")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--threads", type=int, help="for all; torch's own choice otherwise")
+    parser.add_argument("--threads", type=int, help="number of threads for all; default: torch's choice")
     parser.add_argument("--quick", action="store_true", help="three rounds")
     chosen = parser.parse_args()
     if not Path(chosen.nanogpt, "model.py").exists():
-        sys.exit(f"{chosen.nanogpt} has no model.py; git clone https://github.com/karpathy/nanoGPT makes such a folder")
+        sys.exit(f"{chosen.nanogpt} has no model.py; get it with git clone https://github.com/karpathy/nanoGPT")
     if chosen.threads:
         torch.set_num_threads(chosen.threads)
 
@@ -174,7 +173,7 @@ def main() -> None:
         for side, write in writers.items():
             started_at = time.perf_counter()
             written[side] = write()
-            if turn > 0:  # the first round warms up
+            if turn > 0:  # the first round is warm-up
                 speeds[side].append(N_NEW / (time.perf_counter() - started_at))
             assert len(written[side]) == N_NEW
     assert written["torch"] == written["torch compiled"] == written["torch without cache"]

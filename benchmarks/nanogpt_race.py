@@ -1,18 +1,18 @@
-"""Seconds to nanoGPT's own loss on Tiny Shakespeare, and the loss in nanoGPT's own time: nanoGPT against tfs.
+"""Time to nanoGPT's loss on Tiny Shakespeare, and loss in nanoGPT's time: tfs against nanoGPT.
 
-    python benchmarks/nanogpt_race.py --nanogpt FOLDER --text FILE --item 1   # its shape: `baseline` and `speedrun`
+    python benchmarks/nanogpt_race.py --nanogpt FOLDER --text FILE --item 1   # same shape: `baseline` and `speedrun`
     python benchmarks/nanogpt_race.py --nanogpt FOLDER --text FILE --item 2   # any decoder of at most its size
     python benchmarks/nanogpt_race.py --nanogpt FOLDER --text FILE --item 3   # the loss in the same time
-    python benchmarks/nanogpt_race.py ... --item 1 --tune --set training.max_steps=100   # try something out
+    python benchmarks/nanogpt_race.py ... --item 1 --tune --set training.max_steps=100   # tune a setting
 
-FOLDER is a copy of https://github.com/karpathy/nanoGPT, FILE its data/shakespeare_char/input.txt. The rival is the run
-that nanoGPT's README gives for a CPU, by nanoGPT's own train.py: 4 layers, width 128, context 64, batch 12, 2000
-iterations. Both sides read the ids that nanoGPT's own prepare.py makes, train on the first 90 % of the text, and are
-judged on every whole window of 64 characters of the rest, in nats a character.
+FOLDER is a copy of https://github.com/karpathy/nanoGPT, FILE its data/shakespeare_char/input.txt. nanoGPT's side is the
+CPU run of its README with its own train.py: 4 layers, width 128, context 64, batch 12, 2000 iterations. Both sides read
+the ids from nanoGPT's prepare.py and train on the first 90 % of the text. Their loss is measured on all complete
+windows of 64 characters of the rest, in nats per character.
 
-In each round nanoGPT trains once and then tfs with the round's share of the seeds, in one go, so that a machine that
-changes its speed changes it for both. tfs trains with the configurations below, as `tfs run` would: its batches, its
-trainer. Evaluation, imports and reading the text are left out of the seconds on both sides; everything else counts.
+In each round nanoGPT trains once, followed by tfs with the seeds of this round, so that changes of the machine's speed
+affect both. tfs trains with the configurations below, and with the batches and the trainer of `tfs run`. The times do
+not include evaluation, imports and reading the text, on both sides; everything else is included.
 """
 
 import argparse
@@ -57,12 +57,12 @@ from tfs_core.trainer import Plan, Progress, Trainer
 CONFIGS = Path(__file__).parent.parent / "examples" / "tfs-speedrun" / "configs"
 ITEMS = {1: ["baseline", "four_blocks"], 2: ["one_block"], 3: ["equal_time"]}
 PROMISED = {"baseline": (7.0, 12.0), "four_blocks": (7.0, 12.0), "one_block": (50.0, 80.0), "equal_time": (1.58, 1.50)}
-"""The floor and the aim: how many times sooner, and for `equal_time` the loss."""
+"""The required and the target value: the speedup, and the loss for `equal_time`."""
 
 NANOGPT_PARAMETERS = 804_096
 WINDOW = 64
 TRIED_STEPS = 60
-SHARE_OF_TIME = 0.97  # of nanoGPT's, so that a machine that slows down a little does not make us late
+SHARE_OF_TIME = 0.97  # fraction of nanoGPT's time, as a margin for changes of the machine's speed
 NANOGPT_ITERATIONS = 2000
 NANOGPT_RUN = [
     "config/train_shakespeare_char.py",
@@ -74,7 +74,7 @@ NANOGPT_RUN = [
 
 @dataclass(frozen=True)
 class OneByteEach:
-    """What the trainer asks of a tokenizer."""
+    """Minimal tokenizer for the trainer: every id is one byte."""
 
     vocab_size: int
 
@@ -84,10 +84,10 @@ class OneByteEach:
 
 @dataclass(frozen=True)
 class Text:
-    """What nanoGPT's prepare.py made of the text."""
+    """The ids from nanoGPT's prepare.py."""
 
     train_ids: NDArray[np.uint16]
-    input_ids: Tensor  # [n_windows, 64], of the validation text
+    input_ids: Tensor  # [n_windows, 64], validation text
     target_ids: Tensor  # [n_windows, 64]
     vocab_size: int
 
@@ -98,21 +98,21 @@ class Text:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run went."""
+    """Result of a training run."""
 
     seconds: float
-    loss: float  # at the end, nats a character
-    curve: list[tuple[float, float]]  # (seconds, loss) at each look
+    loss: float  # at the end, nats per character
+    curve: list[tuple[float, float]]  # (seconds, loss) at each evaluation
 
     def seconds_to(self, loss: float) -> float | None:
-        """Return the seconds at the first look at which the loss was this or lower."""
+        """Return the seconds at the first evaluation with at most this loss."""
         return next((seconds for seconds, seen in self.curve if seen <= loss), None)
 
 
 def prepare_nanogpt(nanogpt: Path, text: Path, folder: Path, *, tune: bool) -> Text:
-    """Copy nanoGPT to a folder of this benchmark's own, and have it make ids of the text there.
+    """Copy nanoGPT to a folder of this benchmark, and run its prepare.py on the text there.
 
-    To tune, the last tenth of the training text takes the place of the validation text, which is not looked at.
+    For tuning, the last tenth of the training text replaces the validation text, which is not used.
     """
     shutil.copytree(nanogpt, folder)
     data = folder / "data" / "shakespeare_char"
@@ -138,7 +138,7 @@ def train_nanogpt(folder: Path, seed: int, text: Text, iterations: int) -> Outco
     length = [f"--{name}={iterations}" for name in ("max_iters", "lr_decay_iters", "eval_interval")]
     command = [sys.executable, "race.py", *NANOGPT_RUN, *length]
     output = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
-    # The first and the last iteration it prints hold an evaluation.
+    # The first and the last printed iteration include an evaluation.
     milliseconds = [float(found) for found in re.findall(r"^iter \d+: .* time ([\d.]+)ms", output, re.MULTILINE)]
     seconds = sum(milliseconds[1:-1]) / 1000
 
@@ -154,14 +154,14 @@ def train_nanogpt(folder: Path, seed: int, text: Text, iterations: int) -> Outco
     with torch.no_grad():
         nats = 0.0
         for input_ids, target_ids in text.windows():
-            logits, _ = model(input_ids, target_ids)  # [rows, 64, vocab_size]: all of them only when targets are given
+            logits, _ = model(input_ids, target_ids)  # [rows, 64, vocab_size]; all positions only with targets
             nats += float(F.cross_entropy(logits.flatten(0, 1), target_ids.flatten(), reduction="sum"))
     loss = nats / text.target_ids.numel()
     return Outcome(seconds, loss, [(seconds, loss)])
 
 
 def train_tfs(config: RunConfig, seed: int, text: Text, *, look: bool) -> Outcome:
-    """Train as `tfs run` does; `look` says whether to evaluate every `eval_every` steps, the clock being stopped."""
+    """Train as `tfs run` does. With `look`, evaluate every `eval_every` steps; the time of evaluations is excluded."""
     apply_machine(choose_machine(config.runtime))
     training, look_every = config.training, config.training.eval_every
     split = TokenSplit(text.train_ids, np.array([0, len(text.train_ids)]), len(text.train_ids))
@@ -169,7 +169,7 @@ def train_tfs(config: RunConfig, seed: int, text: Text, *, look: bool) -> Outcom
         split=split,
         batching="packed",
         max_length=config.data.max_length,
-        end_of_text_id=0,  # the ids have none; it is read once, before the very first character
+        end_of_text_id=0,  # not among the ids; it is read once, before the first character
     )
     batches = Batches(rows, batch_size=training.batch_size, seed=seed)
     plan = plan_run(training, batches)
@@ -187,7 +187,7 @@ def train_tfs(config: RunConfig, seed: int, text: Text, *, look: bool) -> Outcom
         run_folder = RunFolder.create(folder, "race", "race")
         trainer = Trainer(
             config=replace(training, eval_every=None, checkpoint_every=None, checkpoint_interval_minutes=None),
-            plan=Plan(plan.total_steps + 1, plan.warmup_steps),  # its end, a checkpoint, is not raced
+            plan=Plan(plan.total_steps + 1, plan.warmup_steps),  # one more step, to exclude the checkpoint at the end
             progress=Progress(),
             model=model,
             objective=objective,
@@ -214,7 +214,7 @@ def train_tfs(config: RunConfig, seed: int, text: Text, *, look: bool) -> Outcom
 
 
 def train_seeds(name: str, config: RunConfig, seeds: Iterable[int], text: Text, *, look: bool) -> dict[int, Outcome]:
-    """Train once with each seed, tell how it went, and return the outcomes by seed."""
+    """Train once with each seed, print the results, and return them by seed."""
     outcomes = {}
     for seed in seeds:
         outcomes[seed] = train_tfs(config, seed, text, look=look)
@@ -223,13 +223,13 @@ def train_seeds(name: str, config: RunConfig, seeds: Iterable[int], text: Text, 
 
 
 def steps_in(seconds: float, config: RunConfig, text: Text) -> int:
-    """Return how many steps of this configuration fit into so many seconds, judged by the first of them."""
+    """Return the number of steps that fit into the given seconds, estimated from the first steps."""
     tried = train_tfs(with_steps(config, TRIED_STEPS), 0, text, look=False)
     return int(SHARE_OF_TIME * seconds * TRIED_STEPS / tried.seconds)
 
 
 def with_steps(config: RunConfig, steps: int) -> RunConfig:
-    """Return the configuration with another number of steps."""
+    """Return the configuration with a different number of steps."""
     return replace(config, training=replace(config.training, max_steps=steps))
 
 
@@ -239,10 +239,10 @@ def main() -> None:
     arguments.add_argument("--text", type=Path, required=True, help="Tiny Shakespeare, one file")
     arguments.add_argument("--item", type=int, choices=sorted(ITEMS), required=True)
     arguments.add_argument("--seeds", type=int, default=5)
-    arguments.add_argument("--rounds", type=int, default=2, help="how often nanoGPT trains")
-    arguments.add_argument("--quick", action="store_true", help="see that all works; the numbers mean nothing")
+    arguments.add_argument("--rounds", type=int, default=2, help="number of nanoGPT's runs")
+    arguments.add_argument("--quick", action="store_true", help="test the script; the numbers are meaningless")
     arguments.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE")
-    arguments.add_argument("--tune", action="store_true", help="only ours, judged on the end of the training text")
+    arguments.add_argument("--tune", action="store_true", help="only tfs, evaluated on the end of the training text")
     chosen = arguments.parse_args()
     iterations = 120 if chosen.quick else NANOGPT_ITERATIONS  # nanoGPT's warm-up alone takes 100
 
@@ -270,7 +270,7 @@ def main() -> None:
 
     target = min(rival.loss for rival in rivals)
     rival_seconds = statistics.fmean(rival.seconds for rival in rivals)
-    print(f"\nnanoGPT: {rival_seconds:.1f} s on the average, best loss {target:.4f}, {NANOGPT_PARAMETERS} parameters")
+    print(f"\nnanoGPT: {rival_seconds:.1f} s on average, best loss {target:.4f}, {NANOGPT_PARAMETERS} parameters")
     for name, outcomes in ours.items():
         floor, aim = PROMISED[name]
         if chosen.item == 3:
@@ -282,7 +282,7 @@ def main() -> None:
 def report_seconds(
     name: str, outcomes: dict[int, Outcome], rival_seconds: float, target: float, floor: float, aim: float
 ) -> None:
-    """Print how many times sooner than nanoGPT each seed reached its loss."""
+    """Print for each seed how many times sooner than nanoGPT it reached nanoGPT's loss."""
     times_sooner = []
     for seed, outcome in sorted(outcomes.items()):
         seconds = outcome.seconds_to(target)
@@ -305,7 +305,7 @@ def report_seconds(
 
 
 def report_loss(name: str, outcomes: dict[int, Outcome], rival_seconds: float, floor: float, aim: float) -> None:
-    """Print the loss of each seed at about the seconds of nanoGPT."""
+    """Print the loss of each seed after about nanoGPT's time."""
     for seed, outcome in sorted(outcomes.items()):
         print(f"{name:12} seed {seed}: loss {outcome.loss:.4f} after {outcome.seconds:.1f} s")
     losses = [outcome.loss for outcome in outcomes.values()]

@@ -1,20 +1,20 @@
-"""A training step of `baseline` beside nanoGPT's eager one, of the same size, on the same batches.
+"""Time of a training step of `baseline` against nanoGPT's eager step, with the same size and the same batches.
 
     git clone https://github.com/karpathy/nanoGPT
-    python benchmarks/nanogpt_step.py --nanogpt nanoGPT            all sides (some minutes: three of them are compiled)
-    python benchmarks/nanogpt_step.py --nanogpt nanoGPT --quick    without the compiled ones
+    python benchmarks/nanogpt_step.py --nanogpt nanoGPT            all variants (some minutes: three are compiled)
+    python benchmarks/nanogpt_step.py --nanogpt nanoGPT --quick    without the compiled variants
 
 d_model 256, 6 blocks, 4 heads, sequence 256, batch 8, vocabulary 4096. nanoGPT's step is that of its train.py without
-torch.compile, in float32: its model, its optimizer, its clipping. Ours is that of tfs's trainer: the same functions in
-the same order, the optimizer `adamw`, freed memory kept.
+torch.compile, in float32, with its own model, optimizer and clipping. The step of tfs is that of its trainer: the same
+functions in the same order, the optimizer `adamw`, freed memory kept in the process.
 
-Every side is a process of its own, since some of the settings hold for a whole process. The processes take turns, a few
-steps at a time, so that a machine that changes its speed changes it for all. A side's ratio is the median over the
-rounds of nanoGPT's time by its own.
+Each variant runs in its own process, since some settings affect the whole process. The processes alternate, a few steps
+at a time, so that changes of the machine's speed affect all. The ratio of a variant is nanoGPT's time divided by its
+own time: the median over the rounds.
 
-What the machine can do at best is measured in the same turns: the matrix products of a step by themselves, in the
-side's number format and under its kernel. The last column says which share of that speed a whole step reaches, every
-operation that is no matrix product counted as lost.
+The same rounds measure an upper bound of the speed: the matrix products of a step alone, in the number format and with
+the kernel of the variant. The last column is the share of this speed that a whole step reaches; only the FLOPs of
+matrix products count.
 """
 
 from __future__ import annotations
@@ -56,16 +56,16 @@ SIDES: dict[str, dict[str, Any]] = {
 
 
 def batch(step: int) -> Batch:
-    """Return the batch of a step: random ids, since time does not depend on them."""
+    """Return the batch of a step: random ids. The time does not depend on the values."""
     ids = torch.randint(VOCAB_SIZE, (BATCH_SIZE, SEQ_LEN + 1), generator=torch.Generator().manual_seed(step))
     return Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), BATCH_SIZE * SEQ_LEN)
 
 
-# --- what a side's process does ---------------------------------------------------------------------------------------
+# --- the process of a variant -----------------------------------------------------------------------------------------
 
 
 def nanogpt_steps(folder: str) -> Iterator[float]:
-    """Iterate over training steps of nanoGPT; each gives its loss in nats per token."""
+    """Iterate over training steps of nanoGPT; each yields its loss in nats per token."""
     sys.path.insert(0, folder)
     from model import GPT, GPTConfig
 
@@ -83,7 +83,7 @@ def nanogpt_steps(folder: str) -> Iterator[float]:
 
 
 def our_steps(model_name: str, side: str) -> tuple[Iterator[float], Callable[[], float], float]:
-    """Return training steps as the trainer takes them, `products_speed` for this side, and a step's operations."""
+    """Return the trainer's training steps, `products_speed` for this variant, and the FLOPs of a step."""
     chosen = SIDES[side]
     config = config_from_mapping(
         {
@@ -124,7 +124,7 @@ def our_steps(model_name: str, side: str) -> tuple[Iterator[float], Callable[[],
 
 
 def products_speed(matrices: list[tuple[int, ...]], dtype: torch.dtype) -> float:
-    """Return the operations a second of the products that a step makes with its weights, forward and backward."""
+    """Return the FLOP/s of the matrix products of a step with its weights, forward and backward."""
     n_tokens = BATCH_SIZE * SEQ_LEN
     seconds = 0.0
     for d_out, d_in in matrices:
@@ -139,14 +139,17 @@ def products_speed(matrices: list[tuple[int, ...]], dtype: torch.dtype) -> float
 
 
 def serve(nanogpt: str, model_name: str, side: str) -> None:
-    """Obey stdin, a line at a time: a number asks for so many steps' seconds and loss, `products` for their speed."""
-    with contextlib.redirect_stdout(sys.stderr):  # nanoGPT tells of itself
+    """Execute commands from stdin, one per line.
+
+    A number n: take n steps, and print their seconds and the loss. `products`: measure the speed of the products.
+    """
+    with contextlib.redirect_stdout(sys.stderr):  # nanoGPT prints messages
         if side == NANOGPT:
             steps, speed, operations = nanogpt_steps(nanogpt), lambda: 0.0, 0.0
         else:
             steps, speed, operations = our_steps(model_name, side)
         for _ in range(3):
-            next(steps)  # memory and kernels warm up
+            next(steps)  # warm-up
     print(json.dumps(operations), flush=True)
     for line in sys.stdin:
         if line.strip() == "products":
@@ -160,7 +163,7 @@ def serve(nanogpt: str, model_name: str, side: str) -> None:
         print(json.dumps([seconds, loss]), flush=True)
 
 
-# --- what the process that you start does -----------------------------------------------------------------------------
+# --- the main process -------------------------------------------------------------------------------------------------
 
 
 class Worker:
@@ -172,7 +175,7 @@ class Worker:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
         )
         self.operations = self.answer()
-        self.seconds: list[list[float]] = []  # of the steps of each round
+        self.seconds: list[list[float]] = []  # of the steps, by round
         self.speeds: list[float] = []
         self.loss = float("nan")
 
@@ -180,7 +183,7 @@ class Worker:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            sys.exit("a side's process ended; what it said is above")
+            sys.exit("the process of a variant has ended; its output is above")
         return json.loads(line)
 
     def ask(self, request: object) -> Any:
@@ -202,11 +205,11 @@ class Worker:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nanogpt", required=True, help="the folder with nanoGPT's model.py")
-    parser.add_argument("--model", default="baseline", help="ours (%(default)s)")
+    parser.add_argument("--model", default="baseline", help="model of tfs (%(default)s)")
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=3, help="of each side in a round (%(default)s)")
-    parser.add_argument("--sides", nargs="+", choices=SIDES, help="of ours, only these")
-    parser.add_argument("--quick", action="store_true", help="five rounds, without the compiled sides")
+    parser.add_argument("--steps", type=int, default=3, help="steps of each variant per round (%(default)s)")
+    parser.add_argument("--sides", nargs="+", choices=SIDES, help="only these variants of tfs")
+    parser.add_argument("--quick", action="store_true", help="five rounds, without the compiled variants")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.side:
@@ -232,7 +235,7 @@ def main() -> None:
 
 
 def show(model_name: str, workers: dict[str, Worker]) -> None:
-    print(f"{model_name}, torch {torch.__version__}, {available_threads()} threads; milliseconds a step")
+    print(f"{model_name}, torch {torch.__version__}, {available_threads()} threads; milliseconds per step")
     print(f"{'side':<25} {'median':>7} {'p10':>7} {'ratio':>7} {'loss':>6} {'GFLOP/s':>8} {'products':>9} {'share':>6}")
     rounds = {side: np.array([statistics.median(seconds) for seconds in w.seconds]) for side, w in workers.items()}
     for side, worker in workers.items():

@@ -1,4 +1,4 @@
-"""The loss of a model as `tfs run` computes it: with the wrappers that a configuration asks for around it."""
+"""The loss module of a model, with the wrappers of a configuration, as in `tfs run`."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from tfs_core.wrapping import build_wrappers, wrapped, wrapper_choices
 def objective_of(
     model: LanguageModel, config: RunConfig, batch: Batch, report: Callable[[str], None] = print
 ) -> Objective:
-    """Return the loss and gradients of a model on the CPU; what wrappers try out, they try on the batch."""
+    """Return the objective of a model on the CPU. The wrappers use the batch for their trial runs."""
     context = WrapContext(
         model=model,
         model_name=config.model.name,

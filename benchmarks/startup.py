@@ -1,7 +1,7 @@
-"""CPU time of `tfs --help` against that of a bare `import click, pluggy`: at most 2.5 times as much.
+"""CPU time of `tfs --help` against that of `import click, pluggy`: the ratio must be at most 2.5.
 
-Each is a process of its own; the two take turns, and the median of each is taken, so that a busy machine
-disturbs both alike.
+Each runs in its own process. The two alternate, so that other load on the machine affects both, and the medians are
+compared.
 
     python benchmarks/startup.py [--rounds 15]
 """
@@ -19,7 +19,7 @@ COMMANDS = {
 
 
 def cpu_seconds(command: list[str]) -> float:
-    """Return the user and system time that a process and its children took."""
+    """Return the user and system time of a process and its children, in seconds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -32,7 +32,7 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     seconds: dict[str, list[float]] = {name: [] for name in COMMANDS}
     for command in COMMANDS.values():
-        cpu_seconds(command)  # the first of each reads from the disk
+        cpu_seconds(command)  # warm-up: the first start reads from the disk
     for _ in range(rounds):
         for name, command in COMMANDS.items():
             seconds[name].append(cpu_seconds(command))

@@ -1,4 +1,4 @@
-"""A trainer, one step at a time, so that it can take turns with something else."""
+"""Run a trainer one step at a time, to alternate with other code."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tfs_core.trainer import Trainer
 
 
 class _Ended(BaseException):
-    """No more steps are wanted."""
+    """Raised in the trainer's thread when no more steps are needed."""
 
 
 class _Turns:
-    """A batching that makes the trainer wait for its turn before every step."""
+    """A batching that blocks the trainer before every step until the step is requested."""
 
     def __init__(self, batching: Any) -> None:
         self.batching = batching
@@ -27,7 +27,7 @@ class _Turns:
         return getattr(self.batching, name)
 
     def ready(self, step: int) -> bool:
-        self.done.release()  # the step before is complete, with all that follows it
+        self.done.release()  # the previous step is complete, logging included
         self.go.acquire()
         if self.ended:
             raise _Ended
@@ -35,18 +35,18 @@ class _Turns:
 
 
 def step_by_step(trainer: Trainer) -> Iterator[None]:
-    """Iterate over a trainer's steps: `trainer.train()` runs in a thread of its own, and waits between two of them."""
+    """Iterate over a trainer's steps: `trainer.train()` runs in its own thread, and waits between two steps."""
     turns = _Turns(trainer.batching)
     trainer.batching = turns
     threads, raised = torch.get_num_threads(), []
 
     def train() -> None:
-        torch.set_num_threads(threads)  # a setting of each thread
+        torch.set_num_threads(threads)  # a per-thread setting
         try:
             trainer.train()
         except _Ended:
             pass
-        except BaseException as error:  # raised again where the steps are asked for
+        except BaseException as error:  # raised again in the calling thread
             raised.append(error)
         turns.done.release()
 

@@ -1,9 +1,9 @@
-"""Memory while text becomes a token store, watched from outside: for 100 MB of text, and for ten times as much.
+"""Peak memory while text is encoded to a token store: for 100 MB of text, and for ten times as much.
 
-`tfs tokenizer pretokenize` runs as a user runs it, with a BPE of 8192 ids, on one document (that is what the imports
-and the tokenizer take), on the smaller corpus and on the larger one. Meanwhile the memory of its process, and of all
-that it starts, is read from /proc again and again. The text is that of `text_to_tokens.py`; where the machine has
-no more distinct sources, they follow again with their lines in another order.
+`tfs tokenizer pretokenize` runs with a BPE of 8192 ids on one document (to measure the imports and the tokenizer), on
+the smaller corpus and on the larger one. Meanwhile the memory of its process and of all its child processes is polled
+from /proc. The text is that of `text_to_tokens.py`. If the machine has too few distinct sources, they are repeated with
+shuffled lines.
 
     python benchmarks/text_memory.py                     100 MB and 1 GB, about two minutes, 2 GB of disk
     python benchmarks/text_memory.py --size 100          the larger corpus in MB: 10 and 100 MB, a quarter of a minute
@@ -25,7 +25,7 @@ WATCH_SECONDS = 0.02
 
 
 def write_larger(corpus: Path, larger: Path, n_bytes: int) -> None:
-    """Write the documents of the corpus over and over, each time with the lines of each in another order."""
+    """Write the documents of the corpus repeatedly, each time with shuffled lines."""
     written, turn = 0, 0
     with larger.open("w", encoding="utf-8", newline="\n") as stream:
         while written < n_bytes:
@@ -41,7 +41,7 @@ def write_larger(corpus: Path, larger: Path, n_bytes: int) -> None:
 
 
 def resident(pid: int) -> int:
-    """Return the bytes of memory of a process and of all that it started; 0 when it is gone."""
+    """Return the memory of a process and its children in bytes; 0 if the process has ended."""
     try:
         own = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         children = [
@@ -53,7 +53,7 @@ def resident(pid: int) -> int:
 
 
 def peak(folder: Path, corpus: Path) -> tuple[float, float]:
-    """Return the seconds and the peak of memory in MiB of encoding a corpus."""
+    """Return the seconds and the peak memory, in MiB, of encoding a corpus."""
     data = json.dumps(
         {"name": "jsonl", "path": str(corpus), "validation_path": str(folder / "validation.jsonl")}, ensure_ascii=True
     )
@@ -69,9 +69,9 @@ def peak(folder: Path, corpus: Path) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Encode all three and print their peaks of memory."""
+    """Encode all three and print their peak memory."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=1000, help="of the larger corpus in MB (%(default)s)")
+    parser.add_argument("--size", type=int, default=1000, help="size of the larger corpus in MB (%(default)s)")
     options = parser.parse_args()
     sizes = (options.size // 10, options.size)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:

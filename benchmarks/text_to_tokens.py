@@ -1,17 +1,17 @@
-"""From text to a token store: tfs against `datasets.map` and against `encode_batch_fast` into a memory map.
+"""Time to encode text to a token store: tfs against `datasets.map`, and against `encode_batch_fast` with a memory map.
 
-The text is distinct Python sources (the standard library's, then those of installed packages) in one JSONL file, and
-the tokenizer, a BPE of 8192 ids trained on the beginning of it, is the same for all. Each way runs in a process of its
-own, in turn, round by round; imports are not counted. The best round of each counts, and the ids must be equal.
-(Processor time is shown too: on a machine that does other things it is what can be relied on.)
+The text is one JSONL file of distinct Python sources (the standard library's, then those of installed packages). The
+tokenizer, a BPE of 8192 ids trained on the beginning of the text, is the same for all. Each method runs in its own
+process. The methods alternate, round by round, and the best round of each is compared. Imports are not included. The
+ids must be equal. Processor time is printed too, since it is more reliable on a busy machine.
 
-    tfs              reads the file, fingerprints it, encodes, writes and syncs the store: all that a run waits for
-    datasets.map     on the file loaded beforehand (the loading is not counted), batches of 1000, no num_proc: with
-                     two processes it is slower
-    memory map       reads the file, encode_batch_fast on batches of 1000, the ids into a NumPy memory map
+    tfs              reads the file, fingerprints it, encodes, writes and syncs the store: everything a run waits for
+    datasets.map     on the file loaded beforehand (loading is not included), batches of 1000, without num_proc: two
+                     processes are slower
+    memory map       reads the file, encode_batch_fast on batches of 1000, ids into a NumPy memory map
 
     python benchmarks/text_to_tokens.py                      20 MB, about a minute
-    python benchmarks/text_to_tokens.py --megabytes 100      what the figures in README.md were measured on
+    python benchmarks/text_to_tokens.py --megabytes 100      the size used in README.md
 """
 
 import argparse
@@ -35,7 +35,7 @@ BATCH = 1000
 
 
 def write_corpus(file: Path, n_bytes: int) -> int:
-    """Write documents, a JSON object on each line, and return how many bytes of text they are."""
+    """Write documents as JSONL, and return the number of bytes of their text."""
     seen: set[bytes] = set()
     written = 0
     with file.open("w", encoding="utf-8", newline="\n") as stream:
@@ -64,7 +64,7 @@ def documents(file: Path) -> Iterator[str]:
 
 
 def memory() -> int:
-    """Return the most memory that this process has had so far, in bytes; 0 where that cannot be told."""
+    """Return the peak memory of this process so far, in bytes; 0 if the system does not provide it."""
     if sys.platform == "win32":
         return 0
     import resource
@@ -89,8 +89,8 @@ def train(folder: Path) -> None:
 
 
 def with_tfs(folder: Path, turn: int) -> tuple[float, float, int, str]:
-    """Return seconds, processor seconds, bytes of memory over the imports, and a hash of the ids."""
-    import tfs_tokenizers.fast_encoder  # noqa: F401 (its import is not what is measured)
+    """Return seconds, processor seconds, peak memory in bytes minus that after the imports, and a hash of the ids."""
+    import tfs_tokenizers.fast_encoder  # noqa: F401 (the import is not measured)
 
     from tfs_core.config import config_from_mapping
     from tfs_core.data.prepare import build_source, build_tokenizer, prepare_tokens
@@ -110,7 +110,7 @@ def with_tfs(folder: Path, turn: int) -> tuple[float, float, int, str]:
 
 
 def with_datasets(folder: Path, turn: int) -> tuple[float, float, int, str]:
-    """Return seconds, processor seconds, bytes of memory over the imports and the loading, and a hash of the ids."""
+    """Return the same; the memory after loading the file is subtracted too."""
     import datasets
     from tokenizers import Tokenizer
 
@@ -133,7 +133,7 @@ def with_datasets(folder: Path, turn: int) -> tuple[float, float, int, str]:
 
 
 def with_memory_map(folder: Path, turn: int) -> tuple[float, float, int, str]:
-    """Return seconds, processor seconds, bytes of memory over the imports, and a hash of the ids."""
+    """Return seconds, processor seconds, peak memory in bytes minus that after the imports, and a hash of the ids."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -160,10 +160,10 @@ WAYS: dict[str, Callable[[Path, int], tuple[float, float, int, str]]] = {
 
 
 def main() -> None:
-    """Measure all ways in one run and print speeds, memory and ratios."""
+    """Measure all methods in one run; print speeds, memory and ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--megabytes", type=int, default=20, help="of text, at most what is installed (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=2, help="of each way (%(default)s)")
+    parser.add_argument("--megabytes", type=int, default=20, help="maximum size of the text (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=2, help="number of rounds (%(default)s)")
     options = parser.parse_args()
     best = dict.fromkeys(WAYS, float("inf"))
     least_cpu = dict.fromkeys(WAYS, float("inf"))
@@ -181,11 +181,11 @@ def main() -> None:
                     best[name], least_cpu[name] = min(best[name], seconds), min(least_cpu[name], cpu)
                     used[name] = max(used[name], n_bytes)
                     found.add(digest)
-    assert len(found) == 1, "the ids are not the same"
-    print(f"{megabytes:.1f} MB of text, {VOCAB_SIZE} ids; all ways give the same ids")
+    assert len(found) == 1, "the ids differ"
+    print(f"{megabytes:.1f} MB of text, {VOCAB_SIZE} ids; all methods give the same ids")
     for name, seconds in best.items():
         print(
-            f"{name:<13} {megabytes / seconds:6.1f} MB/s  {megabytes / least_cpu[name]:6.1f} MB a processor second  "
+            f"{name:<13} {megabytes / seconds:6.1f} MB/s  {megabytes / least_cpu[name]:6.1f} MB per processor second  "
             f"{used[name] / 2**20:6.0f} MiB over the imports"
         )
     for name in ("datasets.map", "memory map"):

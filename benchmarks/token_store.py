@@ -1,8 +1,8 @@
-"""Opening a token store and drawing the batch of any step: milliseconds, and the ratio for ten times the tokens.
+"""Time to open a token store and read the batch of any step: milliseconds, and the ratio for ten times the tokens.
 
-Two stores of random tokens are written to a temporary folder, one ten times the other. Then each is opened, as a run
-that resumes at a random step does, and the batch of that step is drawn, in turn, round by round; the median of each
-counts. The first round, which reads from the disk what is not in memory yet, is shown apart.
+Two stores of random tokens are written to a temporary folder, one ten times as large as the other. A round opens each
+store, as a resume at a random step does, and reads the batch of that step. The two alternate, and the medians are
+compared. The first round, with a cold page cache, is printed separately.
 
     python benchmarks/token_store.py                       100 million and 1 billion tokens, 2.2 GB for a minute
     python benchmarks/token_store.py --tokens 10000000     a tenth of that
@@ -28,7 +28,7 @@ IDENTITY = {"format_version": FORMAT_VERSION, "source": "random tokens"}
 
 
 def write_store(folder: Path, n_tokens: int) -> None:
-    """Write a store with so many tokens in its training split."""
+    """Write a store with the given number of tokens in its training split."""
     folder.mkdir()
     generator = np.random.default_rng(0)
     counts = {}
@@ -44,7 +44,7 @@ def write_store(folder: Path, n_tokens: int) -> None:
 
 
 def open_and_draw(folder: Path, batching: str, step: int) -> float:
-    """Return the milliseconds it takes to open the store and draw the batch of a step."""
+    """Return the time to open the store and read the batch of a step, in milliseconds."""
     started_at = time.perf_counter()
     opened = open_store(folder, IDENTITY)
     assert opened is not None
@@ -60,7 +60,7 @@ def open_and_draw(folder: Path, batching: str, step: int) -> float:
 def main() -> None:
     """Measure both stores in one run and print milliseconds and the ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens", type=int, default=100_000_000, help="in the smaller store (%(default)s)")
+    parser.add_argument("--tokens", type=int, default=100_000_000, help="number in the smaller store (%(default)s)")
     sizes = [n := parser.parse_args().tokens, 10 * n]
     with tempfile.TemporaryDirectory() as temporary:
         folders = [Path(temporary, str(size)) for size in sizes]

@@ -1,10 +1,10 @@
-"""The trainer's time per step against a bare PyTorch loop with the same model, optimizer and batches.
+"""Time per step of the trainer against a minimal PyTorch loop with the same model, optimizer and batches.
 
     python benchmarks/trainer_overhead.py
 
-Both take turns in one process, a few steps at a time, so that a machine that changes its speed changes it for both.
-The bare loop is what one would write by hand: batch, loss, backward, clip, update, and a look at the loss. The trainer
-besides counts, checks that all is finite, follows the schedule, and writes a line of metrics.
+Both alternate in one process, a few steps at a time, so that changes of the machine's speed affect both. The minimal
+loop: batch, loss, backward, clipping, update, and reading the loss. The trainer additionally counts tokens, checks that
+loss and gradients are finite, follows the schedule, and writes a line of metrics.
 """
 
 import argparse
@@ -39,7 +39,7 @@ VOCAB_SIZE = 512
 
 
 class OneByteEach:
-    """What the trainer asks of a tokenizer."""
+    """Minimal tokenizer for the trainer: every id is one byte."""
 
     def byte_lengths(self) -> np.ndarray:
         return np.ones(VOCAB_SIZE, np.int64)
@@ -48,7 +48,7 @@ class OneByteEach:
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--rounds", type=int, default=20)
-    arguments.add_argument("--steps", type=int, default=5, help="steps of each loop in a round")
+    arguments.add_argument("--steps", type=int, default=5, help="steps of each loop per round")
     arguments.add_argument("--d-model", type=int, default=128)
     chosen = arguments.parse_args()
 
@@ -119,14 +119,14 @@ def main() -> None:
                 started_at = time.perf_counter()
                 for _ in range(chosen.steps):
                     next(loops[name])
-                if number > 0:  # the first round warms up
+                if number > 0:  # the first round is warm-up
                     seconds[name].append((time.perf_counter() - started_at) / chosen.steps)
         loops["trainer"].close()
 
     ratios = [trainer / bare for trainer, bare in zip(seconds["trainer"], seconds["bare"], strict=True)]
     ratio = statistics.median(ratios)
     for name in loops:
-        print(f"{name:8} {1000 * statistics.median(seconds[name]):8.2f} ms a step")
+        print(f"{name:8} {1000 * statistics.median(seconds[name]):8.2f} ms per step")
     print(f"ratio    {ratio:8.3f} (median of {chosen.rounds} rounds; at most {AT_MOST})")
     sys.exit(ratio > AT_MOST)
 

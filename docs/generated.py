@@ -1,4 +1,4 @@
-"""The parts of the docs that are made from the code: tree, plugins, commands, components (cog calls these)."""
+"""Generated parts of the docs: the tree, and tables of plugins, commands and components. cog calls these functions."""
 
 import ast
 import difflib
@@ -12,21 +12,21 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 
-# Folders in the order of the tree, with what each is; files speak for themselves by their first line.
+# Folders in the order of the tree, with descriptions. The description of a file is the first line of its docstring.
 FOLDERS = {
     "tfs_core": "the minimal core: contracts.py, then run.py, then trainer.py",
     "tfs_core/config": "schema, YAML with line numbers, overrides",
     "tfs_core/data": "documents -> token store -> batches",
-    "tfs_core/builtin": "schedules, optimizers, loggers, batchings: by the same hooks as everyone's",
-    "tfs_core/cli": "one small file a command",
-    "plugins": "each folder is a distribution that pip installs alone; README.md says which is what",
-    "examples": "training by hand, and plugins as a stranger would write them",
-    "configs": "ready to run; each header says what it shows, how long it takes and what to expect",
-    "assets": "what runs produce",
-    "tests": "what needs more than one plugin; tests/core the core alone",
+    "tfs_core/builtin": "schedules, optimizers, loggers, batchings, registered by the same hooks as those of plugins",
+    "tfs_core/cli": "one small file per command",
+    "plugins": "one distribution per folder, which pip can install alone; listed in README.md",
+    "examples": "training by hand, and plugins by third-party authors",
+    "configs": "ready to run; the header states the purpose, the training time and the expected loss",
+    "assets": "runs, downloads and token stores",
+    "tests": "tests of several plugins together; tests/core tests the core alone",
     "benchmarks": "each prints a ratio measured in one run",
     "docs": "short pages, and decisions/",
-    "docs/learn": "pages of the chapter: the three models side by side",
+    "docs/learn": "comparison of the three models",
 }
 WITH_FILES = ("tfs_core", "tfs_core/config", "tfs_core/data", "examples")
 
@@ -38,7 +38,7 @@ def first_line(path: Path) -> str:
 
 
 def tree() -> str:
-    """Return the commented tree of the repository as a block of code."""
+    """Return the commented tree of the repository as a code block."""
     rows: list[tuple[str, str]] = []
     for folder, summary in FOLDERS.items():
         depth = folder.count("/")
@@ -61,11 +61,11 @@ def description(pyproject: Path) -> str:
 
 
 def plugin_table() -> str:
-    """Return every folder of `plugins/` with its description and the components it brings, as a Markdown table."""
+    """Return a Markdown table of all folders of `plugins/` with their descriptions and components."""
     from tfs_core.registry import get_registry
 
     registry = get_registry()
-    rows = ["", "| folder | what it is | components |", "|---|---|---|"]
+    rows = ["", "| folder | description | components |", "|---|---|---|"]
     for pyproject in sorted((ROOT / "plugins").glob("*/pyproject.toml")):
         folder = pyproject.parent.name
         kinds = []
@@ -82,20 +82,20 @@ def _block(text: str) -> str:
 
 
 def command_table() -> str:
-    """Return every command of the core and of this repository's plugins with its summary, as a Markdown table."""
+    """Return a Markdown table of all commands of the core and of this repository's plugins, with their summaries."""
     from tfs_core.registry import get_registry
 
-    rows = ["", "| command | what it does | from |", "|---|---|---|"]
+    rows = ["", "| command | description | from |", "|---|---|---|"]
     for entry in get_registry().entries("command"):
         rows.append(f"| `tfs {entry.component.name}` | {entry.component.summary} | {entry.distribution} |")
     return "\n".join([*rows, ""])
 
 
 def component_table() -> str:
-    """Return every other component that is registered, by kind, as a Markdown table."""
+    """Return a Markdown table of all registered components except commands, by kind."""
     from tfs_core.registry import get_registry
 
-    rows = ["", "| kind | name | what it is | from |", "|---|---|---|---|"]
+    rows = ["", "| kind | name | description | from |", "|---|---|---|---|"]
     for kind in get_registry().kinds:
         if kind != "command":
             for entry in get_registry().entries(kind):
@@ -104,7 +104,7 @@ def component_table() -> str:
 
 
 def all_help() -> str:
-    """Return the help of every command, the groups' own commands included, each under its heading."""
+    """Return the help texts of all commands and subcommands, each below a heading."""
     import click
 
     from tfs_core.cli.main import tfs
@@ -120,13 +120,13 @@ def all_help() -> str:
 
 
 def command_help(*path: str) -> str:
-    """Return what `tfs PATH --help` prints, as a block of code."""
+    """Return the output of `tfs PATH --help` as a code block."""
     context, command = find_command(*path)
     return _block("\n".join(line.rstrip() for line in command.get_help(context).splitlines()))
 
 
 def find_command(*path: str) -> "tuple[click.Context, click.Command]":
-    """Return the command that `tfs PATH` runs, imported, and a context to ask it for its help in."""
+    """Return the click command of `tfs PATH`, and a context for its help text."""
     import click
 
     from tfs_core.cli.main import tfs
@@ -143,16 +143,16 @@ def find_command(*path: str) -> "tuple[click.Context, click.Command]":
 
 
 def diff(first: str, second: str) -> str:
-    """Return the differences of two classes or functions, docstrings left out, as a block of code.
+    """Return the unified diff of two classes or functions, without docstrings, as a code block.
 
-    Each is given as `tfs-custom/tfs_custom/model.py:Attention.forward`, below `plugins/`.
+    Each is given as a path below `plugins/` and a name: `tfs-custom/tfs_custom/model.py:Attention.forward`.
     """
     lines = difflib.unified_diff(source(first), source(second), first, second, n=1000, lineterm="")
     return "\n```diff\n" + "\n".join(line for line in lines if not line.startswith("@@")) + "\n```\n"
 
 
 def source(place: str) -> list[str]:
-    """Return the lines of a class or function without its docstrings and its indentation."""
+    """Return the dedented lines of a class or function without its docstrings."""
     file, _, name = place.partition(":")
     text = (ROOT / "plugins" / file).read_text(encoding="utf-8")
     node: ast.AST = ast.parse(text)

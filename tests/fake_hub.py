@@ -1,11 +1,11 @@
-"""A Hugging Face Hub for tests: read only, on this machine only, and as unreliable as a test wants it.
+"""A Hugging Face Hub for tests: read-only, local, with injected faults.
 
     with FakeHub(folder) as hub:    # folder/datasets/<owner>/<name>/... and folder/models/<owner>/<name>/...
         subprocess.run([...], env=os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": ...})
 
-`HF_ENDPOINT` is read when `huggingface_hub` is imported, so a client needs a process of its own. A folder is a
-repository with one commit, `main`, whose id follows from the files' content. Not here: uploads, Xet, the data-set
-viewer. Try it by hand: python tests/fake_hub.py FOLDER
+`HF_ENDPOINT` is read when `huggingface_hub` is imported, so a client needs its own process. A folder is a repository
+with one commit, `main`, whose id is a hash of the files' content. Not supported: uploads, Xet, the data-set viewer. To
+start it by hand: python tests/fake_hub.py FOLDER
 """
 
 import argparse
@@ -23,11 +23,11 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 GOOD_TOKEN = "hf_good"
-"""What a gated repository wants to see."""
+"""The access token that gated repositories accept."""
 
 
 class Request(NamedTuple):
-    """What a client asked for."""
+    """A request of a client."""
 
     method: str
     path: str
@@ -36,7 +36,7 @@ class Request(NamedTuple):
 
 @dataclass
 class Faults:
-    """What goes wrong: a part of a path, and how many of the requests for it are still to fail."""
+    """Injected faults: part of a path -> number of requests for it that still fail."""
 
     unavailable: dict[str, int] = field(default_factory=dict)
     """Answered with 503."""
@@ -48,14 +48,14 @@ class Faults:
     """The connection is closed in the middle of the body."""
 
     corrupted: dict[str, int] = field(default_factory=dict)
-    """The body has the right length and the wrong bytes."""
+    """The body has the right length, but wrong bytes."""
 
     delay_seconds: float = 0.0
-    """What every answer takes."""
+    """Delay of every response."""
 
     @staticmethod
     def strikes(planned: dict[str, int], path: str) -> bool:
-        """Return whether the request for `path` is to fail, and count it."""
+        """Return True if the request for `path` fails, and count it."""
         for part, times in planned.items():
             if part in path and times > 0:
                 planned[part] = times - 1
@@ -64,7 +64,7 @@ class Faults:
 
 
 class Repository:
-    """A folder, as the Hub would tell of it."""
+    """A folder, presented as a repository of the Hub."""
 
     def __init__(self, folder: Path, *, large_from: int) -> None:
         self.files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
@@ -73,7 +73,7 @@ class Repository:
         self.commit = hashlib.sha1(entries.encode()).hexdigest()
 
     def entry(self, name: str) -> dict[str, Any]:
-        """Return what a listing says of a file; a large one has a sha256, as in Git LFS."""
+        """Return the listing's entry for a file; a large file has a sha256, as in Git LFS."""
         content = self.files[name].read_bytes()
         entry: dict[str, Any] = {"type": "file", "oid": git_sha1(content), "size": len(content), "path": name}
         if len(content) >= self._large_from:
@@ -81,7 +81,7 @@ class Repository:
         return entry
 
     def tree(self, folder: str, *, recursive: bool) -> list[dict[str, Any]]:
-        """Return the entries of a folder, "" for all."""
+        """Return the entries of a folder; "" is the root."""
         prefix = f"{folder}/" if folder else ""
         inside = [name.removeprefix(prefix) for name in self.files if name.startswith(prefix)]
         folders = {
@@ -97,7 +97,7 @@ class Repository:
         return entries + [self.entry(prefix + name) for name in inside if recursive or "/" not in name]
 
     def information(self, repository_id: str, *, gated: bool) -> dict[str, Any]:
-        """Return what the Hub says of a repository."""
+        """Return the Hub's metadata of the repository."""
         return {
             "_id": "0" * 24,
             "id": repository_id,
@@ -117,7 +117,7 @@ class Repository:
 
 
 class FakeHub:
-    """A server on a free port of 127.0.0.1 for the length of a `with` block."""
+    """Context manager: a server on a free port of 127.0.0.1."""
 
     def __init__(self, folder: Path, *, port: int = 0, large_from: int = 1 << 12) -> None:
         self.folder = folder
@@ -142,7 +142,7 @@ class FakeHub:
         self._server.server_close()
 
     def repository(self, kind: str, repository_id: str) -> Repository | None:
-        """Return a repository of the kind `datasets` or `models`, None when there is none."""
+        """Return a repository of the kind `datasets` or `models`; None if it does not exist."""
         folder = self.folder / kind / repository_id
         return Repository(folder, large_from=self._large_from) if folder.is_dir() else None
 
@@ -157,7 +157,7 @@ _ROUTES = {
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Answers one request after another of one client."""
+    """Handles the requests of one connection."""
 
     protocol_version = "HTTP/1.1"
     hub: FakeHub
@@ -194,9 +194,9 @@ class _Handler(BaseHTTPRequestHandler):
         return self._refuse(404, "NotFound", f"the fake Hub has no answer to {url.path}")
 
     def _repository(self, kind: str, repository_id: str, revision: str, *, files: bool) -> Repository | None:
-        """Return the repository; when the client may not have it, tell it so and return None."""
+        """Return the repository. If the client has no access, send an error response and return None."""
         repository = self.hub.repository(kind, repository_id)
-        if repository is None:  # the Hub does not tell a stranger whether there is none or it is private
+        if repository is None:  # the Hub returns the same error for missing and for private repositories
             self._refuse(401, "RepoNotFound", "Repository not found")
         elif files and repository_id in self.hub.gated and self.headers.get("Authorization") != f"Bearer {GOOD_TOKEN}":
             self._refuse(401, "GatedRepo", f"Access to {repository_id} is restricted")
@@ -261,7 +261,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(
         self, status: int, body: object, headers: Mapping[str, str] | None = None, *, only: int | None = None
     ) -> None:
-        """Send an answer; of its body only the first so many bytes, after which the connection is closed."""
+        """Send a response. With a limit, send only the first bytes of its body, and close the connection."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(status)
         kind = "application/octet-stream" if isinstance(body, bytes) else "application/json"
@@ -277,7 +277,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def git_sha1(content: bytes) -> str:
-    """Return the name that Git gives to a file's content."""
+    """Return the Git blob id of a file's content."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 

@@ -1,18 +1,18 @@
-"""A process that trains, and that dies at a moment of the test's choosing. Started by `tests/test_resume.py`, and more.
+"""A training process that kills itself at a chosen moment. Used by `tests/test_resume.py` and other tests.
 
-`arguments` (set by whoever runs this file) are those of `tfs_core.run`, and may hold one of
+The global `arguments` (set by the caller of this file) are those of `tfs_core.run`, with one of these in addition:
 
-    die_after_step      SIGKILL right after the metrics line of this step was written
-    die_at_file_call    SIGKILL in place of the so-manyth call that makes a file durable, moves or deletes one,
-                        counted from the first step on: in the middle of a save, sooner or later
-    signal_after_step   (number of the signal, step): the process sends itself a signal, as Ctrl-C does
-    calls_path          where to write, at the end, how many such calls there were
+    die_after_step      SIGKILL directly after the metrics line of this step was written
+    die_at_file_call    SIGKILL instead of the n-th call that syncs, moves or deletes a file, counted from the first
+                        step: in the middle of a save, for example
+    signal_after_step   (signal number, step): the process sends itself a signal, as Ctrl-C does
+    calls_path          file for the number of these calls, written at the end
 
-and besides
+and optionally
 
-    environment         environment variables; those of Hugging Face that the test was started with are not there then
-    constants           {"module.NAME": value}: what else than in the source they are here
-    output_path         where to write what the process says
+    environment         environment variables; Hugging Face variables of the test process are then removed
+    constants           {"module.NAME": value}: replaced module constants
+    output_path         file for stdout and stderr of the process
 """
 
 import importlib
@@ -36,7 +36,7 @@ def die() -> None:
 
 
 def count_file_calls(die_at: int | None, calls: list[str]) -> None:
-    """Put a counter before every file call; the one numbered `die_at` never happens."""
+    """Count all file calls. Call number `die_at` is not executed: the process kills itself."""
 
     def counted(name: str, original: Any) -> Any:
         def call(*arguments: Any, **named: Any) -> Any:

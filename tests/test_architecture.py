@@ -1,10 +1,10 @@
-"""Imports point inward, to the contracts: a model knows no trainer, a plugin no other plugin, the core no plugin.
+"""Import rules: models do not import the trainer, plugins do not import other plugins, the core imports no plugin.
 
-The rules are functions of a folder that has the project's layout, so that each is tried on a small tree that breaks it,
-in every way in which Python imports a module.
+Each rule is a function of a folder with the project's layout. So it is also tested on a small project that violates
+it, with every form of import in Python.
 
-A plugin imports no other plugin, but `tfs_lab.testing` where its pyproject.toml declares tfs-lab: its package where
-tfs-lab is one of its `dependencies`, its tests and scripts also where tfs-lab is in an extra or a dependency group.
+One exception: a plugin may import `tfs_lab.testing` if its pyproject.toml declares tfs-lab. For its package, tfs-lab
+must be in `dependencies`; for its tests and scripts, an extra or a dependency group is sufficient.
 """
 
 import ast
@@ -25,10 +25,10 @@ ROOT = Path(__file__).parent.parent
 PLUGINS = sorted(path.parent for folder in ("plugins", "examples") for path in ROOT.glob(f"{folder}/*/pyproject.toml"))
 
 IMPORTERS = {"import_module", "__import__", "load_reference", "resolve_name", "run_module"}
-"""Functions that import the module that their first argument names."""
+"""Functions that import the module named by their first argument."""
 
 TRAINING_LIBRARIES = ("torch", "safetensors")
-"""What the extra `train` installs, and what is not there for who only reads."""
+"""The libraries of the extra `train`, which reading runs and configurations must not need."""
 
 READING_HALF = (
     *("tfs_core", "tfs_core.contracts", "tfs_core.component", "tfs_core.hookspecs", "tfs_core.plugins"),
@@ -36,7 +36,7 @@ READING_HALF = (
     *("tfs_core.terminal", "tfs_core.records", "tfs_core.cli.main", "tfs_core.cli.plugins", "tfs_core.cli.config"),
     *("tfs_core.builtin.plugin",),
 )
-"""What reads runs, configurations and plugins: without the training libraries, directly or through other modules."""
+"""Modules that read runs, configurations and plugins. They must not import the training libraries, even indirectly."""
 
 FORBIDDEN: Mapping[str, tuple[str, ...]] = {
     "tfs_core.config": (
@@ -51,17 +51,17 @@ FORBIDDEN: Mapping[str, tuple[str, ...]] = {
     "tfs_core.run": ("tfs_core.cli", "tfs_core.builtin"),
     "tfs_core.builtin": ("tfs_core.cli", "tfs_core.run", "tfs_core.trainer"),
 }
-"""What each part of the core may not import, also inside functions: the arrow of the flow points the other way."""
+"""Module -> modules that it must not import, not even inside functions: they are later in the data flow."""
 
 ALLOWED: Mapping[str, tuple[str, ...]] = {
     "tfs_core.component": (),
     "tfs_core.contracts": ("tfs_core.records",),
     "tfs_core.hookspecs": ("tfs_core.component",),
 }
-"""The seams: all that each of them may import of the core. The contracts import the records for types only."""
+"""Interface modules -> all core modules that they may import. The contracts import the records for types only."""
 
 NAMES_A_PLUGIN = {"tfs_core.testing"}
-"""The one module of the core that may: it says where its former content is."""
+"""The only core module that may name a plugin: it says where its former content is."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,12 @@ class Import:
     """An import of a module, by its absolute name."""
 
     module: str
-    deferred: bool  # inside a function: not when the importing module is imported
+    deferred: bool  # inside a function, so not executed when the importing module is imported
     for_types: bool  # under `if TYPE_CHECKING:`
 
 
 class Project:
-    """The modules of a folder with the project's layout, and what each imports."""
+    """The modules of a folder with the project's layout, and their imports."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -92,7 +92,7 @@ class Project:
         return [name for name in self.files if f"{name}.".startswith(f"{part}.")]
 
     def imports_of(self, module: str) -> list[Import]:
-        """Return what one of the modules imports."""
+        """Return the imports of a module."""
         path = self.files[module]
         return self.imports(path, module if path.stem == "__init__" else module.rpartition(".")[0])
 
@@ -103,16 +103,14 @@ class Project:
 
 
 class ImportFinder(ast.NodeVisitor):
-    """Collects the imports of a file, whatever their form."""
+    """Collects the imports of a file, in every form."""
 
     def __init__(self, project: Project, package: str) -> None:
         self.project = project
-        self.package = package  # what relative imports are relative to
+        self.package = package  # base of relative imports
         self.found: list[Import] = []
         self.deferred = self.for_types = False
-        self.bound: dict[
-            str, str
-        ] = {}  # a name in the file -> the module, or the importing function, that it stands for
+        self.bound: dict[str, str] = {}  # name in the file -> the module or importing function that it refers to
 
     def add(self, module: str) -> None:
         self.found.append(Import(module, self.deferred, self.for_types))
@@ -177,7 +175,7 @@ class ImportFinder(ast.NodeVisitor):
             self.visit(child)
 
     def dotted(self, node: ast.AST) -> str | None:
-        """Return what a name or an attribute of a module stands for: `importlib.import_module`."""
+        """Return the full name of a name or of a module's attribute, such as `importlib.import_module`."""
         if isinstance(node, ast.Name):
             return self.bound.get(node.id, node.id)
         if isinstance(node, ast.Attribute) and (owner := self.dotted(node.value)):
@@ -198,7 +196,7 @@ def is_in(module: str, part: str) -> bool:
 
 
 def outward_imports(project: Project) -> Iterator[str]:
-    """Iterate over the imports that point outward."""
+    """Iterate over violations of `FORBIDDEN` and `ALLOWED`."""
     for part, forbidden in FORBIDDEN.items():
         for module in project.modules(part):
             for it in project.imports_of(module):
@@ -213,7 +211,7 @@ def outward_imports(project: Project) -> Iterator[str]:
 
 
 def torch_for_reading(project: Project) -> Iterator[str]:
-    """Iterate over the ways from the reading half to a training library, of imports when a module is imported."""
+    """Iterate over import chains from `READING_HALF` to a training library, without imports inside functions."""
     for start in (
         name for part in READING_HALF for name in project.modules(part) if part != "tfs_core" or name == part
     ):
@@ -229,14 +227,14 @@ def torch_for_reading(project: Project) -> Iterator[str]:
                         way, step = [step, *way], came_from[step]
                     yield " imports ".join(way)
                 parts = name.split(".")
-                for stop in range(1, len(parts) + 1):  # its packages are imported before it
+                for stop in range(1, len(parts) + 1):  # its parent packages are imported first
                     if (it := ".".join(parts[:stop])) in project.files and it not in came_from:
                         came_from[it] = module
                         waiting.append(it)
 
 
 def import_circles(project: Project) -> Iterator[str]:
-    """Iterate over the circles of imports when a module is imported."""
+    """Iterate over circular imports; imports inside functions are ignored."""
     finished: set[str] = set()
 
     def follow(module: str, way: list[str]) -> Iterator[str]:
@@ -253,7 +251,7 @@ def import_circles(project: Project) -> Iterator[str]:
 
 
 def foreign_plugins(project: Project) -> Iterator[str]:
-    """Iterate over the imports of one plugin by another."""
+    """Iterate over the imports of a plugin by another plugin."""
     for folder in project.plugins:
         own = folder.name.replace("-", "_")
         declared, in_extras = requirements(folder / "pyproject.toml")
@@ -272,7 +270,7 @@ def foreign_plugins(project: Project) -> Iterator[str]:
 
 
 def requirements(path: Path) -> tuple[set[str], set[str]]:
-    """Return the distributions that a pyproject.toml requires, and those in its extras and dependency groups."""
+    """Return the dependencies of a pyproject.toml, and those of its extras and dependency groups."""
     values = tomllib.loads(path.read_text(encoding="utf-8"))
     extras = {**values["project"].get("optional-dependencies", {}), **values.get("dependency-groups", {})}
 
@@ -285,7 +283,7 @@ def requirements(path: Path) -> tuple[set[str], set[str]]:
 
 
 def plugins_that_the_core_names(project: Project) -> Iterator[str]:
-    """Iterate over the plugins that the core names in a string (documentation apart) or imports."""
+    """Iterate over the plugins that the core imports, or names in a string other than a docstring."""
     for module in project.modules("tfs_core"):
         tree = ast.parse(project.files[module].read_text(encoding="utf-8"))
         documentation = {
@@ -302,7 +300,7 @@ def plugins_that_the_core_names(project: Project) -> Iterator[str]:
 
 
 def joined(node: ast.AST) -> str:
-    """Return the text of a string, and of strings that are put together."""
+    """Return the value of a string literal or of concatenated literals."""
     match node:
         case ast.Constant(value=str(text)):
             return text
@@ -372,7 +370,7 @@ TREE = {
     "plugins/tfs-two/tfs_two/__init__.py": "",
     "plugins/tfs-two/tests/test_it.py": "from tfs_lab.testing import check\n",
 }
-"""A small project that keeps the rules."""
+"""A small project without violations."""
 
 STORE, SCHEMA, REGISTRY = "tfs_core/data/store.py", "tfs_core/config/schema.py", "tfs_core/registry.py"
 ONE, TESTS_OF_ONE = "plugins/tfs-one/tfs_one/parts/model.py", "plugins/tfs-one/tests/test_it.py"
@@ -531,11 +529,11 @@ EVASIONS = {
     "the core names a plugin in an f-string": ("tfs_core/run.py", "x = f'{1} Tfs_One'", "run names tfs_one"),
     "the core names a plugin in two parts": ("tfs_core/run.py", "x = 'tfs-' + 'one'", "run names tfs_one"),
 }
-"""(the file, what is added to it, the complaint[, another file and what is added to it])"""
+"""Description -> (file, added lines, expected message[, another file, added lines])."""
 
 
 def grown(root: Path, *additions: tuple[str, str]) -> Project:
-    """Return the small project with some lines more."""
+    """Return the small project with added lines."""
     tree = dict(TREE)
     for name, lines in additions:
         tree[name] = tree.get(name, "") + lines + "\n"
@@ -571,7 +569,7 @@ def test_rule_cannot_be_evaded(tmp_path: Path, evasion: tuple[str, str, str]) ->
         ("plugins/tfs-two/tests/test_it.py", "from tfs_lab import testing"),
     ],
 )
-def test_rule_leaves_alone_what_is_right(tmp_path: Path, file: str, lines: str) -> None:
+def test_rule_accepts_valid_imports(tmp_path: Path, file: str, lines: str) -> None:
     assert complaints(grown(tmp_path, (file, lines))) == []
 
 
@@ -597,7 +595,7 @@ training: {max_steps: 1, batch_size: 2}
 
 
 def without_training_libraries(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `tfs` in a process that finds neither torch nor safetensors."""
+    """Run `tfs` in a process where torch and safetensors cannot be imported."""
     (folder / "run.yaml").write_text(CONFIGURATION, encoding="utf-8")
     environment = {**os.environ, "TFS_STRICT_PLUGINS": "1"}
     command = [sys.executable, "-c", WITHOUT_TRAINING_LIBRARIES, *arguments]

@@ -1,4 +1,4 @@
-"""What a configuration asks of its model, through whole runs: documents kept apart, less memory, a compiled loss."""
+"""Capabilities of models in complete runs: document masks, loss in chunks, activation checkpointing, compiling."""
 
 import json
 from collections.abc import Callable
@@ -68,24 +68,24 @@ def test_document_masks_of_padded_rows_are_an_error() -> None:
         config_from_mapping({"experiment_name": "a", "data": data, "model": "torch", "training": {"max_steps": 1}})
 
 
-def test_model_without_document_masks_is_refused_before_a_run_begins(train: Train, tmp_path: Path) -> None:
+def test_model_without_document_masks_is_rejected_before_a_run_begins(train: Train, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.document_masks: the model 'torch' has no document masks"):
         train("torch", data={"document_masks": True})
     assert not list((tmp_path / "runs").glob("*"))
 
 
 @pytest.mark.parametrize("model", ["torch", "baseline"])
-def test_computing_blocks_again_changes_no_bit_of_a_run(train: Train, model: str) -> None:
+def test_activation_checkpointing_changes_no_bit_of_a_run(train: Train, model: str) -> None:
     assert losses(train(model, runtime={"activation_checkpointing": True})) == losses(train(model))
 
 
 @pytest.mark.parametrize("model", ["torch", "baseline"])
-def test_loss_in_pieces_trains_alike(train: Train, model: str) -> None:
+def test_loss_in_chunks_trains_equally(train: Train, model: str) -> None:
     assert losses(train(model, runtime={"loss_chunk": 7})) == pytest.approx(losses(train(model)), rel=1e-5)
 
 
 @pytest.mark.parametrize("runtime", [{"loss_chunk": 7}, {"activation_checkpointing": True}])
-def test_hand_written_model_refuses_what_needs_autograd(train: Train, runtime: dict[str, Any]) -> None:
+def test_hand_written_model_rejects_what_needs_autograd(train: Train, runtime: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f"runtime.{next(iter(runtime))}: the model 'custom'"):
         train("custom", runtime=runtime)
 
@@ -98,7 +98,7 @@ def test_hand_written_model_is_trained_without_the_compiler_and_says_so(train: T
     assert "backward of its own" in warnings(asked)[0]
 
 
-def test_run_that_could_not_compile_goes_on_without(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_that_could_not_compile_continues_without_compiling(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(module: torch.nn.Module, **options: Any) -> Callable[..., Any]:
         def compiled(*tensors: Any) -> Any:
             raise RuntimeError("no compiler here")
@@ -121,7 +121,7 @@ def test_checkpoint_after_a_failure_of_the_compiler_says_so(train: Train, monkey
     def fails_later(module: torch.nn.Module, **options: Any) -> Callable[..., Any]:
         def compiled(*tensors: Any) -> Any:
             calls.append(tensors)
-            if len(calls) > 4:  # two to try it out, and two steps
+            if len(calls) > 4:  # two calls of the trial, and two steps
                 raise RuntimeError("another length")
             return module(*tensors)
 
@@ -150,9 +150,7 @@ def test_compiled_run_that_cannot_be_any_more_says_that_bits_may_differ(
     assert any("compiled was True, is False" in message for message in warnings(resumed))
 
 
-def test_run_that_was_never_asked_to_compile_may_be_compiled_later(
-    train: Train, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run_without_compiling_may_be_compiled_later(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda module, **options: module)
     begun = train()
     assert begun.info["compiled"] is False

@@ -1,4 +1,4 @@
-"""Every file in configs/ is what its header says: it validates, it dry-runs, and without a network it trains."""
+"""Every file in configs/ has a header, validates, and passes a dry run; those without network access take a step."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from tfs_core.config import load_config
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 LOCAL = {"python-stdlib", "text", "jsonl", "parquet"}
-# Text and tokenizer that every machine has, for a file whose own come from the Hub; and little of everything.
+# Small settings, with a text and a tokenizer that need no network.
 INSTEAD_OF_THE_HUB = ["data.dataset=python-stdlib", "data.tokenizer=byte"]
 LITTLE = ["data.subset_size=20", "data.val_subset_size=2", "runtime.threads=1", "runtime.matmul=highest"]
 LITTLE += ["training.batch_size=2"]

@@ -1,4 +1,4 @@
-"""What README and docs tell people to type, to open and to read exists."""
+"""All commands, options, links, files and make targets in README and docs exist."""
 
 import re
 import shlex
@@ -29,7 +29,7 @@ def text_of(page: Path) -> str:
 
 
 def find_command(words: list[str]) -> tuple[click.Command, list[str]]:
-    """Return the click command that the words name, and what is left of them."""
+    """Return the click command that the words name, and the remaining words."""
     context = click.Context(tfs, info_name="tfs")
     command: click.Command = tfs
     while isinstance(command, click.Group) and words and not words[0].startswith("-"):
@@ -59,7 +59,7 @@ def test_commands_in_the_docs_exist_with_their_options(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
-def test_links_lead_somewhere(page: Path) -> None:
+def test_targets_of_links_exist(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text_of(page)):
         if not target.startswith(("http://", "https://")):
             assert (page.parent / target).exists(), f"{page_id(page)} links to {target}"
@@ -89,7 +89,7 @@ def test_python_in_the_readme_runs(tmp_path: Path) -> None:
         subprocess.run([sys.executable, script], check=True, cwd=tmp_path, capture_output=True, timeout=300)
 
 
-def test_readme_tells_the_two_commands() -> None:
+def test_readme_has_the_two_commands() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert "make demo" in readme
     assert "make test" in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")

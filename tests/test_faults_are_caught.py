@@ -1,4 +1,4 @@
-"""Every fault that an installed model can plant in itself is caught, and the same model without it passes."""
+"""The checks detect every fault that an installed model can inject, and pass for the same model without it."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -14,7 +14,7 @@ from tfs_core.registry import get_registry
 
 @cache
 def faults_by_model() -> dict[str, dict[str, str]]:
-    """Return what each installed model can do wrong on purpose."""
+    """Return the injectable faults of each installed model."""
     names = [entry.qualified_name for entry in get_registry().entries("model")]
     models = {name: small_model(name).build() for name in names}
     return {name: dict(model.faults()) for name, model in models.items() if isinstance(model, SupportsFaults)}
@@ -32,7 +32,7 @@ def checked(model: str, fault: str | None = None) -> Iterator[CheckResult]:
 
 
 @pytest.mark.parametrize(("model", "fault"), all_faults())
-def test_planted_fault_is_caught(model: str, fault: str) -> None:
+def test_injected_fault_is_detected(model: str, fault: str) -> None:
     assert any(not result.passed for result in checked(model, fault))
 
 
@@ -49,7 +49,7 @@ def test_model_declares_at_least_eight_faults_each_in_a_sentence(model: str) -> 
 
 
 def one_check(name: str, fault: str | None = None, **options: str) -> CheckResult:
-    """Return what one check says of `custom`."""
+    """Return the result of one check of `custom`."""
     check = next(check for check in MODEL_CHECKS if check.name == name)
     return check(small_model("custom", options, fault=fault))
 
@@ -76,7 +76,7 @@ def test_other_form_of_gelu_has_right_gradients_too() -> None:
         ("tied-gradient-forgotten", "gradients against differences", "token_embedding.weight"),
     ],
 )
-def test_fault_is_caught_where_it_is(fault: str, check: str, says: str) -> None:
+def test_fault_is_detected_where_it_is(fault: str, check: str, says: str) -> None:
     result = one_check(check, fault)
     assert result.status == "fail"
     assert says in result.detail
@@ -84,6 +84,6 @@ def test_fault_is_caught_where_it_is(fault: str, check: str, says: str) -> None:
 
 @pytest.mark.parametrize("fault", ["residual-in-place", "other-gelu", "variance-path-forgotten"])
 def test_fault_that_a_falling_loss_does_not_show(fault: str) -> None:
-    """The loss of one batch falls to less than half all the same: why a gradient needs a proof."""
+    """The loss of one batch still falls to less than half: a falling loss does not prove a correct gradient."""
     assert one_check("learns one batch", fault).passed
     assert not one_check("gradients against differences", fault).passed

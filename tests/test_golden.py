@@ -1,11 +1,12 @@
-"""Golden numbers and old runs: what commit 339a47c computed and left on disk still holds.
+"""Golden numbers and old runs: the results of commit 339a47c are reproduced, and its runs are still readable.
 
-The data in `tests/golden/` was made once, with that commit, by `tests/golden/make.py`, and is not made anew: old runs
-must stay readable, and their numbers the same, whatever becomes of the code. Only `tfs_core.run`, the command `tfs` and
-the documented files of a run are used here.
+The data in `tests/golden/` was generated once, with that commit, by `tests/golden/make.py`, and must not be generated
+again: old runs must remain readable, with the same numbers, after every change of the code. The tests use only
+`tfs_core.run`, the command `tfs` and the documented files of a run.
 
-float64 numbers are compared to 1e-9. float32 ones are looser, because the kernels of another processor round
-differently and an optimizer carries that on; the texts are of models that are sure of what comes next.
+float64 numbers are compared with a tolerance of 1e-9. The tolerance of float32 numbers is larger, because the kernels
+of another processor round differently, and training amplifies the differences. The texts come from models that predict
+the next token with high probability.
 """
 
 import json
@@ -32,26 +33,26 @@ GOLDEN = Path(__file__).parent / "golden"
 NUMBERS: dict[str, dict[str, Any]] = json.loads((GOLDEN / "numbers.json").read_bytes())["runs"]
 ANSWERS: dict[str, dict[str, Any]] = json.loads((GOLDEN / "answers.json").read_bytes())["runs"]
 STREAMED = "torch-streamed"
-"""Needs a Hub, on 127.0.0.1, and a process of its own: `HF_ENDPOINT` is read when `huggingface_hub` is imported."""
+"""Needs a Hub on 127.0.0.1 and a new process: `HF_ENDPOINT` is read when `huggingface_hub` is imported."""
 
 NUMBERS_TOLERANCE = 1e-9
 EVALUATION_TOLERANCE = 1e-6
 TRAINING_TOLERANCES = {"loss": 1e-5, "grad_norm": 1e-4, "weights": 1e-4}
 MUON_TOLERANCES = {"loss": 1e-3, "grad_norm": 1e-2, "weights": 1e-2}
-"""Muon rounds to bfloat16 on processors that multiply it, and only there."""
+"""Muon computes in bfloat16 only on processors with bfloat16 instructions."""
 
 Tfs = Callable[..., str]
 
 
 @pytest.fixture
 def assets(tmp_path: Path) -> Path:
-    """Return a copy of the assets that the old runs are in."""
+    """Return a copy of the assets folder of the old runs."""
     return Path(shutil.copytree(GOLDEN / "assets", tmp_path / "assets"))
 
 
 @pytest.fixture
 def run_tfs(assets: Path) -> Tfs:
-    """Return a function that runs `tfs` on those assets and returns what it printed."""
+    """Return a function that runs `tfs` on those assets and returns its output."""
 
     def run(*words: str) -> str:
         result = CliRunner().invoke(tfs, [*words, "--assets", str(assets)])
@@ -63,7 +64,7 @@ def run_tfs(assets: Path) -> Tfs:
 
 @pytest.fixture
 def run_tfs_with_hub(tmp_path: Path) -> Iterator[Tfs]:
-    """Return a function that runs `tfs` in a process of its own that knows the Hub with the golden stories."""
+    """Return a function that runs `tfs` in a new process, with access to the fake Hub with the golden stories."""
     pytest.importorskip("datasets")
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING", "http", "HTTP"))
@@ -82,13 +83,13 @@ def run_tfs_with_hub(tmp_path: Path) -> Iterator[Tfs]:
 
 
 def fake_hub() -> ModuleType:
-    """Return the module `fake_hub.py` beside this file."""
+    """Return the module `fake_hub.py` in this folder."""
     if "fake_hub" not in sys.modules:
         spec = spec_from_file_location("fake_hub", Path(__file__).with_name("fake_hub.py"))
         assert spec is not None
         assert spec.loader is not None
         module = module_from_spec(spec)
-        sys.modules["fake_hub"] = module  # dataclasses look their module up there
+        sys.modules["fake_hub"] = module  # needed by dataclasses
         spec.loader.exec_module(module)
     return sys.modules["fake_hub"]
 
@@ -99,7 +100,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def read_info(run: Path) -> dict[str, Any]:
-    """Return what `run.json` says."""
+    """Return the content of `run.json`."""
     info: dict[str, Any] = json.loads((run / "run.json").read_bytes())
     return info
 
@@ -107,7 +108,7 @@ def read_info(run: Path) -> dict[str, Any]:
 def assert_lines(
     found: Sequence[Mapping[str, Any]], expected: Sequence[Mapping[str, Any]], tolerances: Mapping[str, float]
 ) -> None:
-    """Assert that lines have what is expected of them; the keys in `tolerances` may differ by so much, relatively."""
+    """Assert that lines have the expected values. `tolerances` has the relative tolerance of a key."""
     assert len(found) == len(expected)
     for line, of_old in zip(found, expected, strict=True):
         for key, value in of_old.items():
@@ -119,7 +120,7 @@ def assert_lines(
 
 
 def assert_numbers(name: str, run: Path) -> None:
-    """Assert that a run's losses and gradient norms are the golden ones."""
+    """Assert that a run has the golden losses and gradient norms."""
     if not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
         pytest.skip("initial weights are drawn by other instructions on this processor, and differ from the first step")
     both = dict.fromkeys(("loss", "grad_norm"), NUMBERS_TOLERANCE)
@@ -156,7 +157,7 @@ def test_old_run_generates_the_same_text(name: str, run_tfs: Tfs) -> None:
 
 
 def assert_resumed(name: str, run: Path) -> None:
-    """Assert that an old run, resumed to its end, is what the old code made of it."""
+    """Assert that an old run, resumed to its end, equals the result of the old code."""
     before, expected = GOLDEN / "assets" / "runs" / name, ANSWERS[name]["resume"]
     tolerances = MUON_TOLERANCES if name == "baseline-stopped" else TRAINING_TOLERANCES
     info = read_info(run)
@@ -173,7 +174,7 @@ def assert_resumed(name: str, run: Path) -> None:
     norms = {key: float(tensor.double().norm()) for key, tensor in weights.items()}
     assert norms.keys() == expected["weights_norms"].keys()
     for key in norms:
-        if not key.endswith("key.bias"):  # softmax leaves it no gradient but rounding errors, which AdamW enlarges
+        if not key.endswith("key.bias"):  # its gradient consists of rounding errors only, which AdamW amplifies
             assert norms[key] == pytest.approx(expected["weights_norms"][key], rel=tolerances["weights"]), key
 
 

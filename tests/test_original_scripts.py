@@ -1,4 +1,4 @@
-"""What scripts of the original tools import from `tfs_core.training`."""
+"""The names in `tfs_core.training` that scripts of the original tools import."""
 
 import json
 import math
@@ -19,7 +19,7 @@ from tfs_core.training import CheckpointManager, TrainingLogger, load_training_l
 
 
 class Table(AutogradModel):
-    """A table of logits: what a script trains in a loop of its own."""
+    """A table of logits, for a script with its own training loop."""
 
     def __init__(self) -> None:
         super().__init__(ModelConfig(), vocab_size=5)
@@ -159,7 +159,7 @@ def test_training_logger_writes_configuration_values_of_any_type(tmp_path: Path)
     assert config["model"] == {"name": "torch", "path": "x", "shape": [1, 2]}
 
 
-def test_manager_saves_and_loads_in_a_loop_of_one_s_own(tmp_path: Path) -> None:
+def test_manager_saves_and_loads_in_a_custom_loop(tmp_path: Path) -> None:
     model = Table()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
     manager = CheckpointManager(checkpoint_dir=tmp_path, model=model, experiment_name="own", max_checkpoints=2)

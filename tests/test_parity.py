@@ -1,4 +1,4 @@
-"""`custom` and `torch` are one model written twice: the same start, the same curve, the same checkpoints."""
+"""`custom` and `torch` are the same model: equal initial weights, loss curves and checkpoints."""
 
 import random
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ VOCAB_SIZE = 37
 
 
 def build(name: str, seed: int = 7, **options: Any) -> LanguageModel:
-    """Return a model in float64, or what the options say."""
+    """Return a model, in float64 by default."""
     entry = get_registry().find("model", name)
     config_class = entry.load_config_class()
     assert config_class is not None
@@ -125,11 +125,11 @@ def test_both_write_the_same_text_past_the_context_too(use_cache: bool) -> None:
     assert len(written[0]) == 40
 
 
-# Side by side through the loop that everyone uses
+# Both trained by `tfs run`
 
 
 def train(folder: Path, model: str, steps: int = 200, resume: str | None = None, **options: Any) -> Run:
-    """Run tfs on a text of a few words, as `tfs run` would, and return the finished run."""
+    """Train on a short text, as `tfs run` does, and return the finished run."""
     text = folder / "words.txt"
     words = random.Random(0).choices(["the ", "small ", "cat ", "saw ", "a ", "tree.\n", "Why? "], k=1200)
     text.write_text("".join(words), encoding="utf-8", newline="\n")
@@ -159,7 +159,7 @@ def train(folder: Path, model: str, steps: int = 200, resume: str | None = None,
 
 
 def apart(one: Run, other: Run, key: str = "loss") -> float:
-    """Return how far two curves are apart at most, relative to their height."""
+    """Return the maximum relative difference of two curves."""
     pairs = list(zip(one.metrics(), other.metrics(), strict=True))
     assert [mine["step"] for mine, _ in pairs] == list(range(1, len(pairs) + 1))
     return max(abs(mine[key] - theirs[key]) / abs(theirs[key]) for mine, theirs in pairs)
@@ -176,7 +176,7 @@ def apart(one: Run, other: Run, key: str = "loss") -> float:
     ids=lambda options: "-".join(str(value) for value in options.values()),
 )
 def test_two_hundred_steps_in_float64_give_the_same_curve(tmp_path: Path, options: dict[str, Any]) -> None:
-    """Within 1e-10 at every step, and in the validation."""
+    """The losses differ by less than 1e-10 at every step and in validation."""
     ours = train(tmp_path, "custom", **{key: value for key, value in options.items() if key != "attention"})
     theirs = train(tmp_path, "torch", **options)
     assert len(ours.metrics()) == 200
@@ -189,7 +189,7 @@ def test_two_hundred_steps_in_float64_give_the_same_curve(tmp_path: Path, option
 
 @pytest.mark.parametrize("attention", ["explicit", "fused"])
 def test_two_hundred_steps_in_float32_stay_within_a_ten_thousandth(tmp_path: Path, attention: str) -> None:
-    """They part slowly: see "How far the curves part" in the plugin's README."""
+    """The difference grows slowly: see "How far the loss curves drift apart" in the plugin's README."""
     ours = train(tmp_path, "custom", dtype="float32")
     theirs = train(tmp_path, "torch", dtype="float32", attention=attention)
     assert 0.0 < apart(ours, theirs) < 1e-4
@@ -208,7 +208,7 @@ def test_optimizer_by_hand_gives_the_curve_of_the_shared_one(tmp_path: Path, han
 
 @pytest.mark.parametrize(("first", "second"), [("custom", "torch"), ("torch", "custom")])
 def test_checkpoint_of_one_resumes_in_the_other(tmp_path: Path, first: str, second: str) -> None:
-    """Ten steps of one, then ten of the other: the curve of twenty of either."""
+    """Ten steps of one and ten of the other give the curve of twenty steps of either."""
     twenty = train(tmp_path, first, steps=20, training={"checkpoint_every": 10})
     halfway = next(folder for folder in twenty.checkpoints() if folder.name.endswith("10"))
     resumed = tfs_core.run(resume=halfway, model=second, name="resumed", assets=tmp_path)

@@ -1,7 +1,7 @@
-"""A resumed run is the run that was never stopped: the same bytes, whenever and however it was killed.
+"""A resumed run equals an uninterrupted run byte for byte, whenever and however it was killed.
 
-Every run here is a process of its own. What an uninterrupted one leaves behind is compared with what killed and
-resumed ones leave: weights, optimizer, random states, pointers, and every log line but for its wall-clock fields.
+Every run is its own process. The files of killed and resumed runs are compared with those of an uninterrupted run:
+weights, optimizer, random states, pointers, and every log line without its wall-clock fields.
 """
 
 import json
@@ -54,7 +54,10 @@ def start() -> Start:
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Return the configuration of a tiny run with dropout: 8 steps an epoch, checkpoints and validations off beat."""
+    """Return the configuration of a tiny run with dropout.
+
+    It has 8 steps per epoch; checkpoints and validations have other intervals.
+    """
     words = random.Random(0).choices(["one ", "two ", "three ", "four.\n", "five, "], k=210)
     text = tmp_path_factory.mktemp("text") / "words.txt"
     text.write_text("".join(words), encoding="utf-8")
@@ -84,14 +87,14 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def uninterrupted(start: Start, config: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of the run that nothing happened to."""
+    """Return the folder of the uninterrupted run."""
     assets = tmp_path_factory.mktemp("uninterrupted")
     assert start(config=config, assets=str(assets), calls_path=str(assets / "calls")) == 0
     return assets / "runs" / "mortal"
 
 
 def left_behind(run: Path) -> dict[str, Any]:
-    """Return what must be the same: the files of every checkpoint, pointers, and lines, wall-clock fields aside."""
+    """Return the results to compare: all files of checkpoints, pointers, and log lines without wall-clock fields."""
     found: dict[str, Any] = {}
     for path in sorted((run / "checkpoints").rglob("*")):
         name = path.relative_to(run).as_posix()
@@ -173,13 +176,13 @@ ALL_MOMENTS = [number / 60 for number in range(60)]
 def test_run_killed_in_the_middle_of_saving_resumes_as_if_never_stopped(
     moment: float, start: Start, config: dict[str, Any], uninterrupted: Path, tmp_path: Path
 ) -> None:
-    """`moment` is a share of all calls that make a file durable, move or delete one: the next one never happens."""
+    """`moment` is a fraction of all calls that sync, move or delete a file; the process is killed at this call."""
     calls = int((uninterrupted.parent.parent / "calls").read_text(encoding="utf-8"))
     die_at = 1 + int(moment * (calls - 1))
     assert start(config=config, assets=str(tmp_path), die_at_file_call=die_at) == -signal.SIGKILL
     run = tmp_path / "runs" / "mortal"
     if not list((run / "checkpoints").glob("step-*")):
-        assert start(resume="mortal", assets=str(tmp_path)) == 1  # it never starts from scratch when asked to resume
+        assert start(resume="mortal", assets=str(tmp_path)) == 1  # --resume never starts a new run
         return
     assert start(resume="mortal", assets=str(tmp_path)) == 0
     assert_same_run(run, uninterrupted)
@@ -272,7 +275,7 @@ def damage_by_losing_the_manifest(checkpoint: Path) -> str:
         pytest.param(damage_by_losing_the_manifest, marks=pytest.mark.long),
     ],
 )
-def test_damaged_newest_checkpoint_is_named_and_passed_over(
+def test_damaged_newest_checkpoint_is_reported_and_skipped(
     damage: Callable[[Path], str], start: Start, config: dict[str, Any], uninterrupted: Path, tmp_path: Path
 ) -> None:
     assert start(config=config, assets=str(tmp_path), die_after_step=14) == -signal.SIGKILL
@@ -286,7 +289,7 @@ def test_damaged_newest_checkpoint_is_named_and_passed_over(
     assert (run / "aside" / "step-00000012").is_dir()
 
 
-# What a resume takes and refuses, in this process.
+# Accepted and rejected resumes, in this process.
 
 
 @pytest.fixture
@@ -295,7 +298,7 @@ def finished(uninterrupted: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(uninterrupted.parent.parent, tmp_path / "assets"))
 
 
-def test_resume_from_an_older_checkpoint_moves_newer_ones_aside_and_comes_out_the_same(
+def test_resume_from_an_older_checkpoint_moves_newer_ones_aside_and_gives_the_same_run(
     finished: Path, uninterrupted: Path
 ) -> None:
     run = finished / "runs" / "mortal"
@@ -315,7 +318,7 @@ def test_finished_run_resumed_without_more_steps_says_so_and_changes_nothing(
     assert_same_run(run.folder, uninterrupted)
 
 
-def test_finished_run_goes_on_with_more_steps(finished: Path) -> None:
+def test_finished_run_continues_with_more_steps(finished: Path) -> None:
     run = tfs_core.run(resume="mortal", assets=finished, overrides=[f"training.max_steps={STEPS + 3}"])
     assert [line["step"] for line in run.metrics()] == list(range(1, STEPS + 4))
     resumed = next(event for event in run.events() if event["kind"] == "resumed")
@@ -330,7 +333,7 @@ def test_resume_with_more_steps_says_that_the_schedule_changes_with_them(finishe
     )
 
 
-def test_resume_with_other_settings_is_refused_with_each_key_and_both_values(
+def test_resume_with_other_settings_is_rejected_with_each_key_and_both_values(
     finished: Path, config: dict[str, Any]
 ) -> None:
     changed = merged(config, {"seed": 7, "training": {"batch_size": 4, "eval_every": 2}})
@@ -340,13 +343,13 @@ def test_resume_with_other_settings_is_refused_with_each_key_and_both_values(
     assert "eval_every" not in str(error.value)
 
 
-def test_refused_resume_leaves_the_run_finished(finished: Path, config: dict[str, Any]) -> None:
+def test_rejected_resume_leaves_the_run_finished(finished: Path, config: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         tfs_core.run({**config, "seed": 7}, resume=True, assets=finished)
     assert find_run("mortal", finished).status == "finished"
 
 
-def test_resume_with_changed_text_is_refused(config: dict[str, Any], finished: Path, tmp_path: Path) -> None:
+def test_resume_with_changed_text_is_rejected(config: dict[str, Any], finished: Path, tmp_path: Path) -> None:
     text = tmp_path / "other.txt"
     text.write_text("something else altogether. " * 60, encoding="utf-8")
     changed = merged(config, {"data": {"dataset": {"path": str(text)}}, "training": {"max_steps": 30}})
@@ -360,7 +363,7 @@ def test_resume_with_moved_text_is_the_same_run(config: dict[str, Any], finished
     assert tfs_core.run(changed, resume=True, assets=finished).status == "finished"
 
 
-def test_resume_with_another_tokenizer_is_refused(config: dict[str, Any], finished: Path) -> None:
+def test_resume_with_another_tokenizer_is_rejected(config: dict[str, Any], finished: Path) -> None:
     changed = merged(config, {"data": {"tokenizer": "character"}, "training": {"max_steps": 30}})
     with pytest.raises(TrainingError, match="the tokenizer has changed"):
         tfs_core.run(changed, resume=True, assets=finished)
@@ -389,7 +392,7 @@ def test_resume_where_every_checkpoint_is_damaged_names_the_damage(finished: Pat
         tfs_core.run(resume="mortal", assets=finished)
 
 
-def test_resume_of_a_damaged_checkpoint_that_was_asked_for_is_refused(finished: Path) -> None:
+def test_resume_of_a_requested_damaged_checkpoint_is_rejected(finished: Path) -> None:
     checkpoint = finished / "runs" / "mortal" / "checkpoints" / "step-00000025"
     damage_by_cutting(checkpoint)
     with pytest.raises(CheckpointError, match=r"step-00000025: optimizer\.safetensors is damaged"):
@@ -421,7 +424,7 @@ def test_resume_on_another_machine_is_warned_of_once(finished: Path) -> None:
     assert "matmul was highest, is medium" in warnings[0]
 
 
-def test_model_that_mirrors_the_run_s_takes_its_place(finished: Path) -> None:
+def test_mirror_of_the_run_s_model_replaces_it(finished: Path) -> None:
     run = tfs_core.run(resume="mortal", model="custom", assets=finished, overrides=[f"training.max_steps={STEPS + 2}"])
     assert run.info["model"] == "custom"
     assert len(run.metrics()) == STEPS + 2

@@ -1,4 +1,4 @@
-"""`tfs run`: what it says, what it refuses, and that the commands it tells people to type work."""
+"""`tfs run`: its output, its errors, and the commands that it suggests."""
 
 import json
 import os
@@ -27,7 +27,7 @@ Tfs = Callable[..., Result]
 
 @pytest.fixture
 def run_tfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tfs:
-    """Return a function that runs `tfs` with some words, in an empty folder that has `tiny.yaml`."""
+    """Return a function that runs `tfs` with arguments, in a folder that contains only `tiny.yaml`."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("TFS_ASSETS", raising=False)
     words = random.Random(0).choices(["one ", "two ", "three ", "four.\n"], k=300)
@@ -74,7 +74,7 @@ def test_run_that_stopped_early_ends_with_a_command_that_trains_on(run_tfs: Tfs,
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has a device that is always full")
-def test_finished_run_is_finished_though_nobody_can_be_told(run_tfs: Tfs, tmp_path: Path) -> None:
+def test_finished_run_is_finished_although_stdout_is_full(run_tfs: Tfs, tmp_path: Path) -> None:
     code = "import sys; from tfs_core.cli.main import main; sys.exit(main())"
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-c", code, "run", "--config", "tiny.yaml"]
@@ -91,7 +91,7 @@ def test_run_of_the_same_configuration_gets_a_number(run_tfs: Tfs, tmp_path: Pat
     assert sorted(path.name for path in (tmp_path / "assets" / "runs").iterdir()) == ["tiny", "tiny-2"]
 
 
-def test_run_json_tells_what_was_counted_and_what_to_beat(run_tfs: Tfs, tmp_path: Path) -> None:
+def test_run_json_has_the_counts_and_the_bigram_baseline(run_tfs: Tfs, tmp_path: Path) -> None:
     result = run_tfs("run", "--config", "tiny.yaml", "--name", "named")
     assert result.exit_code == 0
     info = find_run("named", tmp_path / "assets").info
@@ -124,14 +124,14 @@ def test_dry_run_says_what_a_run_would_come_to_and_leaves_no_run(run_tfs: Tfs, t
         (["--config", "tiny.yaml", "--set", "data.dataset.path=none.txt"], "none.txt"),
     ],
 )
-def test_wrong_command_is_told_in_a_sentence(words: list[str], said: str, run_tfs: Tfs) -> None:
+def test_wrong_command_is_reported_without_traceback(words: list[str], said: str, run_tfs: Tfs) -> None:
     result = run_tfs("run", *words)
     assert result.exit_code in (1, 2)
     assert said in result.output
     assert "Traceback" not in result.output
 
 
-def test_name_that_exists_is_refused(run_tfs: Tfs) -> None:
+def test_name_that_exists_is_rejected(run_tfs: Tfs) -> None:
     assert run_tfs("run", "--config", "tiny.yaml", "--name", "one").exit_code == 0
     result = run_tfs("run", "--config", "tiny.yaml", "--name", "one")
     assert result.exit_code == 2
@@ -153,7 +153,9 @@ def test_run_says_when_its_folder_cannot_be_made(run_tfs: Tfs, tmp_path: Path) -
     assert "the run's folder cannot be written" in result.output
 
 
-def test_full_disk_is_told_even_where_run_json_cannot_be_written(run_tfs: Tfs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_reported_even_if_run_json_cannot_be_written(
+    run_tfs: Tfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def no_room(*arguments: Any, **named: Any) -> None:
         monkeypatch.setattr("tfs_core.run_folder.write_durably", no_room)
         raise OSError(28, "No space left on device")
@@ -165,7 +167,7 @@ def test_full_disk_is_told_even_where_run_json_cannot_be_written(run_tfs: Tfs, m
     assert "Traceback" not in result.output
 
 
-# A model in a file of one's own.
+# A model in a local file.
 
 OWN_MODEL = """
 from dataclasses import dataclass
@@ -219,7 +221,7 @@ def test_configuration_that_names_the_file_resumes_it(own_model: Tfs) -> None:
     assert result.exit_code == 0, result.output
 
 
-# What a checkpoint gives back.
+# Loading checkpoints.
 
 
 def test_loaded_model_is_the_one_that_was_trained(run_tfs: Tfs, tmp_path: Path) -> None:
@@ -239,7 +241,7 @@ def test_loaded_model_computes_the_same_when_its_mirror_takes_the_weights(run_tf
         torch.testing.assert_close(mirror.model.forward(input_ids), own.model.forward(input_ids), rtol=1e-4, atol=1e-5)
 
 
-def test_checkpoint_with_another_tokenizer_than_the_model_s_is_refused(run_tfs: Tfs, tmp_path: Path) -> None:
+def test_checkpoint_with_another_tokenizer_than_the_model_s_is_rejected(run_tfs: Tfs, tmp_path: Path) -> None:
     run_tfs("run", "--config", "tiny.yaml")
     checkpoint = tmp_path / "assets" / "runs" / "tiny" / "checkpoints" / "step-00000003"
     state = json.loads((checkpoint / "state.json").read_bytes())

@@ -1,4 +1,4 @@
-"""Every shape comment of the models is true: they are run, no two dimensions being of the same size."""
+"""Every shape comment of the models is correct: the models are run with a different size for every dimension."""
 
 import re
 import sys
@@ -26,7 +26,7 @@ SIZES = {
 }
 
 PER_CALL = {"n_keys", "n_rows", "in_features", "out_features"}
-"""Words that mean another size from call to call: keys in the cache, and layers that are used for several sizes."""
+"""Words whose size differs between calls: keys in the cache, and layers that are used with several sizes."""
 
 
 def files_of(package: str) -> list[Path]:
@@ -50,7 +50,7 @@ def train(name: str, **options: Any) -> None:
 
 
 def generate(name: str) -> None:
-    """Write tokens to the cache from the middle of the context on: fewer than are looked at, fewer than fit."""
+    """Generate with a cache from the middle of the context: fewer new tokens than keys, and fewer keys than slots."""
     subject = small_model(name, {"max_seq_len": SIZES["max_seq_len"]})
     model = subject.build()
     model.eval()
@@ -71,7 +71,7 @@ def run_custom() -> None:
 
 
 def run_custom_operations() -> None:
-    """Try every operation by itself, on the inputs it has for that."""
+    """Run every operation separately, on its inputs for checks."""
     model = small_model("custom").build()
     ids = torch.zeros(OPERATION_SIZES["batch_size"], OPERATION_SIZES["seq_len"], dtype=torch.int64)
     ops.positions_of(ids)
@@ -106,7 +106,7 @@ def test_shape_comments_are_true(run: Callable[[], None], files: list[Path], siz
 
 @pytest.mark.parametrize(("run", "files"), [(run_torch, TORCH), (run_custom, MODEL)], ids=["torch", "custom"])
 def test_wrong_shape_comments_are_found(run: Callable[[], None], files: list[Path]) -> None:
-    """The same comments read with the sizes of two words exchanged: all that have one of them are now wrong."""
+    """With the sizes of two words swapped, every comment that contains one of the words is wrong."""
     exchanged = {**SIZES, "batch_size": SIZES["seq_len"], "seq_len": SIZES["batch_size"]}
     report = check_shape_comments(run, files, exchanged, per_call=PER_CALL)
     assert len(report.complaints) > 0.5 * len(report.checked)

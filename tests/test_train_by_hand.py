@@ -34,7 +34,7 @@ SEED = 11
 
 @pytest.fixture
 def text(tmp_path: Path) -> Path:
-    """Return a text file so small that the 30 steps are more than an epoch."""
+    """Return a text file that is small enough for 30 steps to exceed an epoch."""
     words = random.Random(0).choices(["the ", "small ", "cat ", "saw ", "a ", "tree.\n", "Why? "], k=300)
     file = tmp_path / "words.txt"
     file.write_text("".join(words), encoding="utf-8", newline="\n")
@@ -86,7 +86,7 @@ def test_losses_equal_those_of_tfs_run_to_the_last_bit(
     run = tfs_core.run(config, assets=tmp_path / "assets")
     metrics = run.metrics()
     assert [line["step"] for line in metrics] == list(range(1, STEPS + 1))
-    # The run covers every case: gradients above and below the limit of clipping, and a second epoch.
+    # The run covers all cases: gradient norms above and below the clipping threshold, and a second epoch.
     is_clipped = [line["grad_norm"] > TRAINING["max_grad_norm"] for line in metrics]
     assert any(is_clipped)
     assert not all(is_clipped)
@@ -116,7 +116,7 @@ def test_command_prints_losses_and_a_sample(model: str, text: Path, tmp_path: Pa
     assert first.startswith("step     1  loss 5.")
     assert last.startswith("step     3  loss ")
     assert float(last.split()[-1]) < float(first.split()[-1])
-    assert len("\n".join(sample)) > 200  # nearly 500 bytes, some of which are no UTF-8
+    assert len("\n".join(sample)) > 200  # nearly 500 bytes, some of which are not valid UTF-8
 
 
 def test_script_needs_no_configuration_registry_or_trainer() -> None:
@@ -142,7 +142,7 @@ def test_sample_continues_from_the_last_tokens_and_is_surer_at_a_low_temperature
     vocab_size = script.TOKENIZER.vocab_size
 
     class Counting:
-        """A model for which the byte after the last one is only a little more likely than any other."""
+        """A model that predicts the last byte + 1 with a slightly higher probability than the others."""
 
         def eval(self) -> None:
             pass

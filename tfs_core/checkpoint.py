@@ -42,7 +42,7 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint folder atomically.
 
-    `state` has the entries of `state.json` (JSON values), besides the format version and the description of tensors.
+    `state` has all entries of `state.json` (JSON values) except the format version and the description of the tensors.
 
     Raises TrainingError when the disk is full, when writing is not permitted, and when a weight is not finite. Raises
     CheckpointError for optimizer state that is neither a tensor nor JSON.
@@ -99,9 +99,9 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 def read_config(folder: Path, *, overrides: Sequence[str] = ()) -> RunConfig:
-    """Return the configuration of the run that saved the checkpoint, with `overrides` applied (as of `--set`).
+    """Return the configuration of the run that saved the checkpoint, changed by `overrides` (as by `--set`).
 
-    Raises CheckpointError when the checkpoint has none, and ConfigError for invalid overrides.
+    Raises CheckpointError when the checkpoint has no configuration, and ConfigError for invalid overrides.
     """
     if not (folder / "config.yaml").is_file():
         raise CheckpointError(f"{folder}: it has no config.yaml, so it was not saved by `tfs run`")

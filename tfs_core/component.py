@@ -38,7 +38,7 @@ CORE_KINDS = (
 
 HOOKS = {f"tfs_{kind}s": kind for kind in ("model", "dataset", "tokenizer", "scheduler", "optimizer", "logger")}
 HOOKS["tfs_commands"] = "command"
-"""Hook -> kind, for the hooks whose components are all of one kind. `Component.kind` is optional in them."""
+"""Hook -> kind, for the hooks whose components are all of one kind. `Component.kind` is optional in these hooks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,15 +50,15 @@ class Component:
     """
 
     name: str
-    """Name in configurations: lower-case letters, digits, `-`, `_` and `.`, beginning with a letter. A subcommand of a
-    group of the core or of another plugin has both names: `plugins check`."""
+    """Name in configurations: lower-case letters, digits, `-`, `_` and `.`, beginning with a letter. To add a
+    subcommand to a group of the core or of another plugin, put the group's name first: `plugins check`."""
 
     summary: str
     """One line for `tfs plugins` and `tfs --help`."""
 
     factory: str
-    """Function or class that builds it; `docs/writing-a-plugin.md` lists the arguments for each kind. For a command:
-    the click command."""
+    """Function or class that builds the component; `docs/writing-a-plugin.md` lists the arguments for each kind.
+    For a command: the click command."""
 
     kind: str | None = None
     """Name of its kind. Required in the hook `tfs_components`; the other hooks imply it."""
@@ -71,5 +71,5 @@ class Component:
 
     path_option: str | None = None
     """The option that is set when a configuration has a path instead of a name: for a component `file` with
-    `path_option="path"`, `tokenizer: ./x` means `{name: file, path: ./x}`. If several components of a kind have one,
-    the first in the order of the registry applies."""
+    `path_option="path"`, `tokenizer: ./x` means `{name: file, path: ./x}`. If several components of a kind have a
+    `path_option`, the first in the order of the registry applies."""

@@ -63,10 +63,11 @@ class SupportsPieces(Protocol):
 class SupportsStreaming(Protocol):
     """Capability of a data set: streaming, which starts at any position and does not store the whole data set.
 
-    Only the beginning of the stream goes to a token store. The rest is read during training, by the batching that the
-    data set's attribute `batching` names, or by "streaming" without such an attribute. It replaces the configuration's
-    `packed`. An instance always reads the version of the text that its fingerprint identifies, even if a newer version
-    is published.
+    Only the beginning of the stream goes to a token store. The rest is read during training. The batching
+    "streaming", or the one named by the data set's attribute `batching`, reads it instead of `packed`.
+
+    An instance always reads the version of the text that its fingerprint identifies, even if a newer version is
+    published.
     """
 
     def stream(self, split: str, start: Sequence[int]) -> Iterator[tuple[Sequence[int], str]]:
@@ -91,7 +92,7 @@ class SupportsLeftOut(Protocol):
     """Capability of a data set: skip unreadable input and report it."""
 
     def left_out(self) -> Sequence[str]:
-        """Return one line for each file with input that the last reading skipped: how much, and where it begins."""
+        """Return one line per file with input that the last read skipped: the amount and the start of this input."""
 
 
 class Tokenizer(Protocol):
@@ -143,7 +144,7 @@ class DocumentRef:
     """A part of a training document that is read in one optimizer step."""
 
     document: tuple[int, ...]
-    """The document: (its index in the token store,), or the batching's own numbering if its store is incomplete."""
+    """The document: (index in the token store,), or numbers that the batching defines if the store is incomplete."""
 
     start: int
     stop: int
@@ -264,7 +265,8 @@ class LanguageModel(Protocol):
     """True in training mode, False in eval mode."""
 
     mirrors: str | None
-    """Name of the model with the same parameter names and the same function: they can load each other's checkpoints."""
+    """Name of the mirror, a model with the same parameter names and function; None without one. Each can load the
+    other's checkpoints."""
 
     context_limit: int | None
     """Maximum `seq_len` of `forward`; None without a limit."""
@@ -289,7 +291,7 @@ class LanguageModel(Protocol):
         """
 
     def train(self, mode: bool = True) -> Any:
-        """Switch training mode on or off: dropout, and the data for `backward`."""
+        """Switch training mode on or off. In training mode, dropout is on and `loss` stores the data for `backward`."""
 
     def eval(self) -> Any:
         """Switch to eval mode."""
@@ -420,7 +422,7 @@ class WrapContext:
     """True if `seq_len` differs between batches."""
 
     recorded: Mapping[str, Any] = field(default_factory=dict)
-    """Facts from the checkpoint: `device`, `threads`, `matmul`, and those of wrappers. Empty for a new run."""
+    """Facts from the checkpoint: `device`, `threads`, `matmul`, and facts of the wrappers. Empty for a new run."""
 
     report: Callable[[str], None] = lambda message: None  # noqa: ARG005
     """Shows the user a status message of one sentence."""
@@ -443,8 +445,8 @@ class Wrapper(Protocol):
     stage: Literal["adapt", "checkpoint", "tune", "compile", "parallel"]
 
     changes_weights: bool
-    """True if it adds, removes or replaces parameters. It is then also applied when the checkpoint is loaded for
-    evaluation or generation."""
+    """True if the wrapper adds, removes or replaces parameters. Such a wrapper is also applied when the checkpoint is
+    loaded for evaluation or generation."""
 
     def wrap(self, loss: nn.Module, *, context: WrapContext) -> nn.Module:
         """Return the module that replaces `loss`: `loss` itself, modified or not, or a module around it.

@@ -51,7 +51,7 @@ class TrainingError(TfsError):
 
 
 class StoppedBySignalError(TrainingError):
-    """Training stopped after a signal (Ctrl-C, SIGTERM) and a saved checkpoint (exit code 128 + the signal number)."""
+    """Training stopped after a signal, with a checkpoint saved (exit code 128 + the number of the signal)."""
 
     def __init__(self, message: str, *, signal_number: int) -> None:
         super().__init__(message)

@@ -3,7 +3,7 @@
 `tfs_components` accepts components of any kind. The hooks above it, one per kind, are older and remain supported.
 `tfs_kinds` declares new kinds of components.
 
-When: once per process, when a command or `tfs_core.run` first looks up a component; `tfs --help` looks up the commands.
+Hooks are called once per process, at the first lookup of a component by a command, `tfs --help` or `tfs_core.run`.
 Each plugin is called separately, so a failing plugin does not affect the others. The order of the plugins has no
 meaning. An installed component is inactive until a configuration names it.
 
@@ -75,7 +75,7 @@ def tfs_commands() -> Iterable[Component]:
 
 @hookspec
 def tfs_components() -> Iterable[Component]:
-    """Return components of any kind, the core's or one that a plugin declares. Each component sets its `kind`.
+    """Return components of any kind that the core or a plugin declares. Each component sets its `kind`.
 
     Besides the kinds of the hooks above, the core uses two more:
 

@@ -1,4 +1,4 @@
-"""Composite of all loggers of a run: every record goes to every logger, and the model to the observers among them."""
+"""Composite of all loggers of a run: all receive every record, and observers also a view of the model."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -43,7 +43,7 @@ class Loggers(RunLogger):
         self._loggers.append(logger)
 
     def tell(self, record: SampleRecord | EventRecord) -> None:
-        """Send a record that one of the loggers made to all of them."""
+        """Send a record, created by one of the loggers, to all loggers."""
         if isinstance(record, SampleRecord):
             self.on_sample(record)
         else:

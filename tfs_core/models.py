@@ -73,7 +73,7 @@ def compute_context(config: ModelConfig, device: torch.device | str) -> Abstract
 def check_input_ids(input_ids: Tensor, *, vocab_size: int, context_limit: int | None) -> None:
     """Raise ValueError unless `input_ids` is [batch_size, seq_len], within the context limit and the vocabulary.
 
-    The values of the ids are checked on the CPU only, where this takes microseconds. On other devices it would force a
+    The values of the ids are checked on the CPU only, where this takes microseconds. Elsewhere a check would force a
     synchronization at every step, and the ids come from a token store, or from a prompt that was checked before. Code
     compiled by `torch.compile` skips all checks: callers of a compiled loss check its inputs first.
     """
@@ -235,7 +235,7 @@ class LossModule(nn.Module):
         self.has_chunks = self._sum_of_nats is not None and isinstance(model, SupportsFeatures)
 
     def forward(self, input_ids: Tensor, target_ids: Tensor, document_ids: Tensor | None = None) -> Tensor:
-        """Return the sum of nats over the valid targets: []. With autograd's gradients, the loss has its graph.
+        """Return the sum of nats over the valid targets: []. Has a graph if autograd computes the gradients.
 
         All arguments are int64 [batch_size, seq_len].
         """
@@ -246,7 +246,7 @@ class LossModule(nn.Module):
 
 
 class Objective:
-    """Loss and gradients of a model, computed through the wrappers of its loss. The trainer calls it."""
+    """Loss and gradients of a model with the wrappers of a run, for the trainer."""
 
     def __init__(self, model: LanguageModel, module: nn.Module) -> None:
         self.model = model
@@ -260,7 +260,7 @@ class Objective:
         return self._graph.loss(self.module, *inputs, training=self.model.training)
 
     def backward(self, scale: float) -> None:
-        """Add `scale * dL/dp` to every parameter's `.grad`, where L is the last training-mode loss, and release it."""
+        """Add `scale * dL/dp` to every parameter's `.grad`, where L is the last training-mode loss. Frees its data."""
         (self._graph or self.model).backward(scale)
 
 

@@ -67,7 +67,7 @@ class Plugin:
     """Name of the environment variable that disables it, if any."""
 
     loaded: bool = False
-    """True after the import and the registration of its hooks."""
+    """True after the plugin was imported and its hooks were registered."""
 
     @property
     def state(self) -> str:

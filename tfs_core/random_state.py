@@ -21,7 +21,7 @@ def set_seed(seed: int) -> None:
 
 
 def capture_random_state() -> dict[str, Any]:
-    """Return the states of all global generators as JSON values: lists of integers, and at most one float each."""
+    """Return the states of all global generators as JSON values."""
     version, words, gauss = random.getstate()
     name, keys, position, has_gauss, cached_gauss = np.random.get_state(legacy=True)
     state: dict[str, Any] = {

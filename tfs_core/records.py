@@ -1,7 +1,7 @@
 """The records of a run: one frozen dataclass per log file. Its fields, in this order, are the keys of each line.
 
-They are part of the run folder's format (docs/formats.md). Units are nats, seconds, tokens and FLOPs. Tokens, FLOPs and
-seconds are cumulative over the run, and measured, not estimated.
+They are part of the run folder's format (docs/formats.md). Units are nats, seconds, tokens and FLOPs. `tokens`, `flops`
+and `elapsed_seconds` are cumulative over the run. `flops` is computed from the shapes of the actual batches.
 """
 
 import math

@@ -51,9 +51,9 @@ class Entry:
     def build(self, options: Any, **keywords: Any) -> Any:
         """Call the factory with the options and the keyword arguments of its kind, and return the result.
 
-        `options=None` stands for the default options, as when a component is chosen in Python by name only. Exceptions
-        of the factory other than TfsErrors are raised as PluginError with the component's name, and so is a result of
-        None.
+        `options=None` stands for the default options, as when a component is chosen in Python by name only. Raises
+        PluginError, with the component's name, when the factory returns None or raises an exception other than a
+        TfsError.
         """
         factory, config_class = self.load_factory(), self.load_config_class()
         with as_plugin_error(f"{self} cannot be built"):
@@ -127,7 +127,7 @@ class Registry:
         return sum(entry.component.name == name for entry in self.entries(kind)) == 1
 
     def for_path(self, kind: str) -> tuple[str, str] | None:
-        """Return (component, option) that takes a path given instead of a name; None if the kind has none."""
+        """Return (component name, option name) to use for a path given instead of a name; None if there are none."""
         components = [entry.component for entry in self.entries(kind)]
         return next(((one.name, one.path_option) for one in components if one.path_option is not None), None)
 

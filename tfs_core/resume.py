@@ -159,7 +159,7 @@ def current_versions() -> dict[str, str]:
 
 
 def machine_differences(state: Mapping[str, Any], machine: Mapping[str, Any]) -> list[str]:
-    """Return the differences to the machine and versions that saved the checkpoint, as `threads was 4, is 2`."""
+    """Return the changes of machine and versions since the checkpoint was saved, such as `threads was 4, is 2`."""
     before = {"compiled": False, **state["versions"], **state["machine"]}
     now = {**current_versions(), **machine}
     return [f"{key} was {before.get(key)}, is {now[key]}" for key in now if before.get(key) != now[key]]

@@ -173,7 +173,7 @@ def configure(
     """Return the configuration of a run, and the checkpoint to resume from, if any. Imports a local model, if allowed.
 
     Raises UsageError when there is neither a configuration nor a run to resume, CheckpointError when there is no
-    checkpoint, and ConfigError.
+    checkpoint, and ConfigError for an invalid configuration.
     """
     given = None if config is None else _read_config(config, overrides=overrides, model=model)
     if resume is False:
@@ -368,7 +368,7 @@ def prepare_data(
 
 
 def _batching_entry(config: RunConfig, source: DatasetSource) -> Entry:
-    """Return the batching component: the configuration's, or for a streaming data set its own."""
+    """Return the batching component: that of the configuration; for a streaming data set, that of the data set."""
     name = config.data.batching.name
     if isinstance(source, SupportsStreaming):
         name = getattr(source, "batching", "streaming")
@@ -424,7 +424,7 @@ def build_optimizer(config: TrainingConfig, model: LanguageModel) -> torch.optim
 def build_schedule(config: TrainingConfig, plan: Plan) -> Schedule:
     """Return the schedule: the learning rate as a function of the step.
 
-    It raises PluginError, naming the component, when the rate is not finite or is negative.
+    The schedule raises PluginError, naming the component, when the rate is not finite or is negative.
     """
     entry = get_registry().find("scheduler", config.lr_decay.name)
     floor = config.min_learning_rate

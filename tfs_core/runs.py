@@ -1,4 +1,4 @@
-"""Reading run folders: finding runs and checkpoints by name, and reading their logs. The dashboard uses only this.
+"""Reading run folders: finding runs and checkpoints by name, and reading logs. The dashboard uses only this module.
 
 It needs neither torch nor plugins, and writes nothing. The files are specified in docs/formats.md. Against path
 traversal, names are looked up in a listing or validated before they become part of a path, and links that lead out of
@@ -68,7 +68,7 @@ def read_lines(path: Path, offset: int = 0) -> Lines:
 
 
 def parse_line(line: bytes) -> dict[str, Any] | None:
-    """Return the JSON object on a line of a log file, or None when it is not one."""
+    """Return the JSON object on a line of a log file, or None when the line is not a JSON object."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
@@ -111,7 +111,7 @@ class Run:
         return read_lines(path, offset) if path else Lines([], 0, offset)
 
     def log_path(self, name: str) -> Path | None:
-        """Return the path of `<name>.jsonl`, which need not exist; None as in `file_of`."""
+        """Return the path of `<name>.jsonl`, or None in the cases that `file_of` describes. The file need not exist."""
         return file_of(self.folder, f"{name}.jsonl")
 
     def metrics(self) -> list[dict[str, Any]]:

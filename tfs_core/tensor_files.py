@@ -20,7 +20,7 @@ NOT_RESTORED = {"params", "lr", "fused", "foreach", "capturable"}
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write tensors to a safetensors file, with the permissions of its folder (the library's are owner-only)."""
+    """Write tensors to a safetensors file, readable and writable as its folder (the library's default: owner only)."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(plain, path, metadata={"format": "pt"})
     path.chmod(path.parent.stat().st_mode & 0o666)
@@ -36,7 +36,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def distinct_tensors(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return (each distinct tensor, contiguous, on the CPU; {name of a tied tensor: name under which it is stored})."""
+    """Return ({name: tensor}, {tied name: name}): each distinct tensor once, and the other names of tied tensors.
+
+    The tensors are contiguous and on the CPU.
+    """
     kept: dict[str, Tensor] = {}
     tied: dict[str, str] = {}
     first_name: dict[tuple[Any, ...], str] = {}
@@ -55,7 +58,10 @@ def distinct_tensors(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], 
 def describe_optimizer(
     optimizer: torch.optim.Optimizer, named_parameters: Iterable[tuple[str, Tensor]]
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return (tensors by `<state key>/<parameter>`, JSON values: names and options of groups, numbers of parameters).
+    """Return (tensors, JSON values).
+
+    The tensors are named `<state key>/<parameter>`. The JSON values are `groups`, with the parameter names and options
+    of each group, and `numbers`, with all other state of each parameter.
 
     Raises CheckpointError for state that is neither a tensor nor JSON.
     """
@@ -112,7 +118,7 @@ def restore_optimizer(
 
 
 def _undo_casts(optimizer: torch.optim.Optimizer, names: Mapping[int, str], saved: Mapping[str, Any]) -> None:
-    """Restore the dtype of saved state, which `load_state_dict` casts to that of its parameter."""
+    """Restore the dtype of saved state: `load_state_dict` has cast it to the dtype of its parameter."""
     for parameter, values in optimizer.state.items():
         for key, value in values.items():
             if isinstance(value, Tensor) and value.dtype != (original := saved[names[id(parameter)]][key]).dtype:

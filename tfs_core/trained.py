@@ -85,7 +85,7 @@ def _read_tokenizer(name: str, folder: Path) -> Tokenizer:
 
 
 def with_model(config: RunConfig, name: str) -> RunConfig:
-    """Return the configuration with another model, and those options of the old model that the new one has."""
+    """Return the configuration with another model. Options that both models have keep their values."""
     config_class = get_registry().find("model", name).load_config_class()
     known = {field.name for field in dataclasses.fields(config_class)} if config_class else set()
     values = resolved(config)

@@ -107,7 +107,7 @@ class Trainer:
         """Train to the end of the plan. Return `finished`, or `stopped` after a signal, with a checkpoint saved.
 
         Raises TrainingError when a loss or a gradient is not finite, or when a checkpoint cannot be saved, and
-        DataError when the data cannot be read any further; a checkpoint is saved before.
+        DataError when the data cannot be read any further, after a checkpoint is saved.
         """
         self.model.train()
         while not self.is_complete():

@@ -1,4 +1,4 @@
-"""What is each part of `baseline` worth? Train it without the part, over three seeds, and compare.
+"""The worth of each part of `baseline`: train it without the part, over three seeds, and compare.
 
     python plugins/tfs-baseline/ablation.py                 trains what is not yet trained (an hour of one thread),
                                                             measures seconds, prints the table
@@ -36,7 +36,7 @@ READ_AT_STEP = 375
 SIZES = {"d_model": 128, "n_heads": 4, "n_blocks": 4, "max_seq_len": 128}
 VOCAB_SIZE, BATCH_SIZE = 1024, 16
 
-# What is left of `baseline` when all of it is switched off: `torch` without biases.
+# `baseline` with all parts switched off: `torch` without biases.
 NOTHING = {"norm": "layer", "positions": "learned", "feed_forward": "gelu", "n_kv_heads": 4, "qk_norm": False}
 SIDES: dict[str, dict[str, Any]] = {
     "baseline": {},

@@ -1,4 +1,4 @@
-"""Batches: what is a target, how often, in which order, and that nothing but the step decides it."""
+"""Batches: their targets, the order of rows, and that they are a pure function of the step."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ END = 999
 
 
 def split_of(lengths: list[int]) -> TokenSplit:
-    """Return a split whose tokens are all different: 0, 1, 2, ... but for the end of text of each document."""
+    """Return a split whose tokens are 0, 1, 2, ..., with an end of text after each document."""
     tokens, offsets = [], [0]
     for length in lengths:
         tokens += [*range(len(tokens), len(tokens) + length), END]
@@ -67,6 +67,20 @@ def test_packed_rows_are_windows_of_the_stream_shifted_by_one() -> None:
     assert batch.input_ids.tolist() == [[END, 0, 1, 2], [END, 4, 5, END]]
     assert batch.target_ids.tolist() == [[0, 1, 2, END], [4, 5, END, -100]]
     assert batch.valid_targets == 7
+
+
+@untimed
+@given(lengths=documents, max_length=st.integers(1, 13), batch_size=st.integers(1, 5))
+def test_packed_inputs_are_the_stream_one_token_before_the_targets(
+    lengths: list[int], max_length: int, batch_size: int
+) -> None:
+    """Rows are windows over the ends of documents: no token is left out, repeated or put elsewhere."""
+    split = split_of(lengths)
+    rows = rows_of(list(in_order(split, "packed", max_length, batch_size)))
+    stream = split.tokens.tolist()
+    assert [token for _, targets in rows for token in targets] == stream
+    assert [token for inputs, _ in rows for token in inputs] == [END, *stream[:-1]]
+    assert {len(targets) for _, targets in rows[:-1]} <= {max_length}
 
 
 def test_padded_rows_are_documents_filled_to_the_longest_of_the_batch() -> None:
@@ -254,9 +268,7 @@ def test_batches_of_a_memory_mapped_store_are_those_of_the_same_tokens_in_memory
 
 
 @pytest.mark.parametrize("batching", ["packed", "padded"])
-def test_step_asks_the_operating_system_for_the_tokens_of_the_next_one(
-    batching: BatchingName, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_step_prefetches_the_tokens_of_the_next_step(batching: BatchingName, monkeypatch: pytest.MonkeyPatch) -> None:
     split = split_of([5, 1, 12, 7, 3, 9])
     asked: set[int] = set()
 

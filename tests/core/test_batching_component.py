@@ -1,4 +1,4 @@
-"""A batching of a third party: chosen by `data.batching`, it trains and resumes like the core's."""
+"""A batching of a plugin, chosen by `data.batching`, trains and resumes like the core's."""
 
 import json
 import signal
@@ -105,7 +105,7 @@ def train(tmp_path: Path) -> Train:
 
 
 def batching_of(run: Run) -> Any:
-    """Return what the run's `config.yaml` says of its batching."""
+    """Return `data.batching` of the run's `config.yaml`."""
     return yaml.safe_load((run.folder / "config.yaml").read_text(encoding="utf-8"))["data"]["batching"]
 
 
@@ -113,7 +113,7 @@ def losses(run: Run) -> list[float]:
     return [row["loss"] for row in run.metrics()]
 
 
-def test_batching_of_a_plugin_is_chosen_by_name_and_told_its_options(in_order: Any, train: Train) -> None:
+def test_batching_of_a_plugin_is_chosen_by_name_and_gets_its_options(in_order: Any, train: Train) -> None:
     said: list[str] = []
     first = train({"name": "in-order"}, name="first", report=said.append)
     later = train({"name": "in-order", "first": 3}, name="later")
@@ -141,7 +141,7 @@ def test_run_of_a_plugin_s_batching_resumes_as_if_never_stopped(in_order: Any, t
     assert weights[0] == weights[1]
 
 
-def test_another_batching_is_refused_on_resume(in_order: Any, train: Train) -> None:
+def test_another_batching_is_rejected_on_resume(in_order: Any, train: Train) -> None:
     begun = train({"name": "in-order", "first": 5}, max_steps=3)
     for change in ("data.batching=packed", "data.batching.first=6"):
         with pytest.raises(ConfigError, match=r"cannot be resumed with changed settings: data\.batching"):
@@ -170,14 +170,14 @@ def test_signal_while_a_batching_waits_saves_and_its_run_resumes(
 
 
 @pytest.mark.usefixtures("in_order")
-def test_what_a_batching_refuses_is_refused_before_any_text_is_read(train: Train, tmp_path: Path) -> None:
+def test_settings_that_a_batching_rejects_are_errors_before_any_text_is_read(train: Train, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^seed: 13 brings bad luck$"):
         train({"name": "in-order"}, seed=13)
     assert not (tmp_path / "assets").exists()
 
 
 @pytest.mark.parametrize("batching", ["packed", "padded"])
-def test_shard_tokens_without_a_stream_are_refused_before_any_text_is_read(
+def test_shard_tokens_without_a_stream_are_rejected_before_any_text_is_read(
     batching: str, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for reading in ("documents", "fingerprint"):
@@ -188,7 +188,7 @@ def test_shard_tokens_without_a_stream_are_refused_before_any_text_is_read(
 
 
 @pytest.mark.usefixtures("in_order")
-def test_unknown_batching_and_wrong_options_are_told_by_name(train: Train) -> None:
+def test_unknown_batching_and_wrong_options_are_reported_by_name(train: Train) -> None:
     with pytest.raises(ConfigError, match=r"data\.batching: .*'in-ordr'.*in-order"):
         train("in-ordr")
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""What a configuration asks of a model beyond the contract: done where the model can, refused where it cannot."""
+"""Settings that need an optional capability are errors for models without it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +28,7 @@ class Plain(AutogradModel):
 
 
 class TakesDocumentIds(Plain):
-    """A model that says it keeps documents apart."""
+    """A model that declares document masks."""
 
     takes_document_ids = True
 
@@ -65,7 +65,7 @@ class Table(AutogradModel):
 
 @pytest.fixture
 def train(tmp_path: Path, install_plugin: Callable[..., None]) -> Callable[..., Run]:
-    """Return `train(section={...})`, which trains the model above, of a plugin, for a step."""
+    """Return `train(section={...})`, which trains the plugin's model above for one step."""
     install_plugin("tfs-mine", PLUGIN, table=TABLE)
     (tmp_path / "text.txt").write_text("the cat sat on the mat. " * 20, encoding="utf-8")
 
@@ -94,9 +94,7 @@ def test_loss_chunk_of_a_model_without_features_is_an_error_but_auto_and_null_ar
         assert train(runtime={"loss_chunk": loss_chunk}).status == "finished"
 
 
-def test_document_masks_that_the_model_cannot_obey_are_refused_before_a_run_begins(
-    train: Callable[..., Run], tmp_path: Path
-) -> None:
+def test_unsupported_document_masks_are_rejected_before_a_run_begins(train: Callable[..., Run], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.document_masks: the model 'mine' has no document masks"):
         train(data={"document_masks": True})
     assert not (tmp_path / "assets" / "runs").exists()

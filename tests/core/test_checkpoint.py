@@ -1,4 +1,4 @@
-"""Checkpoints: every bit comes back, whatever is damaged is noticed, and nothing good is ever thrown away."""
+"""Checkpoints are restored bit by bit, damage is detected, and valid checkpoints are never lost."""
 
 import errno
 import json
@@ -25,7 +25,7 @@ VOCAB_SIZE = 5
 
 
 class Tied(AutogradModel):
-    """A model whose output projection is its embedding, kept under two names."""
+    """A model with tied weights: the output projection is the embedding, under two names."""
 
     def __init__(self, seed: int = 0, width: int = 3) -> None:
         super().__init__(ModelConfig(), vocab_size=VOCAB_SIZE)
@@ -62,7 +62,7 @@ def assert_same_tensors(first: AutogradModel, second: AutogradModel) -> None:
         assert torch.equal(tensor, other), name
 
 
-def test_checkpoint_gives_back_weights_and_state(tmp_path: Path) -> None:
+def test_checkpoint_restores_weights_and_state(tmp_path: Path) -> None:
     model, optimizer = trained()
     save_checkpoint(tmp_path / "step-00000002", model=model, optimizer=optimizer, state={"step": 2, "half": 0.1})
     other = Tied(seed=9)
@@ -82,7 +82,7 @@ def test_checkpoint_gives_back_weights_and_state(tmp_path: Path) -> None:
         (torch.optim.NAdam, {}),
     ],
 )
-def test_optimizer_goes_on_as_if_it_had_never_been_saved(
+def test_restored_optimizer_continues_as_if_never_saved(
     optimizer_class: Any, options: dict[str, Any], tmp_path: Path
 ) -> None:
     model, optimizer = trained(optimizer_class, **options)
@@ -97,7 +97,7 @@ def test_optimizer_goes_on_as_if_it_had_never_been_saved(
 
 
 class Counting(torch.optim.SGD):
-    """An optimizer with state that is no tensor, state in another type, and options that it changes itself."""
+    """An optimizer with non-tensor state, state of another dtype, and options that it changes itself."""
 
     def step(self, closure: Any = None) -> None:
         super().step(closure)
@@ -107,7 +107,7 @@ class Counting(torch.optim.SGD):
             self.state[parameter]["exact"] = torch.full((2,), 1 / 3, dtype=torch.float64)
 
 
-def test_optimizer_state_comes_back_whatever_its_type(tmp_path: Path) -> None:
+def test_optimizer_state_of_every_type_is_restored(tmp_path: Path) -> None:
     model, optimizer = trained(Counting)
     save_checkpoint(tmp_path / "step-00000002", model=model, optimizer=optimizer, state={})
     other = Tied(seed=9)
@@ -137,7 +137,7 @@ def test_optimizer_state_belongs_to_names_and_not_to_places(tmp_path: Path) -> N
         assert torch.equal(optimizer.state[parameter]["exp_avg"], reversed_optimizer.state[own]["exp_avg"])
 
 
-def test_optimizer_that_groups_its_parameters_otherwise_is_refused(tmp_path: Path) -> None:
+def test_optimizer_that_groups_its_parameters_otherwise_is_rejected(tmp_path: Path) -> None:
     model, other = Tied(), Tied(seed=9)
     weight, bias = [model.embedding.weight], [model.output.bias]
     optimizer = torch.optim.AdamW([{"params": weight}, {"params": bias}], lr=0.1)
@@ -154,7 +154,7 @@ def test_checkpoint_without_an_optimizer_says_so_to_one_that_wants_it(tmp_path: 
         load_checkpoint(tmp_path / "step-00000002", model=model, optimizer=optimizer)
 
 
-def test_state_of_another_format_is_refused(tmp_path: Path) -> None:
+def test_state_of_another_format_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text('{"format_version": 2, "step": 3}', encoding="utf-8")
     with pytest.raises(CheckpointError, match="does not have format 1, which this tfs reads"):
         read_state(tmp_path)
@@ -333,7 +333,7 @@ def test_newest_valid_checkpoint_passes_over_a_damaged_one_and_says_what_is_wron
     assert "step-00000002: model.safetensors is damaged" in str(damaged[0])
 
 
-def test_leftovers_of_a_killed_process_are_removed_and_a_replaced_checkpoint_comes_back(
+def test_leftovers_of_a_killed_process_are_removed_and_a_replaced_checkpoint_is_restored(
     keeper: CheckpointKeeper,
 ) -> None:
     save(keeper, 1)

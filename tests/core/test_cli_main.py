@@ -1,4 +1,4 @@
-"""The command line: lazy, quiet, and never taken down by a plugin."""
+"""The command line: lazy imports, no unnecessary output, and failing plugins do not affect other commands."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def call(*arguments: str) -> Result:
 
 
 def in_a_process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run `tfs` as the shell does."""
+    """Run `tfs` in a new process."""
     code = "import sys; from tfs_core.cli.main import main; sys.exit(main())"
     return subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env={**os.environ, **environment}
@@ -64,7 +64,7 @@ HEAVY = {"torch", "numpy", "pydantic", "datasets", "dash", "rich", "yaml"}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["plugins"], ["plugins", "--json"]], ids=" ".join)
-def test_command_imports_nothing_heavy(arguments: list[str]) -> None:
+def test_command_imports_no_heavy_library(arguments: list[str]) -> None:
     code = (
         "import sys\nfrom tfs_core.cli.main import main\n"
         f"sys.argv = ['tfs', *{arguments!r}]\n"
@@ -115,7 +115,7 @@ def test_command_of_a_plugin_joins_a_group_of_the_core(install_plugin: InstallPl
     output = call(group, "--help").output
     assert "more" in output
     assert "Says hello." in output
-    assert "tfs_more.hello" not in sys.modules  # lazy, by its summary
+    assert "tfs_more.hello" not in sys.modules  # not imported: the help uses the summary
     for other in [[], ["plugins" if group == "config" else "config"]]:
         assert "Says hello." not in call(*other, "--help").output
     assert call(group, "more").output == "joined\n"
@@ -140,7 +140,7 @@ def test_joined_command_of_two_plugins_is_called_by_its_full_name(install_plugin
     assert call("config", "more").exit_code == 2
 
 
-def test_joined_command_that_cannot_be_imported_harms_no_other(install_plugin: InstallPlugin) -> None:
+def test_joined_command_that_cannot_be_imported_does_not_affect_others(install_plugin: InstallPlugin) -> None:
     install_plugin("tfs-more", HELLO.format(name="plugins more", package="tfs_more"), hello="1 / 0")
     assert call("plugins", "list").exit_code == 0
     result = call("plugins", "more")
@@ -183,7 +183,7 @@ def test_only_one_frame_of_the_core_is_below_a_command(install_plugin: InstallPl
     ("hello_py", "reason"),
     [("import nosuchmodule", "No module named 'nosuchmodule'"), ("hello = len", "is not a click command")],
 )
-def test_command_that_cannot_be_imported_harms_no_other(
+def test_command_that_cannot_be_imported_does_not_affect_others(
     install_plugin: InstallPlugin, hello_py: str, reason: str
 ) -> None:
     install_plugin("tfs-hello", HELLO.format(name="hello", package="tfs_hello"), hello=hello_py)
@@ -206,7 +206,7 @@ def test_command_of_two_plugins_is_an_error_only_when_used_bare(install_plugin: 
     assert "write 'tfs-one/hello' or 'tfs-two/hello'" in result.stderr
 
 
-def test_core_command_wins_over_a_plugin(install_plugin: InstallPlugin) -> None:
+def test_command_of_the_core_takes_precedence_over_a_plugin(install_plugin: InstallPlugin) -> None:
     install_plugin("tfs-thief", HELLO.format(name="plugins", package="tfs_thief"), hello=HELLO_PY)
     output = call("plugins").output
     assert "! `tfs plugins` is a command of tfs-core: call this one `tfs tfs-thief/plugins`" in output
@@ -263,7 +263,7 @@ full_device = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only L
 
 @full_device
 @pytest.mark.parametrize("arguments", [["plugins"], ["--help"], ["plugins", "--help"]], ids=" ".join)
-def test_output_to_a_full_disk_is_told_in_a_sentence(arguments: list[str]) -> None:
+def test_output_to_a_full_disk_is_reported_without_traceback(arguments: list[str]) -> None:
     code = "import sys; from tfs_core.cli.main import main; sys.exit(main())"
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-c", code, *arguments]
@@ -272,7 +272,7 @@ def test_output_to_a_full_disk_is_told_in_a_sentence(arguments: list[str]) -> No
     assert process.returncode == 1
 
 
-def test_terminal_that_lacks_a_character_is_no_reason_to_fail(install_plugin: InstallPlugin) -> None:
+def test_terminal_encoding_without_a_character_is_not_an_error(install_plugin: InstallPlugin) -> None:
     hello_py = "import click\n@click.command()\ndef hello():\n    click.echo('\u2192')\n"
     install_plugin("tfs-hello", HELLO.format(name="hello", package="tfs_hello"), hello=hello_py)
     process = in_a_process("hello", PYTHONIOENCODING="latin-1")
@@ -353,7 +353,7 @@ def test_show_has_options_with_types_defaults_and_docs() -> None:
     assert values["file"].endswith("schedules.py")
 
 
-def test_show_of_a_distribution_has_all_it_brings(hello: None) -> None:
+def test_show_of_a_distribution_lists_all_its_components(hello: None) -> None:
     output = call("plugins", "show", "Tfs_Hello").output
     assert "tfs-hello 1.2: ok" in output
     assert "command hello: Says hello." in output
@@ -384,7 +384,7 @@ def test_install_command_is_for_the_tool_that_made_the_environment(
     assert install_command("NAME") == command
 
 
-def test_install_command_is_pip_of_this_python_or_uv_where_there_is_no_pip(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_install_command_is_pip_of_this_python_or_uv_without_pip(monkeypatch: pytest.MonkeyPatch) -> None:
     assert install_command("NAME") == f"{sys.executable} -m pip install NAME"
     monkeypatch.setattr("tfs_core.cli.plugins.find_spec", lambda name: None)
     assert install_command("NAME") == f"uv pip install --python {sys.executable} NAME"

@@ -1,4 +1,4 @@
-"""`tfs evaluate` on a small run, used rightly and wrongly."""
+"""`tfs evaluate` on a small run, and its error messages."""
 
 import json
 import math
@@ -18,7 +18,7 @@ Invoke = Callable[..., Result]
 
 
 def small_config(documents: Path, **changes: Any) -> dict[str, Any]:
-    """Return the configuration of a run of a second."""
+    """Return the configuration of a run that takes about a second."""
     data = {
         "dataset": {"name": "text", "path": str(documents)},
         "tokenizer": "byte",
@@ -37,7 +37,7 @@ def small_config(documents: Path, **changes: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with documents, and assets with the runs `tiny` and `tiny-8`, whose rows are shorter."""
+    """Return a folder with documents, and assets with the runs `tiny` and `tiny-8` (shorter rows)."""
     folder = tmp_path_factory.mktemp("trained")
     (folder / "documents").mkdir()
     for i in range(8):
@@ -61,7 +61,7 @@ def invoke(trained: Path) -> Invoke:
 
 @pytest.fixture
 def copied(trained: Path, tmp_path: Path) -> Path:
-    """Return a copy of the assets that a test may spoil; its runs still name the documents of `trained`."""
+    """Return a copy of the assets that a test may modify. Its runs still refer to the documents of `trained`."""
     shutil.copytree(trained / "assets", tmp_path / "assets")
     return tmp_path / "assets"
 
@@ -105,14 +105,14 @@ def test_evaluate_finds_the_tokens_beside_a_run_that_lies_elsewhere(invoke: Invo
     assert result.exit_code == 0, result.output
 
 
-def test_evaluate_looks_for_every_target_before_it_begins(invoke: Invoke) -> None:
+def test_evaluate_finds_every_target_before_it_begins(invoke: Invoke) -> None:
     result = invoke("evaluate", "tiny", "tinny")
     assert result.exit_code == 1
     assert result.stdout == ""
     assert "Did you mean 'tiny'?" in result.stderr
 
 
-def test_evaluate_without_kept_tokens_reads_the_data_only_when_told_to(invoke: Invoke, copied: Path) -> None:
+def test_evaluate_without_a_token_store_reads_the_data_only_with_an_option(invoke: Invoke, copied: Path) -> None:
     before = invoke("evaluate", "tiny", "--json", "--assets", str(copied))
     shutil.rmtree(copied / "tokens")
     refused = invoke("evaluate", "tiny", "--assets", str(copied))
@@ -124,7 +124,7 @@ def test_evaluate_without_kept_tokens_reads_the_data_only_when_told_to(invoke: I
 
 @pytest.fixture
 def own_documents(tmp_path: Path) -> Path:
-    """Return a folder with documents and assets of its own, with the run `tiny` and no kept tokens."""
+    """Return a folder with its own documents and assets, with the run `tiny` and without its token store."""
     (tmp_path / "documents").mkdir()
     for i in range(4):
         (tmp_path / "documents" / f"{i}.txt").write_text(f"text {i} and some more of it", encoding="utf-8")
@@ -133,14 +133,14 @@ def own_documents(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_evaluate_refuses_data_that_changed(invoke: Invoke, own_documents: Path) -> None:
+def test_evaluate_rejects_data_that_changed(invoke: Invoke, own_documents: Path) -> None:
     (own_documents / "documents" / "0.txt").write_text("other text", encoding="utf-8")
     result = invoke("evaluate", "tiny", "--data", "--assets", str(own_documents / "assets"))
     assert result.exit_code == 1
     assert "the text of the data set 'text' has changed since the run" in result.stderr
 
 
-def test_evaluate_says_in_a_sentence_that_data_vanished(invoke: Invoke, own_documents: Path) -> None:
+def test_evaluate_reports_missing_data(invoke: Invoke, own_documents: Path) -> None:
     shutil.rmtree(own_documents / "documents")
     result = invoke("evaluate", "tiny", "--data", "--assets", str(own_documents / "assets"))
     assert result.exit_code == 1
@@ -160,7 +160,7 @@ def test_evaluate_writes_strict_json_of_a_loss_beyond_any_perplexity(
     assert invoke("evaluate", "tiny").stdout.splitlines()[1].split()[3:6] == ["800.0000", "inf", "-"]
 
 
-def test_a_missing_run_is_answered_with_the_nearest_name(invoke: Invoke) -> None:
+def test_missing_run_suggests_the_nearest_name(invoke: Invoke) -> None:
     result = invoke("evaluate", "tinny")
     assert result.exit_code == 1
     assert "There is no run 'tinny'" in result.stderr

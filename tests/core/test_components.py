@@ -1,4 +1,4 @@
-"""What a plugin does wrong while it is built is told by its name, in a sentence; its traceback stays as the cause."""
+"""Errors while a component is built name the component; the original exception is the cause."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -88,7 +88,7 @@ def bad_plugin(install_plugin: Callable[..., None]) -> None:
 
 
 class Weights(torch.nn.Module):
-    """All that an optimizer asks of a model."""
+    """The part of a model that an optimizer uses."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,18 +123,18 @@ def test_factory_that_returns_nothing_is_named(kind: str) -> None:
         build(kind, "nothing")
 
 
-def test_what_a_factory_says_to_the_user_passes_unchanged() -> None:
+def test_tfs_error_of_a_factory_is_not_changed() -> None:
     with pytest.raises(DataError, match=r"^this data set is closed on Sundays$"):
         build("dataset", "refuses")
 
 
-def test_optimizer_that_is_none_is_named() -> None:
+def test_factory_result_that_is_not_an_optimizer_is_reported_by_name() -> None:
     with pytest.raises(PluginError, match=r"^optimizer 'other' of tfs-bad: .*'an optimizer', which is no torch\.optim"):
         build("optimizer", "other")
 
 
 @pytest.mark.parametrize(("name", "rate"), [("nan", "nan"), ("negative", "-0.001"), ("word", "'fast'")])
-def test_learning_rate_that_is_none_is_blamed_on_its_schedule(name: str, rate: str) -> None:
+def test_invalid_learning_rate_names_its_schedule(name: str, rate: str) -> None:
     schedule = build("scheduler", name)
     with pytest.raises(PluginError, match=f"^scheduler '{name}' of tfs-bad: the learning rate of step 4 is {rate}; "):
         schedule(4)
@@ -147,7 +147,7 @@ def test_schedule_that_raises_in_the_middle_is_named_with_the_step() -> None:
         schedule(2)
 
 
-def test_running_out_of_memory_while_a_plugin_builds_is_told_as_such() -> None:
+def test_memory_error_while_a_plugin_builds_is_reported_as_such() -> None:
     with (
         pytest.raises(TrainingError, match="needs more memory than is available"),
         as_out_of_memory_error("preparing the run"),

@@ -1,4 +1,4 @@
-"""What a run shows: a bar on a terminal, plain lines elsewhere, and nothing that could command the terminal."""
+"""Console output: a progress bar on a terminal, plain lines elsewhere, escaped control characters."""
 
 import io
 import os
@@ -64,7 +64,7 @@ def sample(prompt: str, text: str) -> SampleRecord:
 
 
 class Shown:
-    """A console logger with the text it wrote so far."""
+    """A console logger, and its output so far."""
 
     def __init__(self, run: RunContext | None = None, *, every_seconds: float = 0.0, encoding: str = "utf-8") -> None:
         self._bytes = io.BytesIO()
@@ -130,14 +130,14 @@ def test_validation_line_has_three_units_and_marks_the_best() -> None:
     assert better.endswith("* best so far")
 
 
-def test_best_of_an_earlier_sitting_counts() -> None:
+def test_best_loss_of_an_earlier_session_counts() -> None:
     info = {**INFO, "summary": {"best_validation": {"step": 3, "loss": 1.0}}}
     shown = Shown(context(info, start_step=4))
     shown.logger.on_validation(validation_record(5, 2.0))
     assert "best" not in shown.text
 
 
-def test_sample_is_shown_as_it_is_but_harmless() -> None:
+def test_sample_is_shown_with_escaped_control_characters() -> None:
     shown = Shown()
     shown.logger.on_sample(sample("def [bold]", " f(x):\n\treturn [/red] \x1b[31m\x07\x9b2J \u202e :smile: {x}"))
     expected = "def [bold] f(x):\n        return [/red] \\x1b[31m\\x07\\x9b2J \\u202e :smile: {x}\n"
@@ -150,7 +150,7 @@ def test_long_line_is_neither_wrapped_nor_cut() -> None:
     assert "word " * 100 + "end" in shown.text
 
 
-def test_text_that_the_output_cannot_encode_is_written_out() -> None:
+def test_text_that_the_output_cannot_encode_is_escaped() -> None:
     shown = Shown(encoding="ascii")
     shown.logger.on_sample(sample("", "Grüße \U0001f40d"))
     assert "Gr\\xfc\\xdfe \\U0001f40d" in shown.text
@@ -177,7 +177,7 @@ def test_end_summary_says_status_work_done_and_the_best() -> None:
     ]
 
 
-def test_negative_interval_is_refused() -> None:
+def test_negative_interval_is_rejected() -> None:
     with pytest.raises(ValueError, match="every_seconds must be at least 0, not -1"):
         ConsoleConfig(every_seconds=-1)
 
@@ -215,7 +215,7 @@ print("trained to the end", file=sys.stderr)
 """
 
 
-def test_output_that_nobody_reads_any_more_does_not_end_the_run() -> None:
+def test_closed_output_does_not_end_the_run() -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     pipe = subprocess.PIPE
     with subprocess.Popen(
@@ -271,7 +271,7 @@ def read_all(descriptor: int) -> str:
     while True:
         try:
             chunk = os.read(descriptor, 65536)
-        except OSError:  # how Linux says that the other end of a pty was closed
+        except OSError:  # on Linux: the other end of the pty is closed
             chunk = b""
         if not chunk:
             os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Documents in pieces, and which of them are held out."""
+"""Documents in pieces, and the selection of held-out documents."""
 
 from collections.abc import Iterator, Sequence
 
@@ -32,7 +32,7 @@ class Documents:
 
 
 class Parts(Documents):
-    """The same, handed out in parts of so many characters."""
+    """The same, in parts of a given number of characters."""
 
     size = 3
 
@@ -46,7 +46,7 @@ class Parts(Documents):
 def divided(
     source: Documents, fraction: float = 0.1, train: int | None = None, validation: int | None = None
 ) -> dict[str, list[str]]:
-    """Return the documents of each split, put together again."""
+    """Return the documents of each split, joined from their pieces."""
     found: dict[str, list[str]] = {"train": [], "validation": []}
     quotas = {"train": train, "validation": validation}
     for split, piece in split_pieces(source, quotas=quotas, validation_fraction=fraction):
@@ -66,8 +66,9 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 
 
 @untimed
-@given(texts=st.lists(texts, max_size=8), limit=st.integers(5, 30))
+@given(texts=st.lists(texts | st.lists(texts, min_size=2).map(" ".join), max_size=8), limit=st.integers(5, 15))
 def test_pieces_put_together_are_the_documents(texts: list[str], limit: int) -> None:
+    """In about three of four examples a document is cut."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "PIECE_CHARACTERS", limit)
         patch.setattr(module, "_CUT_WINDOW", 4)
@@ -105,12 +106,12 @@ def test_every_document_is_on_one_side_and_each_side_has_some(n: int, fraction: 
     assert found["validation"]
 
 
-def test_held_out_share_is_about_the_one_asked_for() -> None:
+def test_held_out_share_is_about_the_requested_one() -> None:
     found = divided(Documents(numbered(500)), 0.1)
     assert sum(map(len, found["validation"])) == pytest.approx(0.1 * sum(map(len, numbered(500))), rel=0.01)
 
 
-def test_held_out_share_is_about_the_one_asked_for_when_documents_draw_for_themselves(
+def test_held_out_share_is_about_the_requested_one_with_draws_per_document(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "MANY_DOCUMENTS", 100)
@@ -118,7 +119,7 @@ def test_held_out_share_is_about_the_one_asked_for_when_documents_draw_for_thems
     assert len(found["validation"]) == pytest.approx(500, abs=120)
 
 
-def test_only_the_beginning_is_read_twice_when_documents_draw_for_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_beginning_is_read_twice_with_draws_per_document(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MUCH_TEXT", 1000)
     read = []
 
@@ -165,7 +166,7 @@ def test_tail_of_the_only_document_is_held_out_from_a_line_on() -> None:
     fraction=st.floats(0.001, 0.999),
     limit=st.integers(5, 30),
 )
-def test_tail_of_the_only_document_leaves_something_on_both_sides(text: str, fraction: float, limit: int) -> None:
+def test_tail_of_the_only_document_leaves_text_in_both_splits(text: str, fraction: float, limit: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "PIECE_CHARACTERS", limit)
         patch.setattr(module, "_CUT_WINDOW", 4)

@@ -1,4 +1,4 @@
-"""Whether a host can be reached: a quick answer in every case."""
+"""The reachability check of a host: it is quick in all cases."""
 
 import socket
 import threading
@@ -25,13 +25,13 @@ def test_host_that_listens_can_be_reached(port: int) -> None:
     assert can_reach(f"http://127.0.0.1:{port}/any/path")
 
 
-def test_host_that_refuses_cannot_be_reached(port: int) -> None:
+def test_host_that_rejects_cannot_be_reached(port: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         refused = closed.getsockname()[1]
     assert not can_reach(f"http://127.0.0.1:{refused}")
 
 
-def test_name_that_takes_forever_to_look_up_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_name_lookup_counts_as_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     looked_up = threading.Event()
 
     def look_up(*arguments: object, **options: object) -> None:
@@ -43,7 +43,7 @@ def test_name_that_takes_forever_to_look_up_cannot_be_reached(monkeypatch: pytes
     looked_up.set()
 
 
-def test_proxy_is_asked_for_where_one_is_set(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_configured_proxy_is_checked_instead(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network.urllib.request, "getproxies", lambda: {"https": f"http://127.0.0.1:{port}"})
     monkeypatch.setattr(network.urllib.request, "proxy_bypass", lambda host: False)
     assert can_reach("https://host.invalid")

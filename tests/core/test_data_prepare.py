@@ -1,4 +1,4 @@
-"""Preparing tokens: made once, never stale, mended when damaged, and safe when two processes want the same."""
+"""Token stores: prepared once, never stale, repaired after damage, and safe with concurrent processes."""
 
 import inspect
 import json
@@ -40,7 +40,7 @@ class Documents:
 
 
 class Bytes:
-    """The tokens that a text's bytes are; counts how often it is asked."""
+    """A byte tokenizer that counts its calls."""
 
     vocab_size = 257
     end_of_text_id = 256
@@ -94,12 +94,12 @@ def test_long_documents_are_one_document_in_the_store(tmp_path: Path, monkeypatc
     assert prepared.train.documents == 1
 
 
-def test_store_is_the_same_whatever_the_number_of_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_store_is_the_same_for_every_number_of_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tfs_core.data.documents.PIECE_CHARACTERS", 10)
     monkeypatch.setattr("tfs_core.data.encoder.BATCH_CHARACTERS", 30)
 
     class Uneven(Bytes):
-        """Takes longer for some batches than for those that come after them."""
+        """Takes longer for some batches than for later ones."""
 
         def encode_batch(self, texts: Sequence[str]) -> list[Any]:
             time.sleep(0.01 * ("document 3" in "".join(texts)))
@@ -154,7 +154,7 @@ def test_damaged_tokens_are_prepared_again(tmp_path: Path, name: str) -> None:
     first = prepare_tokens(Documents(TEXTS), Bytes(), assets=tmp_path)
     expected = first.train.tokens.tolist()
     folder = first.folder
-    del first  # Windows deletes no file that is mapped
+    del first  # Windows cannot delete a mapped file
     (folder / name).write_bytes((folder / name).read_bytes()[:-3])
     tokenizer = Bytes()
     second = prepare_tokens(Documents(TEXTS), tokenizer, assets=tmp_path)
@@ -162,7 +162,7 @@ def test_damaged_tokens_are_prepared_again(tmp_path: Path, name: str) -> None:
     assert second.train.tokens.tolist() == expected
 
 
-def test_failure_leaves_nothing_behind_that_could_be_taken_for_tokens(tmp_path: Path) -> None:
+def test_failure_leaves_no_partial_token_store(tmp_path: Path) -> None:
     class Failing(Documents):
         def documents(self, split: str) -> Iterator[str]:
             yield from TEXTS
@@ -196,7 +196,7 @@ def start(assets: Path, seconds: float) -> "subprocess.Popen[str]":
     return subprocess.Popen([sys.executable, "-c", script, str(assets)], stdout=subprocess.PIPE, text=True)
 
 
-def test_two_processes_that_want_the_same_tokens_prepare_them_once(tmp_path: Path) -> None:
+def test_two_concurrent_processes_prepare_the_same_tokens_once(tmp_path: Path) -> None:
     processes = [start(tmp_path, 0.05) for _ in range(2)]
     outputs = [process.communicate(timeout=60)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
@@ -207,7 +207,7 @@ def test_two_processes_that_want_the_same_tokens_prepare_them_once(tmp_path: Pat
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no kill -9")
-def test_killed_preparation_is_done_again_by_the_next(tmp_path: Path) -> None:
+def test_killed_preparation_is_repeated_by_the_next_process(tmp_path: Path) -> None:
     process = start(tmp_path, 1.0)
     assert process.stdout is not None
     assert process.stdout.readline() == "reading\n"
@@ -225,7 +225,7 @@ def test_memory_does_not_grow_with_the_text(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("tfs_core.data.documents.PIECE_CHARACTERS", 1 << 13)
 
     class Endless(Documents):
-        """One document without end, in parts, and a validation split."""
+        """One large document, in parts, and a validation split."""
 
         def pieces(self, split: str) -> Iterator[tuple[str, bool]]:
             for _ in range(self.texts["train"] if split == "train" else 1):
@@ -239,10 +239,10 @@ def test_memory_does_not_grow_with_the_text(tmp_path: Path, monkeypatch: pytest.
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert prepared.train.n_tokens == parts * 8400 + 1
-    assert peaks[1] < 2 * peaks[0]  # of eight times the text; threads that coincide make some tenths of difference
+    assert peaks[1] < 2 * peaks[0]  # for eight times the text; thread timing changes the peak by some tenths
 
 
-def test_empty_data_set_is_an_error_in_a_sentence(tmp_path: Path) -> None:
+def test_empty_data_set_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="a test's documents: there is no text in it"):
         prepare_tokens(Documents(["", ""]), Bytes(), assets=tmp_path)
 
@@ -275,15 +275,13 @@ def test_ids_past_65536_are_stored_in_32_bits(tmp_path: Path) -> None:
     assert prepared.train.tokens.tolist() == [69_999, 70_000]
 
 
-def test_place_that_cannot_be_written_is_an_error_in_a_sentence(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "tokens").write_text("a file where a folder should be", encoding="utf-8")
     with pytest.raises(DataError, match=r"tokens cannot be written there.*--assets"):
         prepare_tokens(Documents(TEXTS), Bytes(), assets=tmp_path)
 
 
-def test_full_disk_is_an_error_in_a_sentence_and_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_is_an_error_and_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -293,7 +291,7 @@ def test_full_disk_is_an_error_in_a_sentence_and_leaves_nothing(
     assert [entry.suffix for entry in (tmp_path / "tokens").iterdir()] == [".lock"]
 
 
-def test_error_of_the_source_is_not_blamed_on_the_disk(tmp_path: Path) -> None:
+def test_error_of_the_source_is_not_reported_as_a_disk_error(tmp_path: Path) -> None:
     class Unreachable(Documents):
         def documents(self, split: str) -> Iterator[str]:
             yield "a"
@@ -303,7 +301,7 @@ def test_error_of_the_source_is_not_blamed_on_the_disk(tmp_path: Path) -> None:
         prepare_tokens(Unreachable(["a"], ["b"]), Bytes(), assets=tmp_path)
 
 
-def test_progress_tells_documents_bytes_and_speed(tmp_path: Path) -> None:
+def test_progress_shows_documents_bytes_and_speed(tmp_path: Path) -> None:
     lines: list[str] = []
     prepare_tokens(Documents(TEXTS), Bytes(), assets=tmp_path, progress=lines.append)
     assert lines[-1].startswith("40 documents, 0.0 MB of text tokenized, ")

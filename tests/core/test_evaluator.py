@@ -1,4 +1,4 @@
-"""Evaluator: whole numbers that can be worked out by hand."""
+"""Evaluator: results that can be computed by hand."""
 
 import math
 
@@ -17,14 +17,14 @@ VOCAB_SIZE = 4
 
 
 class Uniform(AutogradModel):
-    """Expects every token alike, so that each target costs ln 4 nats."""
+    """A uniform distribution over 4 tokens: the loss of each target is ln 4 nats."""
 
     def __init__(self) -> None:
         super().__init__(ModelConfig(), vocab_size=VOCAB_SIZE)
         self.bias = torch.nn.Parameter(torch.zeros(VOCAB_SIZE))
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        torch.rand(1)  # moves the global random state, as dropout would
+        torch.rand(1)  # changes the global random state, as dropout does
         return self.bias.expand(*input_ids.shape, VOCAB_SIZE)
 
 
@@ -44,7 +44,7 @@ def test_loss_is_nats_per_valid_target_and_padding_is_not_counted() -> None:
 
 
 def test_bits_per_byte_counts_the_nats_of_end_of_text_and_none_of_its_bytes() -> None:
-    byte_lengths = np.array([0, 1, 2, 5])  # id 0 ends a text
+    byte_lengths = np.array([0, 1, 2, 5])  # id 0 is the end of text
     evaluation = Evaluator(Uniform()).evaluate(BATCHES, byte_lengths=byte_lengths)
     assert evaluation.bits_per_byte == pytest.approx(6 * 2 / (1 + 2 + 5 + 2 + 5 + 0), rel=1e-6)
 
@@ -66,7 +66,7 @@ def test_pairs_of_tensors_do_as_batches() -> None:
     assert Evaluator(Uniform()).evaluate(pairs) == Evaluator(Uniform()).evaluate(BATCHES)
 
 
-def test_evaluation_moves_no_random_state() -> None:
+def test_evaluation_preserves_the_random_states() -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
     Evaluator(Uniform()).evaluate(BATCHES)
@@ -74,7 +74,7 @@ def test_evaluation_moves_no_random_state() -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_evaluation_gives_the_mode_back(training: bool) -> None:
+def test_evaluation_restores_the_mode(training: bool) -> None:
     model = Uniform().train(training)
     Evaluator(model).evaluate(BATCHES)
     assert model.training is training
@@ -85,7 +85,7 @@ def test_evaluation_without_a_valid_target_is_an_error() -> None:
         Evaluator(Uniform()).evaluate([batch([[-100]])])
 
 
-def test_perplexity_of_a_loss_that_is_no_number_is_none_either() -> None:
+def test_perplexity_of_a_nan_loss_is_nan() -> None:
     model = Uniform()
     with torch.no_grad():
         model.bias[3] = math.nan

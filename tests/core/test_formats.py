@@ -1,4 +1,4 @@
-"""docs/formats.md says what is written: its examples have the keys of the real files, in their order."""
+"""The examples in docs/formats.md have the keys of the real files, in their order."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The .jsonl files of a run folder: strict, uniform, whole after a resume and after a kill."""
+"""The .jsonl files of a run folder: strict JSON, the same keys in every line, complete after a resume and a kill."""
 
 import json
 import math

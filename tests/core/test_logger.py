@@ -1,4 +1,4 @@
-"""Loggers as one, and the log that scripts of the original tools write and read."""
+"""The group of loggers: failing loggers are reported and removed, records reach all loggers."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ class Broken(RunLogger):
         raise AssertionError("told again after it was dropped")
 
 
-def test_logger_that_fails_is_reported_once_and_dropped() -> None:
+def test_logger_that_fails_is_reported_once_and_removed() -> None:
     reports: list[str] = []
     loggers = Loggers([first := Remembers(), Broken(), last := Remembers()], reports.append)
     loggers.on_start()
@@ -63,7 +63,7 @@ def test_interruption_passes_through_the_loggers() -> None:
 
 
 class Watches(Remembers):
-    """Looks at the model after every second update."""
+    """Observes the model after every second update."""
 
     def moments(self, step: int) -> set[str]:
         return {"update"} if step % 2 else set()
@@ -72,7 +72,7 @@ class Watches(Remembers):
         self.told.append(f"{moment} {view}")
 
 
-def test_model_is_shown_to_the_loggers_that_ask_for_it_at_that_moment() -> None:
+def test_observers_are_called_at_their_moments() -> None:
     plain, watches = Remembers(), Watches()
     loggers = Loggers([plain, watches], print)
     assert loggers.observers("update", 3) == [watches]
@@ -82,7 +82,7 @@ def test_model_is_shown_to_the_loggers_that_ask_for_it_at_that_moment() -> None:
 
 
 @pytest.mark.parametrize("broken", ["moments", "observe"])
-def test_logger_that_fails_to_look_is_dropped_too(broken: str) -> None:
+def test_observer_that_fails_is_removed_too(broken: str) -> None:
     def fails(*_: Any) -> None:
         raise RuntimeError("blind")
 

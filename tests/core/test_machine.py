@@ -1,4 +1,4 @@
-"""Device, threads and kernel: the configuration first, then what was recorded, then what is found here."""
+"""Device, threads and kernel: first the configuration, then the checkpoint's record, then detection."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +28,7 @@ def cpu_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("cpu_only")
-def test_recorded_choice_is_obeyed() -> None:
+def test_recorded_choice_is_used() -> None:
     recorded = {"device": "cpu", "threads": 3, "matmul": "medium"}
     chosen = choose_machine(RuntimeConfig(), recorded)
     assert (chosen.device, chosen.threads, chosen.matmul) == ("cpu", 3, "medium")
@@ -36,7 +36,7 @@ def test_recorded_choice_is_obeyed() -> None:
 
 
 @pytest.mark.usefixtures("cpu_only")
-def test_configuration_comes_before_what_was_recorded() -> None:
+def test_configuration_takes_precedence_over_the_record() -> None:
     runtime = RuntimeConfig(device="cpu", threads=1, matmul="medium")
     chosen = choose_machine(runtime, {"device": "cuda", "threads": 8, "matmul": "highest"})
     assert (chosen.device, chosen.threads, chosen.matmul) == ("cpu", 1, "medium")
@@ -79,7 +79,7 @@ def test_choosing_changes_no_setting_and_no_random_state() -> None:
 
 
 def test_apply_puts_threads_and_kernel_in_force_after_allow_tf32() -> None:
-    torch.backends.cuda.matmul.allow_tf32 = True  # sets the precision to "high" behind one's back
+    torch.backends.cuda.matmul.allow_tf32 = True  # also sets the precision to "high"
     apply_machine(Machine("cpu", 1, "medium", {}))
     assert torch.get_num_threads() == 1
     assert torch.get_float32_matmul_precision() == "medium"

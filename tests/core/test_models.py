@@ -1,4 +1,4 @@
-"""What a model gets from `AutogradModel`, shown on the smallest one there is."""
+"""`AutogradModel` and the functions of `tfs_core.models`, tested with a minimal model."""
 
 import math
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ VOCAB_SIZE = 7
 
 
 class Bigram(AutogradModel):
-    """The ten lines that a model plugin needs."""
+    """A minimal model."""
 
     def __init__(self, config: ModelConfig, *, vocab_size: int, generator: torch.Generator) -> None:
         super().__init__(config, vocab_size=vocab_size)
@@ -118,7 +118,7 @@ def test_loss_is_safe_to_keep(model: Bigram, batch: tuple[Tensor, Tensor]) -> No
 
 
 class TwoSteps(AutogradModel):
-    """A model with `SupportsFeatures`, whose vocabulary is larger than everything else about it."""
+    """A model with `SupportsFeatures`, whose vocabulary is its largest dimension."""
 
     def __init__(self, *, dtype: Any = "float64", vocab_size: int = 101) -> None:
         super().__init__(ModelConfig(max_seq_len=8, dtype=dtype), vocab_size=vocab_size)
@@ -154,7 +154,7 @@ def loss_and_gradient(model: TwoSteps, *, loss_chunk: Any) -> tuple[Tensor, Tens
 
 
 @pytest.mark.parametrize("loss_chunk", [1, 5, 16, 31, 32, 99, "auto"])
-def test_loss_in_pieces_has_the_value_and_the_gradients_of_the_whole(loss_chunk: Any) -> None:
+def test_loss_in_chunks_has_the_value_and_the_gradients_of_the_whole(loss_chunk: Any) -> None:
     model = TwoSteps()
     expected, expected_gradient = loss_and_gradient(model, loss_chunk=None)
     loss, gradient = loss_and_gradient(model, loss_chunk=loss_chunk)
@@ -162,7 +162,7 @@ def test_loss_in_pieces_has_the_value_and_the_gradients_of_the_whole(loss_chunk:
     assert (gradient - expected_gradient).norm() <= 1e-14 * expected_gradient.norm()
 
 
-def test_gradients_of_pieces_are_added_up_in_float32_when_the_model_computes_in_bfloat16() -> None:
+def test_gradients_of_chunks_are_added_in_float32_when_the_model_computes_in_bfloat16() -> None:
     exact = loss_and_gradient(TwoSteps(), loss_chunk=None)[1]
     narrow = TwoSteps(dtype="bfloat16")
     errors = [
@@ -172,7 +172,7 @@ def test_gradients_of_pieces_are_added_up_in_float32_when_the_model_computes_in_
 
 
 class LargestTensor(TorchDispatchMode):
-    """Notes the most elements of any tensor that an operation makes."""
+    """Records the maximum number of elements of all tensors that operations create."""
 
     largest = 0
 
@@ -185,7 +185,7 @@ class LargestTensor(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_logits_of_all_positions_never_exist_at_once(training: bool) -> None:
+def test_logits_of_all_positions_are_never_in_memory_at_once(training: bool) -> None:
     model = TwoSteps()
     model.train(training)
     largest = {}
@@ -213,14 +213,14 @@ def test_auto_takes_as_many_positions_as_shapes_allow_and_never_none(
 
 
 class OwnLoss(Bigram):
-    """A model with a loss of its own, three times the one that it inherits."""
+    """A model with its own `loss`: three times the inherited one."""
 
     def loss(self, input_ids: Tensor, target_ids: Tensor, document_ids: Tensor | None = None) -> Tensor:
         return 3.0 * super().loss(input_ids, target_ids, document_ids)
 
 
 class OwnBackward(Bigram):
-    """A model with a backward pass of its own, which adds three times the gradient."""
+    """A model with its own `backward`: three times the inherited gradient."""
 
     def backward(self, scale: float) -> None:
         super().backward(3.0 * scale)
@@ -260,7 +260,7 @@ def test_flops_of_a_lookup_are_none(model: Bigram) -> None:
 
 
 class TinyAttention(AutogradModel):
-    """One fused attention head and an output projection: 2 kinds of work to be counted."""
+    """One fused attention head and an output projection, to test the FLOP count."""
 
     def __init__(self, config: ModelConfig, *, vocab_size: int, generator: torch.Generator) -> None:
         super().__init__(config, vocab_size=vocab_size)
@@ -269,7 +269,7 @@ class TinyAttention(AutogradModel):
         self.output = nn.Linear(4, vocab_size)
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        x = self.dropout(self.table(input_ids))[:, None]  # [batch_size, 1, seq_len, 4]: what takes the fused kernel
+        x = self.dropout(self.table(input_ids))[:, None]  # [batch_size, 1, seq_len, 4], the layout of the fused kernel
         return self.output(nn.functional.scaled_dot_product_attention(x, x, x, is_causal=True)[:, 0])
 
 
@@ -293,7 +293,7 @@ def test_parameters_stay_float32_unless_all_is_float64() -> None:
     assert dtypes == {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
 
 
-def test_unknown_dtype_is_refused_in_a_sentence() -> None:
+def test_unknown_dtype_is_rejected_with_a_message() -> None:
     with pytest.raises(ValueError, match=r"dtype must be one of float32, bfloat16, float64, not 'float16'"):
         Bigram(ModelConfig(dtype="float16"), vocab_size=VOCAB_SIZE, generator=torch.Generator())  # type: ignore[arg-type]
 
@@ -315,7 +315,7 @@ def test_compute_context_casts_products_in_bfloat16_only() -> None:
         ([0, 1], r"input_ids must be \[batch_size, seq_len\], not \[2\]"),
     ],
 )
-def test_bad_input_ids_are_refused_in_a_sentence(input_ids: list[object], message: str) -> None:
+def test_invalid_input_ids_are_rejected_with_a_message(input_ids: list[object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_input_ids(torch.tensor(input_ids), vocab_size=VOCAB_SIZE, context_limit=5)
 
@@ -325,7 +325,7 @@ def test_input_ids_of_any_length_are_accepted_without_a_context_limit() -> None:
 
 
 class Counted:
-    """The part of a LanguageModel that is counted: an embedding that is also the output, and a matrix."""
+    """The part of a LanguageModel that `parameter_counts` uses: a tied embedding and a matrix."""
 
     def __init__(self) -> None:
         self.embedding = nn.Parameter(torch.zeros(11, 3))
@@ -340,5 +340,5 @@ class Counted:
 
 
 def test_parameters_are_counted_with_and_without_embeddings() -> None:
-    counts = parameter_counts(Counted())  # type: ignore[arg-type]  # the part that is used
+    counts = parameter_counts(Counted())  # type: ignore[arg-type]  # only a part of the protocol is used
     assert (counts.total, counts.without_embeddings) == (11 * 3 + 5 * 7, 5 * 7)

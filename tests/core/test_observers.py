@@ -1,4 +1,4 @@
-"""Loggers that observe: they are shown the model when they ask to, see what is there, and training does not notice."""
+"""Observers: called at the moments that they request, with correct values, and without an effect on training."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -113,7 +113,7 @@ def trained(documents: Path, name: str, *loggers: str, dropout: float = 0.3, **t
 
 @pytest.fixture
 def watched(install_plugin: InstallPlugin) -> list[dict[str, Any]]:
-    """Install the logger `watcher`, and return the list that fills with what it sees."""
+    """Install the logger `watcher`, and return the list of its observations."""
     install_plugin("their-watcher", PLUGIN, watcher=WATCHER)
     import their_watcher.watcher  # type: ignore[import-not-found]
 
@@ -136,9 +136,7 @@ def without_times(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{key: row[key] for key in row if key not in ("elapsed_seconds", "tokens_per_second")} for row in rows]
 
 
-def test_observer_is_shown_the_model_at_the_moments_that_it_names(
-    documents: Path, watched: list[dict[str, Any]]
-) -> None:
+def test_observer_is_called_at_the_moments_that_it_returns(documents: Path, watched: list[dict[str, Any]]) -> None:
     trained(documents, "watched", "watcher")
     assert [(seen["moment"], seen["step"]) for seen in watched] == [
         ("gradients", 1),
@@ -200,7 +198,7 @@ def test_trace_of_the_batch_gives_the_loss_of_the_step(documents: Path, watched:
         assert float(loss) == pytest.approx(losses[seen["step"]], rel=1e-6)
 
 
-def test_trace_is_of_eval_mode_and_leaves_no_hook_behind(documents: Path, watched: list[dict[str, Any]]) -> None:
+def test_trace_uses_eval_mode_and_removes_its_hooks(documents: Path, watched: list[dict[str, Any]]) -> None:
     trained(documents, "watched", "watcher")
     assert all(torch.equal(seen["traced"]["logits"], seen["logits"]) for seen in watched)
     assert {seen["hooks"] for seen in watched} == {0}
@@ -220,7 +218,7 @@ def test_model_is_in_eval_mode_without_gradients_while_evaluating(
         assert seen["modes"][:3] == (False, False, False)
 
 
-def test_observer_that_raises_is_dropped_and_named_and_training_goes_on(
+def test_observer_that_raises_is_reported_and_removed_and_training_continues(
     documents: Path, install_plugin: InstallPlugin
 ) -> None:
     install_plugin("their-watcher", PLUGIN, watcher=FAILING)

@@ -1,4 +1,4 @@
-"""AdamW and SGD: what decays, what the update is, and that its bits come again."""
+"""AdamW and SGD: weight decay, the update formula, and reproducible bits."""
 
 from collections.abc import Callable
 
@@ -66,7 +66,7 @@ def test_sgd_with_nesterov_is_the_formula() -> None:
 
 
 @pytest.mark.parametrize("build", [adamw, sgd])
-def test_same_updates_give_the_same_bits_whatever_the_threads(build: Callable[..., Optimizer]) -> None:
+def test_updates_are_bit_equal_for_every_number_of_threads(build: Callable[..., Optimizer]) -> None:
     def trained(threads: int) -> list[Tensor]:
         torch.set_num_threads(threads)
         parameters = some_parameters()
@@ -109,6 +109,6 @@ def test_model_without_biases_is_optimized() -> None:
         (lambda: SGDConfig(nesterov=True), "nesterov needs a momentum"),
     ],
 )
-def test_option_out_of_range_is_refused(config: Callable[[], object], message: str) -> None:
+def test_option_out_of_range_is_rejected(config: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         config()

@@ -1,4 +1,4 @@
-"""The shuffled order: one to one, a function of seed and epoch, the same however much of it is asked for."""
+"""The shuffled order is a permutation, a function of seed and epoch, and can be computed for any subset of rows."""
 
 from collections import Counter
 
@@ -28,7 +28,7 @@ def test_permutation_takes_every_row_once_around_powers_of_two(length: int) -> N
 
 @untimed
 @given(length=st.integers(1, 10**14), place=st.integers(0, 10**14))
-def test_permutation_of_a_place_does_not_depend_on_what_else_is_asked_for(length: int, place: int) -> None:
+def test_permutation_of_a_row_does_not_depend_on_other_requested_rows(length: int, place: int) -> None:
     permutation = Permutation(length, seed=3, epoch=2)
     places = np.array([place % length, 0, length - 1])
     assert permutation(places)[0] == permutation(places[:1])[0]

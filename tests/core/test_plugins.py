@@ -1,4 +1,4 @@
-"""Discovery: every broken plugin is named with its reason and takes nobody with it."""
+"""Plugin discovery: every broken plugin is reported with the reason, and does not affect the others."""
 
 import json
 import subprocess
@@ -22,12 +22,12 @@ def tfs_models():
 
 
 def offers(source: str) -> str:
-    """Return a plugin whose hook for models returns what `source` says."""
+    """Return a plugin whose hook `tfs_models` returns the expression `source`."""
     return f"@hookimpl\ndef tfs_models():\n    return {source}\n"
 
 
 def declares(source: str) -> str:
-    """Return a plugin that declares the kind that `source` says."""
+    """Return a plugin that declares the kind in the expression `source`."""
     return f"@hookimpl\ndef tfs_kinds():\n    return [{source}]\n"
 
 
@@ -174,7 +174,7 @@ def test_control_c_while_plugins_load_is_not_taken_for_their_fault(install_plugi
         ("TFS_PLUGIN_API = '1'", "not a whole number"),
     ],
 )
-def test_plugin_of_another_interface_is_left_out_and_told_who_must_upgrade(
+def test_plugin_of_another_interface_fails_and_the_reason_says_what_to_upgrade(
     install_plugin: InstallPlugin, statement: str, reason: str
 ) -> None:
     install_plugin("tfs-old", statement + GOOD, api=None)
@@ -204,7 +204,7 @@ def test_name_of_two_distributions_is_a_clash_of_both(install_plugin: InstallPlu
     assert plugin_of("tfs-two").state == "ok"
 
 
-def test_command_of_the_core_wins_and_the_loser_says_so(install_plugin: InstallPlugin) -> None:
+def test_command_of_the_core_takes_precedence_and_the_plugin_reports_it(install_plugin: InstallPlugin) -> None:
     install_plugin(
         "tfs-thief",
         "@hookimpl\ndef tfs_commands():\n    return [Component(name='run', summary='R', factory='a:b')]\n",
@@ -213,7 +213,7 @@ def test_command_of_the_core_wins_and_the_loser_says_so(install_plugin: InstallP
     assert plugin_of("tfs-core").clashes == []
 
 
-def test_one_module_announced_twice_is_one_plugin_and_a_complaint(install_plugin: InstallPlugin) -> None:
+def test_module_with_two_entry_points_is_one_plugin_and_a_problem(install_plugin: InstallPlugin) -> None:
     install_plugin("tfs-double", GOOD, entry="one = tfs_double.plugin\ntwo")
     first, second = (plugin for plugin in discover() if plugin.distribution == "tfs-double")
     assert first.problems == []
@@ -281,7 +281,7 @@ def test_plugins_are_imported_in_a_process_of_their_own_without_anything_heavy()
     ],
     ids=["attribute", "repr", "str"],
 )
-def test_plugin_that_fails_at_being_looked_at_is_reported(install_plugin: InstallPlugin, source: str) -> None:
+def test_plugin_that_raises_during_inspection_is_reported(install_plugin: InstallPlugin, source: str) -> None:
     install_plugin("tfs-odd", source, api=None)
     (odd,) = [plugin for plugin in discover() if plugin.distribution == "tfs-odd"]
     assert odd.problems
@@ -302,7 +302,7 @@ def tfs_components():
 
 
 def test_component_of_a_kind_that_another_plugin_declares_is_there(install_plugin: InstallPlugin) -> None:
-    install_plugin("tfs-zoo", GALLERY)  # the order of the names means nothing
+    install_plugin("tfs-zoo", GALLERY)  # the order of the names does not matter
     install_plugin("tfs-painter", PICTURE)
     painter = plugin_of("tfs-painter")
     assert (painter.state, painter.unused) == ("ok", [])

@@ -1,4 +1,4 @@
-"""Ranks: what several of them read, evaluate and learn together is what one of them does alone."""
+"""Several ranks together read, evaluate and train exactly like a single rank."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ both_batchings = pytest.mark.parametrize("batching", BATCHINGS)
 
 
 class Letters:
-    """All that batches and trainer ask of a tokenizer: every id but the end of text is a byte."""
+    """The part of a tokenizer that batches and trainer use: every id but the end of text is one byte."""
 
     end_of_text_id = END_OF_TEXT
 
@@ -54,7 +54,7 @@ VALIDATION = split_of([8, 3, 1, 14, 2, 5, 6], seed=1)
 
 
 class Numbered(OneRank):
-    """One of several ranks, as far as a batching asks."""
+    """The part of `Ranks` that a batching uses."""
 
     def __init__(self, rank: int, size: int) -> None:
         self.rank, self.size = rank, size
@@ -75,7 +75,7 @@ def batches_of(batching: str, ranks: Ranks, *, batch_size: int = 4, accumulation
     )
     return BATCHINGS[batching](
         None,
-        source=None,  # type: ignore[arg-type]  # neither reads it
+        source=None,  # type: ignore[arg-type]  # not used
         tokenizer=Letters(),  # type: ignore[arg-type]
         tokens=TokenStore(TRAIN, VALIDATION, Path(), {}),
         settings=settings,
@@ -113,12 +113,12 @@ def test_ranks_validate_together_on_every_row_once(batching: str, size: int) -> 
     ranks = [batches_of(batching, Numbered(rank, size), batch_size=6) for rank in range(size)]
     shares = [rows_of(list(it.validation())) for it in ranks]
     assert sorted(row for share in shares for row in share) == sorted(alone)
-    for share in shares:  # each in the order of the text
+    for share in shares:  # each rank's rows are in text order
         assert [row for row in alone if row in share] == share
 
 
 @both_batchings
-def test_batch_that_ranks_cannot_share_evenly_is_refused(batching: str) -> None:
+def test_batch_that_ranks_cannot_share_evenly_is_rejected(batching: str) -> None:
     with pytest.raises(ConfigError, match=r"training\.batch_size: 4 rows cannot be shared evenly by 3 processes"):
         batches_of(batching, Numbered(0, 3))
 
@@ -158,7 +158,7 @@ def test_batching_says_whether_lengths_vary_and_rows_begin_with_end_of_text(batc
 
 
 class Thread(OneRank):
-    """One of several threads that train together; each has a model of its own."""
+    """A rank that is a thread of this process, with its own model."""
 
     def __init__(self, rank: int, meeting: "Meeting") -> None:
         self.rank, self.size, self.meeting = rank, meeting.size, meeting
@@ -174,7 +174,7 @@ class Thread(OneRank):
 
 
 class Meeting:
-    """Where threads exchange tensors."""
+    """Exchange of tensors between threads."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -189,7 +189,7 @@ class Meeting:
         return total
 
     def all_ranks(self, work: Callable[[Ranks], Any]) -> list[Any]:
-        """Return what `work` returns on each rank, all at once."""
+        """Run `work` on all ranks concurrently, and return the results."""
 
         def of_rank(rank: int) -> Any:
             try:
@@ -235,7 +235,7 @@ def test_ranks_evaluate_together_what_one_evaluates_alone(batching: str, max_bat
 
 
 class Recorder(RunLogger):
-    """Keeps the steps that it is told of."""
+    """Collects step records."""
 
     def __init__(self) -> None:
         self.steps: list[tuple[float, float]] = []
@@ -245,7 +245,7 @@ class Recorder(RunLogger):
 
 
 class NoRunFolder:
-    """Stands in for the folder's `run.json`."""
+    """Replacement for a run folder that writes nothing."""
 
     def write_info(self, **changes: Any) -> None:
         pass
@@ -304,7 +304,7 @@ def test_ranks_learn_together_what_one_learns_alone(batching: str, tmp_path: Pat
         one, other = together.progress, alone.progress
         assert (one.step, one.tokens, one.best_step) == (other.step, other.tokens, other.best_step)
         assert one.best_loss == pytest.approx(other.best_loss, rel=1e-12)
-        if batching == "packed":  # padded rows are filled to the longest of each rank's own batch
+        if batching == "packed":  # with padding, seq_len depends on the longest row of each rank's batch
             assert one.flops == other.flops
 
 

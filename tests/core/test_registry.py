@@ -1,4 +1,4 @@
-"""Looking components up by name, and what a miss says."""
+"""Lookup of components by name, and the error messages for unknown names."""
 
 import sys
 from collections.abc import Callable
@@ -42,7 +42,7 @@ def test_bare_and_qualified_names_find_the_same_component(llama: Registry) -> No
     assert (entry.qualified_name, entry.version, str(entry)) == ("tfs-llama/llama", "1.2", "model 'llama' of tfs-llama")
 
 
-def test_factory_and_config_are_imported_when_asked_for_and_not_before(llama: Registry) -> None:
+def test_factory_and_config_are_imported_on_first_use(llama: Registry) -> None:
     entry = llama.find("model", "llama")
     assert "tfs_llama.model" not in sys.modules
     assert entry.load_factory()(None, vocab_size=7, generator=None) == 7
@@ -64,7 +64,7 @@ def test_factory_and_config_are_imported_when_asked_for_and_not_before(llama: Re
         ("logger", "console"),
     ],
 )
-def test_components_of_the_core_come_by_the_same_hooks(kind: str, name: str) -> None:
+def test_components_of_the_core_use_the_same_hooks(kind: str, name: str) -> None:
     entry = get_registry().find(kind, name)
     assert entry.distribution == "tfs-core"
     assert callable(entry.load_factory())
@@ -78,7 +78,7 @@ def test_registry_has_a_name_in_its_own_kind_only() -> None:
     assert not registry.has("logger", "adamw")
 
 
-def test_miss_names_the_nearest_the_installed_and_where_it_looked(llama: Registry) -> None:
+def test_unknown_name_error_has_the_nearest_name_the_installed_names_and_the_searched_places(llama: Registry) -> None:
     with pytest.raises(PluginError) as caught:
         llama.find("model", "lama")
     message = str(caught.value)
@@ -86,17 +86,17 @@ def test_miss_names_the_nearest_the_installed_and_where_it_looked(llama: Registr
     assert f"Plugins are looked for in {sys.prefix}" in message
 
 
-def test_miss_of_a_qualified_name_suggests_a_qualified_name(llama: Registry) -> None:
+def test_unknown_qualified_name_suggests_a_qualified_name(llama: Registry) -> None:
     with pytest.raises(PluginError, match="Did you mean 'tfs-llama/llama'"):
         llama.find("model", "tfs-lama/llama")
 
 
-def test_miss_says_when_another_kind_has_the_name(llama: Registry) -> None:
+def test_unknown_name_error_says_if_another_kind_has_the_name(llama: Registry) -> None:
     with pytest.raises(PluginError, match="There is: optimizer 'adamw' of tfs-core"):
         llama.find("model", "adamw")
 
 
-def test_miss_names_the_plugins_that_are_broken_or_disabled(
+def test_unknown_name_error_names_broken_and_disabled_plugins(
     install_plugin: InstallPlugin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install_plugin("tfs-broken", "import nosuchmodule")
@@ -118,7 +118,7 @@ def test_name_of_two_distributions_is_an_error_only_when_used_bare(install_plugi
         registry.find("model", "llama")
 
 
-def test_name_of_the_core_has_no_privilege(install_plugin: InstallPlugin) -> None:
+def test_name_of_the_core_has_no_precedence(install_plugin: InstallPlugin) -> None:
     install_plugin(
         "tfs-x",
         "@hookimpl\ndef tfs_optimizers():\n    return [Component(name='adamw', summary='A', factory='a:b')]\n",
@@ -137,7 +137,7 @@ def test_name_of_the_core_has_no_privilege(install_plugin: InstallPlugin) -> Non
         ("build = 3", "cannot be called"),
     ],
 )
-def test_factory_that_cannot_be_had_is_an_error_that_names_its_owner(
+def test_factory_that_cannot_be_imported_is_an_error_that_names_its_distribution(
     install_plugin: InstallPlugin, model_py: str, reason: str
 ) -> None:
     install_plugin("tfs-x", MODEL.format(package="tfs_x"), model=model_py)
@@ -155,7 +155,7 @@ def test_factory_that_cannot_be_had_is_an_error_that_names_its_owner(
     ],
     ids=["a number", "a plain class", "not frozen"],
 )
-def test_config_that_is_no_frozen_dataclass_is_an_error(install_plugin: InstallPlugin, model_py: str) -> None:
+def test_config_that_is_not_a_frozen_dataclass_is_an_error(install_plugin: InstallPlugin, model_py: str) -> None:
     install_plugin("tfs-x", MODEL.format(package="tfs_x"), model=model_py)
     with pytest.raises(PluginError, match="is not a frozen dataclass"):
         get_registry().find("model", "llama").load_config_class()

@@ -1,6 +1,6 @@
-"""Each setting is classified: a resume may change it, for a reason given here, or refuses the change by its name.
+"""Every setting is classified: a resume may change it, for a reason given here, or rejects the change by name.
 
-The settings come from the dataclasses of the schema, so a new one fails a test until it is classified below.
+The settings come from the dataclasses of the schema, so a new setting fails a test until it is classified below.
 """
 
 import dataclasses
@@ -120,7 +120,7 @@ def test_settings_that_may_change_are_those_with_a_reason() -> None:
 
 
 @pytest.mark.parametrize("name", settings_of(RunConfig))
-def test_changed_setting_is_reported_or_refused_by_name(name: str) -> None:
+def test_changed_setting_is_reported_or_rejected_by_name(name: str) -> None:
     if name in ALLOWED:
         changes = changes_on_resume(with_setting(BEFORE, name, ALLOWED[name][0]))
         assert changes
@@ -130,7 +130,7 @@ def test_changed_setting_is_reported_or_refused_by_name(name: str) -> None:
             changes_on_resume(with_setting(BEFORE, name, REFUSED[name]))
 
 
-def test_every_refused_setting_is_named_at_once() -> None:
+def test_every_rejected_setting_is_named_at_once() -> None:
     now = BEFORE
     for name, value in REFUSED.items():
         now = with_setting(now, name, value)
@@ -139,7 +139,7 @@ def test_every_refused_setting_is_named_at_once() -> None:
     assert [name for name in REFUSED if f" {name}" not in str(caught.value)] == []
 
 
-def test_fork_may_change_the_experiment_name_and_nothing_else_that_a_resume_refuses() -> None:
+def test_fork_may_change_the_experiment_name_and_nothing_else_that_a_resume_rejects() -> None:
     named = with_setting(BEFORE, "experiment_name", "another")
     assert changes_on_resume(named, is_fork=True) == {"experiment_name": ["tiny", "another"]}
     for name in REFUSED.keys() - {"experiment_name"}:

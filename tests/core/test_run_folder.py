@@ -1,4 +1,4 @@
-"""run.json and the lock: one process at a time, whole at every moment, nothing in it that should not be."""
+"""run.json and the lock: one process at a time, atomic writes, no private data."""
 
 import json
 import os
@@ -32,20 +32,20 @@ def test_folders_made_at_once_are_all_different(tmp_path: Path) -> None:
     assert len(set(folders)) == 24
 
 
-def test_chosen_name_that_exists_is_refused(tmp_path: Path) -> None:
+def test_chosen_name_that_exists_is_rejected(tmp_path: Path) -> None:
     RunFolder.create(tmp_path, "mine", "story")
     with pytest.raises(UsageError, match=r"exists already.*--resume mine"):
         RunFolder.create(tmp_path, "mine", "story")
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", "", ".", "..", ".hidden", "-x", "a\\b", "bell\a", "con", "x" * 300])
-def test_name_that_could_not_name_a_folder_is_refused(tmp_path: Path, name: str) -> None:
+def test_name_that_is_not_a_folder_name_is_rejected(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match="cannot name a run"):
         RunFolder.create(tmp_path, name, "story")
     assert not list(tmp_path.rglob("run*"))
 
 
-def test_run_json_has_every_key_from_the_first_moment(tmp_path: Path) -> None:
+def test_run_json_has_every_key_from_the_start(tmp_path: Path) -> None:
     with RunFolder.create(tmp_path, None, "story") as run_folder:
         keys = list(info(run_folder.folder))
         run_folder.write_info(device="cpu", summary={"last_step": 5})
@@ -65,7 +65,7 @@ def test_end_writes_status_and_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("error", "status"), [(ValueError, "failed"), (KeyboardInterrupt, "stopped")])
-def test_exception_on_its_way_out_is_written_down(tmp_path: Path, error: type[BaseException], status: str) -> None:
+def test_exception_that_ends_the_run_is_recorded(tmp_path: Path, error: type[BaseException], status: str) -> None:
     with pytest.raises(error), RunFolder.create(tmp_path, None, "story"):
         raise error
     assert info(tmp_path / "runs" / "story")["status"] == status
@@ -84,7 +84,7 @@ def test_exception_after_the_end_leaves_the_status(tmp_path: Path) -> None:
     assert info(run_folder.folder)["status"] == "finished"
 
 
-def test_open_goes_on_with_identity_and_start(tmp_path: Path) -> None:
+def test_open_keeps_identity_and_start_time(tmp_path: Path) -> None:
     with RunFolder.create(tmp_path, None, "story") as first:
         first.end("stopped", total_steps=100)
     before = info(first.folder)
@@ -95,18 +95,18 @@ def test_open_goes_on_with_identity_and_start(tmp_path: Path) -> None:
         assert during[key] == before[key]
 
 
-def test_open_refuses_what_is_no_run_folder(tmp_path: Path) -> None:
+def test_open_rejects_a_folder_that_is_not_a_run(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no readable run\.json"):
         RunFolder.open(tmp_path)
 
 
-def test_open_refuses_another_format(tmp_path: Path) -> None:
+def test_open_rejects_another_format(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text('{"format_version": 99}')
     with pytest.raises(CheckpointError, match="has format 99"):
         RunFolder.open(tmp_path)
 
 
-def test_run_in_use_is_refused_with_its_holder(tmp_path: Path) -> None:
+def test_run_in_use_is_rejected_and_names_the_process(tmp_path: Path) -> None:
     with RunFolder.create(tmp_path, None, "story") as run_folder:
         before = info(run_folder.folder)
         with (
@@ -117,7 +117,7 @@ def test_run_in_use_is_refused_with_its_holder(tmp_path: Path) -> None:
         assert info(run_folder.folder) == before
 
 
-def test_lock_that_is_a_symbolic_link_is_refused(tmp_path: Path) -> None:
+def test_lock_that_is_a_symbolic_link_is_rejected(tmp_path: Path) -> None:
     run_folder = RunFolder.create(tmp_path, None, "story")
     (run_folder.folder / "run.lock").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(TrainingError, match=r"run\.lock cannot be locked"), run_folder:
@@ -125,7 +125,7 @@ def test_lock_that_is_a_symbolic_link_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_heartbeat_writes_only_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heartbeat_writes_at_an_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with RunFolder.create(tmp_path, None, "story") as run_folder:
         run_folder.heartbeat(summary={"last_step": 1})
         assert info(run_folder.folder)["summary"]["last_step"] == 0
@@ -170,7 +170,7 @@ def test_git_state_is_none_without_repository_or_git(tmp_path: Path, monkeypatch
     assert git_state(Path.cwd()) is None
 
 
-def test_git_that_does_not_answer_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_git_state_is_none_after_a_timeout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = tmp_path / "git"
     slow.write_text("#!/bin/sh\nexec sleep 30\n")
     slow.chmod(0o755)

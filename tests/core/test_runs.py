@@ -1,4 +1,4 @@
-"""Reading run folders: by name, whatever state they are in, and never outside of them."""
+"""Reading run folders: by name, in any state, and without following links out of them."""
 
 import json
 import os
@@ -61,7 +61,7 @@ def test_torn_last_line_is_left_and_bad_lines_are_counted(tmp_path: Path) -> Non
     assert lines.next_offset == path.read_bytes().rfind(b"\n") + 1
 
 
-def test_reading_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_reading_continues_where_it_stopped(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step":1}\n{"st')
     first = read_lines(path)
@@ -116,7 +116,7 @@ def test_status_is_running_with_a_fresh_heartbeat_though_no_lock_is_seen(tmp_pat
 
 
 @pytest.mark.parametrize("at", [None, "yesterday", "2020-01-01T00:00:00"])
-def test_status_is_crashed_when_the_heartbeat_is_no_time(tmp_path: Path, at: str | None) -> None:
+def test_status_is_crashed_when_the_heartbeat_is_not_a_time(tmp_path: Path, at: str | None) -> None:
     assert make_run(tmp_path, status="running", heartbeat_at=at).status == "crashed"
 
 
@@ -136,7 +136,7 @@ def test_runs_are_listed_in_the_order_they_were_started(tmp_path: Path) -> None:
     assert [run.name for run in list_runs(tmp_path)] == ["b", "a"]
 
 
-def test_link_that_leads_to_itself_is_no_run(tmp_path: Path) -> None:
+def test_link_to_itself_is_not_a_run(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     link(tmp_path / "runs" / "loop", Path("loop"))
     assert list_runs(tmp_path) == []
@@ -169,7 +169,7 @@ def test_missing_run_among_none_says_how_to_make_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["", "../..", "a\0b", "x" * 5000, "runs/../.."])
-def test_strange_target_is_an_error_in_a_sentence(tmp_path: Path, target: str) -> None:
+def test_invalid_target_is_an_error(tmp_path: Path, target: str) -> None:
     with pytest.raises(CheckpointError, match="There is no run"):
         find_checkpoint(target, tmp_path)
 
@@ -230,7 +230,7 @@ def test_missing_checkpoint_names_those_there_are(tmp_path: Path) -> None:
         find_checkpoint(str(run.folder / "checkpoints" / "step-00000006"), tmp_path)
 
 
-def test_unfinished_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_unfinished_checkpoint_is_rejected(tmp_path: Path) -> None:
     torn = make_checkpoint(make_run(tmp_path), 5, complete=False)
     with pytest.raises(CheckpointError, match=r"is not a complete checkpoint: it has no manifest\.json"):
         find_checkpoint(str(torn), tmp_path)

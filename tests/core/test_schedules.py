@@ -1,4 +1,4 @@
-"""Schedules by their properties: where the peak and the floor are, and the way between."""
+"""Properties of schedules: peak, floor, and the values between them."""
 
 import json
 import math
@@ -21,7 +21,7 @@ CONFIGS = st.builds(WarmupStableDecayConfig, decay_ratio=st.floats(0.01, 1.0), s
 
 @st.composite
 def decaying(draw: st.DrawFn) -> tuple[Schedule, int, int, float, float]:
-    """Return a schedule that decays, with its total steps, warm-up steps (fewer), peak and floor."""
+    """Return a decaying schedule with its total steps, warm-up steps (fewer than the total), peak and floor."""
     total = draw(st.integers(2, 300))
     warmup = draw(st.integers(0, total - 1))
     peak = draw(RATES)
@@ -107,7 +107,7 @@ def test_stable_part_is_as_long_as_the_configuration_says() -> None:
 
 
 @pytest.mark.parametrize("ratio", [0.0, -0.1, 1.1])
-def test_decay_ratio_out_of_range_is_refused(ratio: float) -> None:
+def test_decay_ratio_out_of_range_is_rejected(ratio: float) -> None:
     with pytest.raises(ValueError, match="decay_ratio must be above 0 and at most 1"):
         WarmupStableDecayConfig(decay_ratio=ratio)
 

@@ -1,4 +1,4 @@
-"""Plugins that do the wrong thing at a seam: told by name, they end nothing needlessly and spoil no record."""
+"""Plugins that violate an interface are reported by name, do not stop other parts, and corrupt no files."""
 
 import copy
 import json
@@ -77,7 +77,7 @@ class Half:
 
 @pytest.fixture
 def train(tmp_path: Path, install_plugin: InstallPlugin) -> Callable[..., Run]:
-    """Return `train(name, **settings)`, which trains a small model for four steps with the plugin above installed."""
+    """Return `train(name, **settings)`: install the plugin above and train a small model for four steps."""
     install_plugin("their-seams", PLUGIN, parts=PARTS)
     (tmp_path / "text.txt").write_text("the cat sat on the mat. " * 40, encoding="utf-8")
 
@@ -111,19 +111,17 @@ def test_logger_that_leaves_the_model_in_eval_mode_changes_nothing(train: Callab
 
 
 @pytest.mark.parametrize(("name", "told"), [("nothing", "its `wrap` returned None"), ("no-json", "not JSON")])
-def test_wrapper_that_does_the_wrong_thing_is_told_in_a_sentence(
-    name: str, told: str, train: Callable[..., Run]
-) -> None:
+def test_wrapper_that_violates_the_interface_is_reported(name: str, told: str, train: Callable[..., Run]) -> None:
     with pytest.raises(PluginError, match=f"the wrapper Wrapper cannot wrap this model: .*{told}"):
         train("wrapped", wrappers=[name])
 
 
-def test_batching_that_lacks_its_methods_is_told_by_name(train: Callable[..., Run]) -> None:
+def test_batching_without_its_methods_is_reported_by_name(train: Callable[..., Run]) -> None:
     with pytest.raises(PluginError, match="batching 'half' of their-seams: it returned"):
         train("half", data={"batching": "half"})
 
 
-def test_wrapper_chosen_twice_is_refused(train: Callable[..., Run]) -> None:
+def test_wrapper_chosen_twice_is_rejected(train: Callable[..., Run]) -> None:
     with pytest.raises(ConfigError, match=r"wrappers\.1: 'nothing' is given twice"):
         train("twice", wrappers=["nothing", "nothing"])
 
@@ -133,7 +131,7 @@ def test_another_plugin_with_the_name_of_an_implied_component_stops_no_run(train
     assert train("implied", runtime={"threads": 1}).info["matmul"] == "highest"
 
 
-def test_settings_whose_component_is_missing_are_told_together_and_by_validate(
+def test_settings_whose_component_is_missing_are_reported_together_and_by_validate(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     values = {

@@ -1,4 +1,4 @@
-"""The token store: plain .npy files that grow, and a folder whose damage is noticed."""
+"""The token store: appendable .npy files, and detection of damage."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ def write_store(folder: Path, *, vocab_size: int = 10) -> None:
     write_info(folder, IDENTITY | {"splits": counts})
 
 
-def test_store_gives_back_documents_each_followed_by_end_of_text(tmp_path: Path) -> None:
+def test_store_returns_documents_each_followed_by_end_of_text(tmp_path: Path) -> None:
     write_store(tmp_path / "store")
     opened = open_store(tmp_path / "store", IDENTITY)
     assert opened is not None
@@ -89,7 +89,7 @@ def test_damaged_store_is_not_opened(tmp_path: Path, name: str, damage: str) -> 
 def test_store_with_a_header_of_zeros_is_not_opened(tmp_path: Path) -> None:
     write_store(tmp_path / "store")
     file = tmp_path / "store" / "train.tokens.npy"
-    file.write_bytes(bytes(file.stat().st_size))  # what a machine that loses power may leave
+    file.write_bytes(bytes(file.stat().st_size))  # possible after a power failure
     assert open_store(tmp_path / "store", IDENTITY) is None
 
 

@@ -1,4 +1,4 @@
-"""Text from models and data cannot command the terminal."""
+"""Control characters in text from models and data are escaped on the terminal."""
 
 import pytest
 
@@ -17,15 +17,15 @@ from tfs_core.terminal import escape_control_characters
         ("\x00\x7f", "\\x00\\x7f"),
     ],
 )
-def test_harmless_writes_out_what_commands_a_terminal(text: str, shown: str) -> None:
+def test_control_characters_are_escaped(text: str, shown: str) -> None:
     assert escape_control_characters(text) == shown
 
 
 @pytest.mark.parametrize("text", ["[bold]not markup[/bold]\n", "a\tb", "naïve 日本語 עברית 👩‍💻", "back\\slash \ufffd"])
-def test_harmless_leaves_what_only_prints_as_it_is(text: str) -> None:
+def test_printable_text_is_not_escaped(text: str) -> None:
     assert escape_control_characters(text) == text
 
 
-def test_harmless_leaves_no_control_character_but_newline_and_tab() -> None:
+def test_escaped_text_has_no_control_character_but_newline_and_tab() -> None:
     shown = escape_control_characters("".join(map(chr, range(0x2100))))
     assert {character for character in shown if not character.isprintable() and ord(character) < 0xA0} == {"\n", "\t"}

@@ -1,4 +1,4 @@
-"""The loop: what an update is made of, what is counted, and when it validates, saves and stops."""
+"""The training loop: the update, the counters, and when it validates, saves and stops."""
 
 import dataclasses
 import math
@@ -41,21 +41,21 @@ def split(documents: int = 30, seed: int = 0) -> TokenSplit:
 
 
 class InMemory(Batches):
-    """The batches of the documents above, and eight other documents to validate on."""
+    """Batches of the documents above, and eight other documents for validation."""
 
     def validation(self) -> Iterator[Batch]:
         return dataclasses.replace(self._rows, split=split(8, seed=5)).in_order(3)
 
 
 class Letters:
-    """All that the trainer asks of a tokenizer: every id but the end of text is a byte."""
+    """The part of a tokenizer that the trainer uses: every id but the end of text is one byte."""
 
     def byte_lengths(self) -> np.ndarray:
         return np.array([1] * END_OF_TEXT + [0])
 
 
 class Bigram(AutogradModel):
-    """A table of logits with dropout: the smallest model with everything that a resume must bring back."""
+    """A table of logits with dropout: a minimal model with all the state that a resume must restore."""
 
     def __init__(self, *, dropout: float = 0.0, dtype: Any = "float32") -> None:
         super().__init__(ModelConfig(dropout=dropout, dtype=dtype), vocab_size=VOCAB_SIZE)
@@ -73,7 +73,7 @@ class Bigram(AutogradModel):
 
 
 class ByHand:
-    """A model without autograd: plain tensors, and a backward of its own."""
+    """A model without autograd: plain tensors and a hand-written backward pass."""
 
     mirrors = None
     context_limit = None
@@ -115,7 +115,7 @@ class ByHand:
 
 
 class Recorder(RunLogger):
-    """Keeps what it is told, in one list."""
+    """Collects all records in one list."""
 
     def __init__(self) -> None:
         self.records: list[Any] = []
@@ -143,7 +143,7 @@ class Recorder(RunLogger):
 
 
 class NoRunFolder:
-    """Stands in for the folder's `run.json`."""
+    """Replacement for a run folder that writes nothing to the disk."""
 
     def __init__(self) -> None:
         self.info: dict[str, Any] = {}
@@ -221,7 +221,7 @@ def saved(trainer: Trainer) -> list[str]:
     return [folder.name.removeprefix("step-000000") for folder in list_checkpoints(trainer.checkpoints.folder)]
 
 
-# What an update is made of.
+# The update.
 
 
 @pytest.mark.parametrize("batching", ["padded", "packed"])
@@ -250,7 +250,7 @@ def test_update_is_that_of_the_mean_over_valid_targets(make_trainer: MakeTrainer
     torch.testing.assert_close(weights(trainer)["table.weight"], expected, rtol=1e-12, atol=1e-14)
 
 
-def test_gradient_norm_is_told_before_clipping_and_the_update_is_clipped(make_trainer: MakeTrainer) -> None:
+def test_gradient_norm_is_logged_before_clipping_and_the_update_is_clipped(make_trainer: MakeTrainer) -> None:
     free, clipped = make_trainer(max_steps=1), make_trainer(max_steps=1, max_grad_norm=0.01, folder="clipped")
     before = weights(free)
     free.train()
@@ -277,7 +277,7 @@ def test_schedule_scales_a_group_s_own_learning_rate(make_trainer: MakeTrainer) 
 
 
 class Biases(AutogradModel):
-    """The function of `ByHand`, differentiated by PyTorch."""
+    """The same function as `ByHand`, differentiated by autograd."""
 
     def __init__(self) -> None:
         super().__init__(ModelConfig(), vocab_size=VOCAB_SIZE)
@@ -300,7 +300,7 @@ def test_model_with_a_backward_of_its_own_is_trained_as_its_autograd_twin(make_t
     assert float(weights(twin)["bias"].abs().max()) > 0
 
 
-def test_ranks_are_told_which_micro_batch_of_a_step_is_the_last(
+def test_ranks_are_notified_of_the_last_micro_batch_of_a_step(
     make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flags: list[bool] = []
@@ -310,7 +310,7 @@ def test_ranks_are_told_which_micro_batch_of_a_step_is_the_last(
     assert flags == [False, False, True] * 2
 
 
-# What is counted.
+# Counters.
 
 
 def test_tokens_are_valid_targets_and_flops_are_executed_positions(make_trainer: MakeTrainer) -> None:
@@ -331,7 +331,7 @@ def test_epoch_of_a_line_is_the_one_in_which_its_step_begins(make_trainer: MakeT
     assert [record.epoch for record in told(trainer).of(StepRecord)] == [0] * 8 + [1]
 
 
-def test_elapsed_seconds_grow_and_go_on_from_an_earlier_sitting(make_trainer: MakeTrainer) -> None:
+def test_elapsed_seconds_grow_and_continue_from_an_earlier_session(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer()
     trainer._earlier_seconds = 1000.0
     trainer.train()
@@ -339,7 +339,7 @@ def test_elapsed_seconds_grow_and_go_on_from_an_earlier_sitting(make_trainer: Ma
     assert 1000.0 < seconds[0] < seconds[-1] < 1100.0
 
 
-def test_log_every_thins_out_the_lines_but_for_first_and_last(make_trainer: MakeTrainer) -> None:
+def test_log_every_skips_lines_except_the_first_and_the_last(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer(log_every=3, max_steps=8)
     trainer.train()
     assert [record.step for record in told(trainer).of(StepRecord)] == [1, 3, 6, 8]
@@ -385,11 +385,60 @@ def test_tokens_per_second_count_waiting_for_data_but_not_the_time_of_observers(
     assert second.tokens_per_second == (second.tokens - first.tokens) / 2.0
 
 
+def test_waiting_for_a_stream_counts_in_tokens_per_second_and_elapsed_seconds(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("tfs_core.trainer.time.perf_counter", lambda: clock[0])
+    waits = {0: 0, 1: 3, 2: 0, 3: 1}  # step -> answers of False before the one of True
+
+    class Timed(Bigram):
+        def backward(self, scale: float) -> None:
+            super().backward(scale)
+            clock[0] += 1.0  # a step takes one second
+
+    def ready(step: int) -> bool:
+        if waits[step] == 0:
+            return True
+        waits[step] -= 1
+        clock[0] += 10.0  # an answer of False comes after ten
+        return False
+
+    trainer = make_trainer(Timed(), max_steps=4)
+    monkeypatch.setattr(trainer.batching, "ready", ready)
+    trainer.train()
+    records = told(trainer).of(StepRecord)
+    assert [record.elapsed_seconds for record in records] == [1.0, 32.0, 33.0, 44.0]
+    tokens = np.diff([0, *(record.tokens for record in records)])
+    assert [record.tokens_per_second for record in records] == (tokens / [1.0, 31.0, 1.0, 11.0]).tolist()
+
+
+def test_waiting_for_a_stream_counts_in_the_line_that_covers_its_step(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("tfs_core.trainer.time.perf_counter", lambda: clock[0])
+    asked: list[int] = []
+
+    def ready(step: int) -> bool:
+        clock[0] += 5.0
+        asked.append(step)
+        return asked.count(step) == 2
+
+    trainer = make_trainer(log_every=3, max_steps=4)
+    monkeypatch.setattr(trainer.batching, "ready", ready)
+    trainer.train()
+    records = told(trainer).of(StepRecord)
+    assert [(record.step, record.elapsed_seconds) for record in records] == [(1, 10.0), (3, 30.0), (4, 40.0)]
+    tokens = np.diff([0, *(record.tokens for record in records)])
+    assert [record.tokens_per_second for record in records] == (tokens / [10.0, 20.0, 10.0]).tolist()
+
+
 # When it stops.
 
 
 class Breaking(Bigram):
-    """Gives a loss or a gradient that is not finite at one step."""
+    """Returns a loss or a gradient that is not finite, at one step."""
 
     def __init__(self, what: str, at: int) -> None:
         super().__init__()
@@ -410,7 +459,7 @@ class Breaking(Bigram):
 
 
 @pytest.mark.parametrize(("what", "named"), [("loss", "but computed from them"), ("gradient", "the gradient of bias")])
-def test_nonfinite_step_is_not_taken_and_named(what: str, named: str, make_trainer: MakeTrainer) -> None:
+def test_nonfinite_step_is_not_applied_and_is_reported(what: str, named: str, make_trainer: MakeTrainer) -> None:
     trainer = make_trainer(Breaking(what, at=3), checkpoint_every=2)
     two_steps = make_trainer(max_steps=2, folder="other")
     two_steps.train()
@@ -431,7 +480,7 @@ def test_nonfinite_step_is_shown_in_the_log_and_as_an_event(make_trainer: MakeTr
     assert (event.step, event.details["attempted_step"]) == (2, 3)
 
 
-def test_sick_run_saves_nothing_and_deletes_nothing(make_trainer: MakeTrainer) -> None:
+def test_nonfinite_run_saves_nothing_and_deletes_nothing(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer(Breaking("gradient", at=4), checkpoint_every=1, keep_checkpoints=2)
     with pytest.raises(TrainingError):
         trainer.train()
@@ -440,7 +489,7 @@ def test_sick_run_saves_nothing_and_deletes_nothing(make_trainer: MakeTrainer) -
 
 
 class Overflowing(torch.optim.SGD):
-    """Takes a step that is too long, the third time."""
+    """Overflows the weights in its third step."""
 
     def step(self, closure: Any = None) -> None:
         super().step(closure)
@@ -505,7 +554,7 @@ def test_early_stopping_counts_validations_without_improvement(make_trainer: Mak
     assert told(trainer).events("checkpoint")[-1].details["reasons"] == ["end"]
 
 
-def test_improvement_begins_the_count_of_early_stopping_anew(make_trainer: MakeTrainer) -> None:
+def test_improvement_resets_the_count_of_early_stopping(make_trainer: MakeTrainer) -> None:
     schedule = [0.1, 0.0, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0].__getitem__
     trainer = make_trainer(schedule=schedule, eval_every=1, early_stopping=2, max_steps=8)
     trainer.train()
@@ -515,7 +564,7 @@ def test_improvement_begins_the_count_of_early_stopping_anew(make_trainer: MakeT
 # When it validates and saves.
 
 
-def test_validation_comes_every_so_often_and_at_the_end_and_never_twice(make_trainer: MakeTrainer) -> None:
+def test_validation_runs_at_its_interval_and_at_the_end_and_never_twice(make_trainer: MakeTrainer) -> None:
     for total, expected in ((7, [3, 6, 7]), (6, [3, 6])):
         trainer = make_trainer(eval_every=3, max_steps=total, folder=str(total))
         trainer.train()
@@ -523,7 +572,7 @@ def test_validation_comes_every_so_often_and_at_the_end_and_never_twice(make_tra
 
 
 class Looks(RunLogger):
-    """Looks at the model whenever it can, and draws random numbers meanwhile."""
+    """Observes the model at every moment, and draws random numbers."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, int]] = []
@@ -538,7 +587,7 @@ class Looks(RunLogger):
             model.forward(torch.zeros(1, 3, dtype=torch.int64))
 
 
-def test_validation_and_loggers_that_look_do_not_change_training(make_trainer: MakeTrainer) -> None:
+def test_validation_and_observers_do_not_change_training(make_trainer: MakeTrainer) -> None:
     torch.manual_seed(0)
     often = make_trainer(Bigram(dropout=0.3), eval_every=1, observer=(looks := Looks()))
     often.train()
@@ -551,7 +600,7 @@ def test_validation_and_loggers_that_look_do_not_change_training(make_trainer: M
 
 
 def test_improvement_saves_and_moves_best(make_trainer: MakeTrainer) -> None:
-    schedule = [0.5, 0.5, 0.0, -0.5, -0.5, -0.5].__getitem__  # it unlearns from the fourth step on
+    schedule = [0.5, 0.5, 0.0, -0.5, -0.5, -0.5].__getitem__  # the loss increases from the fourth step on
     trainer = make_trainer(schedule=schedule, eval_every=2, keep_checkpoints=1)
     trainer.train()
     losses = {record.step: record.loss for record in told(trainer).of(ValidationRecord)}
@@ -583,7 +632,7 @@ def test_minutes_since_the_last_save_save(make_trainer: MakeTrainer, monkeypatch
     assert saved(trainer) == ["02", "04", "05"]
 
 
-def test_loggers_are_told_before_a_checkpoint_and_after_all_lines_up_to_it(make_trainer: MakeTrainer) -> None:
+def test_loggers_are_called_before_a_checkpoint_and_after_all_records_up_to_it(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer(eval_every=2, max_steps=2)
     trainer.train()
     kinds = [record if isinstance(record, str) else type(record).__name__ for record in told(trainer).records]

@@ -20,12 +20,12 @@ from tfs_core.stop_signal import StopSignal
 
 
 def draw() -> list[float]:
-    """Draw from every global generator, an odd number of normals among it, of which half is kept for the next time."""
+    """Draw from every global generator. An odd number of normals leaves a cached value in the state."""
     normals = [float(np.random.normal()), random.gauss(0, 1)]
     return [float(torch.rand(1)), float(torch.randn(1)), random.random(), float(np.random.rand()), *normals]
 
 
-def test_restored_random_state_draws_the_same_again_after_a_journey_through_json() -> None:
+def test_random_state_restored_from_json_draws_the_same_numbers() -> None:
     set_seed(3)
     draw()
     state = json.loads(json.dumps(capture_random_state()))
@@ -44,7 +44,7 @@ def test_seed_decides_what_is_drawn() -> None:
     assert draw() != first
 
 
-def test_what_is_drawn_inside_leaves_the_random_state_alone_even_after_an_error() -> None:
+def test_random_state_is_preserved_after_the_block_even_after_an_error() -> None:
     set_seed(3)
     expected = draw()
     set_seed(3)
@@ -55,7 +55,7 @@ def test_what_is_drawn_inside_leaves_the_random_state_alone_even_after_an_error(
 
 
 def batches() -> Batches:
-    """Return 10 rows of 10 tokens, 4 a step."""
+    """Return batches of 10 rows of 10 tokens, 4 rows per step."""
     tokens = np.zeros(100, dtype=np.uint16)
     split = TokenSplit(tokens, np.array([0, 100]), 99)
     rows = Rows(split=split, batching="packed", max_length=10, end_of_text_id=0)

@@ -1,4 +1,4 @@
-"""Wrappers around a model's loss: chosen by `wrappers`, applied by stage, and rebuilt wherever weights are loaded."""
+"""Wrappers: chosen by `wrappers`, applied by stage, and applied again when weights are loaded."""
 
 import json
 from collections.abc import Callable
@@ -126,7 +126,7 @@ def strange(config):
 
 @pytest.fixture
 def train(tmp_path: Path, install_plugin: InstallPlugin) -> Train:
-    """Return `train(wrappers, steps=..., resume=...)`, which trains the model above, of a plugin."""
+    """Return `train(wrappers, steps=..., resume=...)`, which trains the plugin's model above."""
     install_plugin("tfs-mine", PLUGIN, model=MODEL, lora=LORA, notes=NOTES)
     (tmp_path / "text.txt").write_text("the cat sat on the mat. " * 20, encoding="utf-8")
 
@@ -162,20 +162,20 @@ def test_adapter_trains_alone_is_saved_evaluated_and_resumed(train: Train, tmp_p
     assert whole.info["machine"]["adapters"] == "each linear layer has one"
     assert whole.info["parameters"]["total"] > train(steps=1).info["parameters"]["total"], "the adapters count"
 
-    # 1. Trained and saved: the adapters, and what they are added to as it was.
+    # 1. Trained and saved: the adapters changed, the base weights did not.
     first, last = weights(train(lora, steps=1)), weights(whole)
     moved = {name for name in last if not torch.equal(first[name], last[name])}
     assert moved == {name for name in last if name.endswith((".up", ".down"))}
     assert last["output.parametrizations.weight.0.up"].shape[1] == 3
 
-    # 2. Loaded: with the adapters, whose weights are the trained ones.
+    # 2. Loaded: with the adapters and their trained weights.
     loaded = load_model(whole.name, assets=tmp_path)
     assert all(torch.equal(last[name], tensor) for name, tensor in loaded.model.state_dict().items())
     evaluated = CliRunner().invoke(tfs, ["evaluate", whole.name, "--json", "--assets", str(tmp_path)])
     assert evaluated.exit_code == 0, evaluated.output
     assert json.loads(evaluated.stdout)[0]["loss"] == whole.validation()[-1]["loss"]
 
-    # 3. Resumed: as if never stopped.
+    # 3. Resumed: equal to an uninterrupted run.
     resumed = train(lora, steps=6, resume=train(lora, steps=3).name)
     assert all(torch.equal(last[name], tensor) for name, tensor in weights(resumed).items())
 
@@ -201,7 +201,7 @@ def test_only_wrappers_that_change_weights_are_applied_where_a_checkpoint_is_loa
     assert CAME == []
 
 
-def test_wrapper_of_no_stage_is_refused_by_name(train: Train) -> None:
+def test_wrapper_of_no_stage_is_rejected_by_name(train: Train) -> None:
     with pytest.raises(PluginError, match=r"strange.*stage.*adapt, checkpoint, tune, compile, parallel"):
         train("strange")
 
@@ -216,6 +216,6 @@ def test_unknown_option_of_a_wrapper_names_the_nearest(train: Train) -> None:
         train({"name": "lora", "rnak": 3})
 
 
-def test_configuration_without_wrappers_is_written_as_ever(train: Train) -> None:
+def test_configuration_without_wrappers_is_written_without_the_key(train: Train) -> None:
     assert "wrappers" not in (train(steps=1).folder / "config.yaml").read_text(encoding="utf-8")
     assert "rank: 3" in (train({"name": "lora", "rank": 3}, steps=1).folder / "config.yaml").read_text("utf-8")

@@ -1,4 +1,4 @@
-"""The plugins of docs/writing-a-plugin.md, taken from the page, are installed, checked and trained."""
+"""The plugins in docs/writing-a-plugin.md are extracted from the page, installed, checked and trained."""
 
 import json
 import os
@@ -27,7 +27,7 @@ wrappers: [{name: freeze, prefix: embedding}]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the page's files, its two packages and what pip would write beside them."""
+    """Return a folder with the page's files, its two packages, and the metadata that pip would write."""
     folder = tmp_path_factory.mktemp("page")
     sources = {match["file"]: match["source"] for match in BLOCK.finditer(PAGE.read_text(encoding="utf-8"))}
     options, model = sources["my_model.py"].split("class MyModel")

@@ -1,19 +1,19 @@
-"""Make the data of `tests/test_golden.py` with the code of commit 339a47c, the last one before the core was redesigned.
+"""Generate the data of `tests/test_golden.py` with commit 339a47c, the last one before the redesign of the core.
 
     git worktree add /tmp/old 339a47c
     .venv/bin/python tests/golden/make.py /tmp/old
 
-writes, beside this file,
+writes to the folder of this file:
 
-    letters.txt       the text of every run, a document a line
-    hub/            the stories of the streamed runs, as `tests/fake_hub.py` serves them
-    numbers.json    golden numbers: configurations, and the loss and the norm of the gradient of every step
+    letters.txt     the text of every run, one document per line
+    hub/            the stories of the streamed runs, in the format of `tests/fake_hub.py`
+    numbers.json    golden numbers: configurations, and the loss and the gradient norm of every step
     assets/         old runs, with their token stores
-    answers.json    for each old run, what 339a47c evaluates, generates, and makes of it when it resumes the run
+    answers.json    for each old run, the results of 339a47c: evaluation, generation, and the resumed run
 
-The test holds whatever code there is now to these files, so they are made once: another commit makes other files.
-The script works in /tmp/tfs-golden, so that the absolute paths in the runs' configurations name no one's home; the
-host's name, its platform and the process id are overwritten in `run.json`.
+The files are the reference for all later code, so they are generated only once: another commit may generate different
+files. The script works in /tmp/tfs-golden, so that the absolute paths in the runs' configurations contain no home
+folder. In `run.json`, host name, platform and process id are overwritten.
 """
 
 import contextlib
@@ -50,7 +50,7 @@ PACKED_STREAM = {
 
 
 def merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings with the changes; a section is merged, anything else replaced."""
+    """Return the settings with changes: sections are merged, other values replaced."""
     result = copy.deepcopy(settings)
     for key, value in changes.items():
         both_sections = isinstance(value, dict) and isinstance(result.get(key), dict) and key != "dataset"
@@ -70,7 +70,7 @@ TEXT = {
 
 
 def numbers_configs() -> dict[str, dict[str, Any]]:
-    """Return the configurations of the golden numbers: float64, ten steps of two batches each."""
+    """Return the configurations of the golden numbers: float64, ten steps with two micro-batches each."""
     base = merged(
         TEXT,
         {
@@ -107,7 +107,7 @@ TO_THE_END = ["training.log_every=1"]
 
 
 def old_runs() -> dict[str, dict[str, Any]]:
-    """Return, for each old run, its configuration, the signal and the step that stopped it, and how it is resumed."""
+    """Return for each old run: its configuration, the signal and the step that stopped it, and the resume options."""
     base = merged(
         TEXT,
         {
@@ -128,7 +128,7 @@ def old_runs() -> dict[str, dict[str, Any]]:
     terminated = {"stop": [signal.SIGTERM, 90], "resume": TO_THE_END}
     runs: dict[str, dict[str, Any]] = {
         "torch-finished": {"changes": {}, "resume": LONGER},
-        "torch-stopped": {  # leaves two checkpoints: the best and the latest
+        "torch-stopped": {  # has two checkpoints: the best and the latest
             "changes": {
                 "training": {"eval_every": 25, "lr_decay": {"name": "warmup-stable-decay", "decay_ratio": 0.3}},
             },
@@ -143,7 +143,7 @@ def old_runs() -> dict[str, dict[str, Any]]:
                 "data": {"batching": "padded"},
                 "model": {"gelu": "exact"},
                 "training": {"gradient_accumulation_steps": 2, "lr_decay": "linear"},
-                "runtime": {"threads": "auto"},  # one, by OMP_NUM_THREADS below: recorded, and obeyed on a resume
+                "runtime": {"threads": "auto"},  # 1, from OMP_NUM_THREADS below; recorded and used again on a resume
             },
             **terminated,
         },
@@ -175,12 +175,12 @@ def old_runs() -> dict[str, dict[str, Any]]:
 
 
 def write_texts() -> None:
-    """Write the text of the runs, and the stories of the Hub; the test reads what is written, not this."""
+    """Write the text of the runs and the stories of the Hub. The tests read the files, not this code."""
     draw = random.Random(339)
     alphabet = 4 * string.ascii_lowercase
 
     def line() -> str:
-        """Return a part of the alphabet, which goes on in few ways: a small model soon knows what comes next."""
+        """Return a part of the alphabet: it has few continuations, so a small model soon predicts the next letter."""
         start = draw.randrange(26)
         return alphabet[start : start + draw.randint(8, 60)]
 
@@ -193,7 +193,7 @@ def write_texts() -> None:
 
 
 def read_lines(path: Path, *keys: str) -> list[dict[str, Any]]:
-    """Return some keys of every line of a .jsonl file; none when there is no such file."""
+    """Return some keys of every line of a .jsonl file; an empty list if the file does not exist."""
     if not path.exists():
         return []
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -201,7 +201,7 @@ def read_lines(path: Path, *keys: str) -> list[dict[str, Any]]:
 
 
 def numbers() -> dict[str, Any]:
-    """Return the golden numbers, each with its configuration."""
+    """Return the golden numbers with their configurations."""
     tfs_core = importlib.import_module("tfs_core")
     found = {}
     for name, config in numbers_configs().items():
@@ -215,7 +215,7 @@ def numbers() -> dict[str, Any]:
 
 @contextlib.contextmanager
 def signal_after(step: int, number: int) -> Iterator[None]:
-    """Within it, the process sends itself a signal right after the metrics line of a step was written."""
+    """Context manager: the process sends itself a signal directly after writing the metrics line of a step."""
     logger = importlib.import_module("tfs_core.builtin.jsonl").JsonlLogger
     original = logger.on_step
 
@@ -232,7 +232,7 @@ def signal_after(step: int, number: int) -> Iterator[None]:
 
 
 def make_runs(runs: dict[str, dict[str, Any]]) -> None:
-    """Train the old runs, and take this machine out of what they say."""
+    """Train the old runs, and remove the machine's data from their run.json."""
     tfs_core = importlib.import_module("tfs_core")
     for name, run in runs.items():
         number, step = run.get("stop", [signal.SIGINT, None])
@@ -252,7 +252,7 @@ def make_runs(runs: dict[str, dict[str, Any]]) -> None:
 
 
 def tfs(*words: str, assets: Path) -> str:
-    """Return what `tfs` prints on stdout."""
+    """Return the stdout of `tfs`."""
     testing, main = importlib.import_module("click.testing"), importlib.import_module("tfs_core.cli.main")
     result = testing.CliRunner().invoke(main.tfs, [*words, "--assets", str(assets)])
     assert result.exit_code == 0, result.output
@@ -267,7 +267,7 @@ GENERATE = [
 
 
 def answer(name: str, run: dict[str, Any], assets: Path) -> dict[str, Any]:
-    """Return what the code says of an old run, in a copy of its assets; the run is resumed last."""
+    """Return the evaluation, generation and resume results of an old run, computed in a copy of its assets."""
     tfs_core = importlib.import_module("tfs_core")
     (evaluated,) = json.loads(tfs("evaluate", name, "--json", assets=assets))
     del evaluated["checkpoint"]
@@ -295,7 +295,7 @@ def write_json(name: str, values: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Make everything anew with the checkout that the command line names."""
+    """Generate all files with the checkout given on the command line."""
     checkout = Path(sys.argv[1]).resolve()
     commit = subprocess.run(["git", "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True).stdout
     assert commit.startswith(COMMIT), f"{checkout} is at {commit.strip()}, not at {COMMIT}"

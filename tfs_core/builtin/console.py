@@ -205,7 +205,7 @@ def short(number: float, gap: str = "") -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return m:ss or h:mm:ss: 1:05 for 65 seconds, 2:00:07 for 7207; ?:?? when it is not finite."""
+    """Return m:ss or h:mm:ss: 1:05 for 65 seconds, 2:00:07 for 7207; ?:?? for a time that is not finite."""
     if not math.isfinite(seconds):
         return "?:??"
     minutes, rest = divmod(round(seconds), 60)

@@ -1,7 +1,7 @@
 """The logger `jsonl`: the run folder's `.jsonl` files, one line per record, appended with a single write.
 
-The format is specified in docs/formats.md. Every line of a file has the same keys in the same order, the fields of its
-record in `tfs_core.records`. The JSON is strict: floats always have a point or an exponent, and numbers that are not
+The format is specified in docs/formats.md. The keys of a line are the fields of its record in `tfs_core.records`, in
+the same order. The JSON is strict: floats always have a point or an exponent, and numbers that are not
 finite are written as null.
 """
 
@@ -42,7 +42,7 @@ class JsonlLogger(RunLogger):
         self._files: dict[type, LogFile] = {}
 
     def on_start(self) -> None:
-        """Open the files; move lines past the start step, written by an earlier session, to `aside/` first."""
+        """Move lines after the start step, written by an earlier session, to `aside/`; then open the files."""
         for record_type, name in FILES.items():
             truncate_after_step(self.folder / name, self.start_step)
             self._files[record_type] = LogFile(self.folder / name, record_type)

@@ -44,7 +44,7 @@ class SGDConfig:
     """The options of gradient descent."""
 
     momentum: float = 0.0
-    """The share of the last update's direction that is added to the gradient. 0 for none; 0.9 is usual."""
+    """Each update direction is the gradient plus `momentum` times the last direction. 0 for none; 0.9 is usual."""
 
     nesterov: bool = False
     """Nesterov momentum: look ahead along the momentum before the gradient is applied. Needs a momentum above 0."""

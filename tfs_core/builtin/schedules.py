@@ -26,7 +26,7 @@ SHAPES: dict[str, Callable[[float], float]] = {
     "cosine": lambda progress: (1.0 + math.cos(math.pi * progress)) / 2.0,
     "1-sqrt": lambda progress: 1.0 - math.sqrt(progress),
 }
-"""The remaining fraction of peak - floor, for a progress of the decay from 0 to 1."""
+"""Shapes of the decay: functions from the progress (0 to 1) to the remaining fraction of peak - floor."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +38,8 @@ class WarmupStableDecayConfig:
     phase."""
 
     shape: Literal["linear", "cosine", "1-sqrt"] = "1-sqrt"
-    """The shape of the decay. `1-sqrt` is steep at first, and was best in Hägele et al. (2024); `linear` is close to
-    it."""
+    """The shape of the decay. `1-sqrt` is steep at first, and was best in Hägele et al. (2024); `linear` is
+    almost as good."""
 
     def __post_init__(self) -> None:
         if not 0.0 < self.decay_ratio <= 1.0:
@@ -74,7 +74,7 @@ def warmup_stable_decay(
 ) -> Schedule:
     """Return a schedule that stays at the peak and decays to the floor in the last `decay_ratio` of the steps.
 
-    Training can continue from any checkpoint of the stable phase for longer than was planned, unlike with cosine.
+    Unlike with cosine, a run can be extended: continue from a checkpoint of the stable phase with more total steps.
 
     Hu et al. (2024), "MiniCPM: Unveiling the Potential of Small Language Models with Scalable Training Strategies",
     https://arxiv.org/abs/2404.06395
@@ -88,7 +88,7 @@ def warmup_stable_decay(
 def _warm_up_and_decay(
     shape: str, decay_steps: int, total_steps: int, warmup_steps: int, peak: float, floor: float
 ) -> Schedule:
-    """Return the schedule of the module's docstring, with at most `decay_steps` steps below the peak at the end."""
+    """Return the schedule in the module docstring, with a decay in the last `decay_steps` steps (or since warm-up)."""
     last = total_steps - 1
     first_at_peak = max(warmup_steps - 1, 0)
     start = max(last - decay_steps, first_at_peak)

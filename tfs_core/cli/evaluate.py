@@ -93,10 +93,9 @@ def evaluate(
 
 
 def _validation_split(loaded: "LoadedModel", state: dict[str, Any], assets: Path, read_data: bool) -> "TokenSplit":
-    """Return the validation tokens of the checkpoint's run, from the token store with its fingerprint.
+    """Return the validation tokens of the checkpoint's run, from the token store with the run's fingerprint.
 
-    If the store was deleted, they are recreated from the data set when `read_data` is true; otherwise raises
-    DataError.
+    If the store was deleted, recreates the tokens from the data set if `read_data` is true, else raises DataError.
     """
     from tfs_core.data.store import open_store
 

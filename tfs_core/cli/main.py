@@ -31,7 +31,7 @@ class LazyCommand(click.Command):
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: object
     ) -> click.Context:
-        """Return the context of the imported command, which click then invokes.
+        """Import the command and return its context. Click then invokes the command of the context.
 
         Plugin commands of a group are added to a copy of the group; the group's own commands take precedence.
         Raises PluginError when the factory is not a click command.
@@ -108,7 +108,7 @@ class CommandLine(click.Group):
         return context
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """Return the names of the core's commands, then of the plugins'; ambiguous names are qualified."""
+        """Return the names of the core's commands, then of the plugins'; ambiguous ones as `distribution/name`."""
         core = list(core_commands())
         with suppress(TfsError):  # reported by `format_epilog`
             return core + sorted(name for name in plugin_commands() if name.rpartition("/")[2] not in core)
@@ -137,7 +137,7 @@ class CommandLine(click.Group):
         raise click.UsageError(" ".join([message, elsewhere, *broken]), ctx)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write below the commands why those of plugins are missing, if they are."""
+        """If loading the plugins failed, write the error below the list of commands."""
         super().format_epilog(ctx, formatter)
         try:
             get_registry()
@@ -152,7 +152,10 @@ def core_commands() -> dict[str, Entry]:
 
 
 def plugin_commands(group: str = "") -> dict[str, click.Command]:
-    """Return the plugins' commands of a group (of `tfs` itself for ""), by name; ambiguous names are qualified."""
+    """Return the plugins' commands of a click group by name; the group "" is `tfs` itself.
+
+    A name that several distributions use has the prefix `distribution/`.
+    """
     entries = [
         entry
         for entry in get_registry().entries("command")

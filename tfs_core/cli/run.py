@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tfs_core.runs import Run
 
 LAST_RUN = ""
-"""The value of `--resume` given without one: the last run of the configuration's experiment_name."""
+"""The value that means `--resume` without an argument: the last run of the configuration's experiment_name."""
 
 
 @click.command()

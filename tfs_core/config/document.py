@@ -72,13 +72,13 @@ class Document:
     """A parsed configuration, not yet validated."""
 
     values: Any
-    """A mapping, except for the value of one `--set`."""
+    """A mapping; for the document of a single `--set`, a value of any type."""
 
     places: dict[Key, Place]
     problems: list[tuple[Place, str]] = field(default_factory=list)
 
     def place(self, key: Key) -> Place:
-        """Return the place of the key, or else of the innermost section around it that has one."""
+        """Return the place of the key, or else the place of the innermost enclosing section with a known place."""
         while key not in self.places:
             key = key[:-1]
         return self.places[key]
@@ -88,7 +88,7 @@ class Document:
         self.places = {known: place for known, place in self.places.items() if known[: len(key)] != key}
 
     def problem(self, key: Key, message: str, place: Place | None = None) -> Invalid:
-        """Add a problem; return an exception to raise. The message follows the key: ` is missing`, `: expected x`."""
+        """Add a problem; return an exception to raise. `message` comes after the key: ` is missing`, `: expected x`."""
         self.problems.append((place or self.place(key), f"{dotted(key)}{message}".removeprefix(": ")))
         return Invalid()
 
@@ -137,7 +137,7 @@ for _name, (_pattern, _) in SCALARS.items():
 
 
 def read_yaml(path: Path) -> Document:
-    """Parse a YAML file. Raises ConfigError when it cannot be read, or is not a mapping in YAML and UTF-8.
+    """Parse a YAML file. Raises ConfigError when it cannot be read, or is not a YAML mapping in UTF-8.
 
     Problems of single keys are in the document's `problems`.
     """
@@ -190,7 +190,7 @@ def write_yaml(values: Any) -> str:
 
 
 def _value(node: yaml.Node, key: Key, around: tuple[yaml.Node, ...], document: Document, root: Place) -> Any:
-    """Return the value of a node inside the nodes `around`, and add its places and problems to the document."""
+    """Return the value of a node, and add its places and problems to the document; `around` are the enclosing nodes."""
     if node in around:
         raise yaml.composer.ComposerError(None, None, "an alias contains itself", node.start_mark)
     if len(document.places) > MAX_VALUES:
@@ -231,7 +231,7 @@ def _value(node: yaml.Node, key: Key, around: tuple[yaml.Node, ...], document: D
 
 
 def _at(place: Place, mark: yaml.Mark | None) -> Place:
-    """Return the place of a mark in the text that begins at `place`."""
+    """Return the place of a YAML mark (line, column); `place` is where the marked text begins."""
     if place.line is None or mark is None:
         return place
     return replace(place, line=mark.line + 1, order=(0, mark.line, mark.column))

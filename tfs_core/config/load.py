@@ -74,9 +74,9 @@ def check_together(config: RunConfig, *, source: str = "configuration") -> None:
 def apply_overrides(document: Document, overrides: Sequence[str], model: str | None = None) -> None:
     """Apply `--model`, then each `--set`, to the document. Raises ConfigError for an override that cannot be applied.
 
-    A value is parsed as YAML and replaces the value at its key. So `--set data.dataset=text` replaces the data set with
-    its options, `--set data.dataset.path=my.txt` sets one option of the data set, and `--model NAME`, the same as
-    `--set model.name=NAME`, keeps the model's options. Of mutually exclusive settings (`num_epochs`, `max_steps`,
+    A value is parsed as YAML and replaces the value at its key. So `--set data.dataset=text` replaces the data set and
+    drops its options, `--set data.dataset.path=my.txt` sets one option of the data set, and `--model NAME`, the same
+    as `--set model.name=NAME`, keeps the model's options. Of mutually exclusive settings (`num_epochs`, `max_steps`,
     `max_tokens`), the one on the command line replaces the one in the file.
     """
     applied: list[str] = []

@@ -28,7 +28,7 @@ from tfs_core.plugins import describe, did_you_mean
 
 
 def with_local_model(config: RunConfig, *, allowed: bool) -> RunConfig:
-    """Return the configuration; a local model is imported, and its options are checked and completed.
+    """Return the configuration. If its model is local, import it, check its options and fill in their defaults.
 
     Raises ConfigError when the model is local and not allowed, or invalid.
     """

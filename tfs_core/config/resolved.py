@@ -31,7 +31,7 @@ def plain(value: Any) -> Any:
 
 
 def flat(value: Any, key: Key = ()) -> dict[str, Any]:
-    """Flatten plain values: {dotted name: value}, down to values that are not mappings or lists of mappings."""
+    """Flatten plain values to {dotted name: value}. Mappings and lists of mappings are flattened recursively."""
     if isinstance(value, list) and any(isinstance(item, dict) for item in value):
         value = dict(enumerate(value))
     if not isinstance(value, dict):
@@ -43,8 +43,8 @@ def resolved(config: RunConfig) -> dict[str, Any]:
     """Return the configuration as JSON values in the order of the schema, with all defaults filled in.
 
     Options of a component are next to its name. Settings without effect, such as the temperature of samples without
-    prompts, are left out when they have their default, because giving one is an error. The result loads as an equal
-    RunConfig.
+    prompts, are left out when they have their default, because a configuration must not set
+    them. The result loads as an equal RunConfig.
     """
     values: dict[str, Any] = plain(config)
     for name in without_effect(flat(values)):

@@ -77,8 +77,8 @@ class DataConfig:
     """Use only the first subset_size training documents; null for all."""
 
     val_subset_size: Count | None = None
-    """Use only the first val_subset_size validation documents; null for all (for 1000, when they are held out of a
-    stream)."""
+    """Use only the first val_subset_size validation documents; null for all, but for 1000 of a stream
+    without a validation split."""
 
     validation_fraction: Annotated[float, Gt(0), Lt(1)] = 0.01
     """The fraction of the text to hold out for validation, in whole documents, when the data set has no validation
@@ -139,20 +139,21 @@ class TrainingConfig:
     """Gradient clipping: a gradient with a larger norm is scaled down to this norm; null for no clipping."""
 
     eval_every: Count | None = 500
-    """Steps between validations, besides the one at the end; null for the end only. An improvement saves a
-    checkpoint."""
+    """Steps between validations; null for none before the last step. There is always one after the last step. An
+    improvement saves a checkpoint."""
 
     max_eval_batches: Count | None = None
     """Validate on the first max_eval_batches batches only; null for all of them."""
 
     checkpoint_every: Count | None = None
-    """Steps between checkpoints, besides those saved by time, at an improvement and at the end; null for those only."""
+    """Steps between regular checkpoints; null for none. Checkpoints by time, at an improvement and at the end are saved
+    in addition."""
 
     checkpoint_interval_minutes: Positive | None = 10.0
     """Minutes between checkpoints, counted from the last one of any kind; null for no checkpoints by time."""
 
     keep_checkpoints: Count = 5
-    """The number of newest checkpoints to keep, besides the best one."""
+    """The number of newest checkpoints to keep, in addition to the best one."""
 
     log_every: Count = 1
     """Steps between two lines of metrics."""
@@ -193,16 +194,16 @@ class RuntimeConfig:
     """The device; auto takes the first available of cuda, mps and cpu."""
 
     threads: Annotated[int, Ge(1), Le(1024)] | Literal["auto"] = "auto"
-    """CPU threads; more threads than cores are slower. The last bits of a result depend on it."""
+    """CPU threads; more threads than cores are slower. Affects the last bits of results."""
 
     matmul: Literal["auto", "highest", "medium"] = "auto"
-    """The argument of torch.set_float32_matmul_precision. auto is highest; with the wrapper `kernels` installed, it is
-    the faster of the exact ones, by measurement. The last bits of a result depend on it."""
+    """The argument of torch.set_float32_matmul_precision. auto is highest. With the wrapper `kernels` installed,
+    auto measures the settings that are exact in float32 and takes the fastest. Affects the last bits of results."""
 
     compile: bool = False
     """Compile the loss with torch.compile: steps are faster, after one or two minutes of compilation. On a CPU it needs
-    a C++ compiler. If compilation fails, the run continues uncompiled, with a warning that gives the reason. The last
-    bits of a result depend on it."""
+    a C++ compiler. If compilation fails, the run continues uncompiled, with a warning that gives the reason.
+    Affects the last bits of results."""
 
     activation_checkpointing: bool = False
     """Recompute the activations of the model's blocks (the items of every nn.ModuleList) in the backward pass instead
@@ -211,7 +212,7 @@ class RuntimeConfig:
     loss_chunk: Count | Literal["auto"] | None = "auto"
     """Positions per chunk of the loss: only the logits of one chunk exist at a time. A number needs a model with
     `features` and `unembed`. null for all positions at once; auto for chunks of 2^25 logits, so that a large vocabulary
-    does not fill the memory. The last bits of a result depend on it."""
+    does not fill the memory. Affects the last bits of results."""
 
 
 @dataclass(frozen=True, kw_only=True)

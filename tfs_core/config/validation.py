@@ -2,7 +2,7 @@
 
 A dataclass is validated field by field, so that unknown and missing keys, wrong types and the errors of the class's
 `__post_init__` are all reported at once, each with its line. Single values are validated by pydantic in strict JSON
-mode: True is no number, and "no" no boolean. (pydantic is imported when the first value is checked.)
+mode: True is not a number, and "no" is not a boolean. (pydantic is imported when the first value is checked.)
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def chosen_component(kind: str, value: Any, document: Document) -> Choice:
-    """Return the component that a value at the key `kind` of the document chooses. Raises ConfigError."""
+    """Return the component of this kind that `value` chooses; its key in the document is `kind`. Raises ConfigError."""
     with suppress(Invalid):
         choice = Validator(document).choice(kind, value, (kind,))
     document.raise_problems()
@@ -172,7 +172,10 @@ class Validator:
         return Choice(f"{file}:{match['attribute']}", options)
 
     def _is_path(self, name: str, at: Key) -> bool:
-        """Return whether a component's name is a path. Raises Invalid when it must be a path that does not exist."""
+        """Return whether a component's name is an existing path.
+
+        Raises Invalid for a path that does not exist, unless the name may be `distribution/name`.
+        """
         if not re.search(r"[/\\]|\.json$", name):
             return False
         path = self._absolute(Path(name), at)

@@ -32,10 +32,10 @@ DIVISION_VERSION = 1
 """Must change whenever the division of an existing source changes."""
 
 STREAM_BEGINNING = 20_000
-"""Training documents of a stream that are stored: for training a tokenizer, and for trial batches."""
+"""Default number of a stream's training documents to store: for training a tokenizer, and for trial batches."""
 
 STREAM_CHARACTERS = 1 << 25
-"""Limit on the characters of these documents, which may be as long as books."""
+"""Limit on the total characters of these training documents: a single one may be as long as a book."""
 
 STREAM_VALIDATION = 1_000
 """Default number of documents held out of a stream for validation: a fraction of an unlimited stream is unlimited."""
@@ -76,8 +76,8 @@ def read_pieces(source: DatasetSource, split: str) -> Iterator[Piece]:
 def cut_into_pieces(parts: Iterable[tuple[str, bool]], source: DatasetSource) -> Iterator[Piece]:
     """Iterate over pieces of documents that are given in parts: (text, True for the last part of its document).
 
-    A long document is cut before whitespace if possible. A byte-level BPE such as GPT-2's also splits there, so the ids
-    of the pieces are those of the whole document. Raises DataError for text with a lone surrogate.
+    A long document is cut before whitespace if possible. A byte-level BPE such as GPT-2's also splits there, so the
+    pieces have the same ids as the whole document. Raises DataError for text with a lone surrogate.
     """
     document, begins, rest = 0, True, ""
     for part, ends in parts:
@@ -202,12 +202,12 @@ class Division:
         return cls(values["fraction"], None if draws is None else frozenset(draws))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the division of a stream as JSON values; it applies from any position of the stream."""
+        """Return the division as JSON values. Only for streams: their division depends on the documents alone."""
         assert self.tail_from is None, "the division of a single document depends on positions"
         return {"fraction": self.fraction, "draws": None if self.draws is None else sorted(self.draws)}
 
     def divide(self, pieces: Iterable[Piece]) -> Iterator[tuple[str, Piece]]:
-        """Iterate over (split, piece). The piece at which a single document is divided is cut in two."""
+        """Iterate over (split, piece). If a single document is divided within a piece, this piece is cut in two."""
         seen, split = 0, "train"
         for piece in pieces:
             if piece.begins and not piece.is_empty_document:
@@ -239,7 +239,7 @@ class Division:
 
 
 def _share(sizes: Mapping[float, int], wanted: float) -> frozenset[float]:
-    """Return the lowest draws whose sizes add up to about `wanted` characters: at least one, and not all."""
+    """Return low draws whose documents have about `wanted` characters in total: at least one draw, and not all."""
     taken: set[float] = set()
     left = wanted
     for draw in sorted(sizes):
@@ -291,7 +291,10 @@ def documents_taken(source: DatasetSource, subset_size: int | None) -> int | Non
 
 
 def documents_held_out(source: DatasetSource, val_subset_size: int | None) -> int | None:
-    """Return the number of validation documents to store, None for all; out of a stream, with a default limit."""
+    """Return the number of validation documents to store, None for all.
+
+    A stream without a validation split has a default limit.
+    """
     endless = isinstance(source, SupportsStreaming) and "validation" not in source.splits()
     return STREAM_VALIDATION if val_subset_size is None and endless else val_subset_size
 

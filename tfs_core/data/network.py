@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 
 def is_offline_mode() -> bool:
-    """Return whether HF_HUB_OFFLINE is set to true, with the values that the Hugging Face libraries accept."""
+    """Return whether HF_HUB_OFFLINE is 1, on, yes or true (in any case), as in the Hugging Face libraries."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 

@@ -41,7 +41,7 @@ class Permutation:
         return rows.astype(np.int64)
 
     def _shuffle(self, numbers: Numbers) -> Numbers:
-        """Apply the Feistel network to numbers below left_range * right_range; the results are below it, too."""
+        """Apply the Feistel network to numbers below left_range * right_range; the results are in the same range."""
         left, right = np.divmod(numbers, self._right_range)
         for left_key, right_key in self._keys:
             left = (left + _hash(right ^ left_key)) % self._left_range

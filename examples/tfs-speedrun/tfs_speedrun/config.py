@@ -22,8 +22,8 @@ class SpeedrunConfig(ModelConfig):
     """The hidden width of the feed-forward part; null for 4 * d_model."""
 
     n_taps: int = 4
-    """The number of tokens (the current one and those right before it) whose embeddings, each from its own table, are
-    summed to the first x."""
+    """The input of the first block is the sum of the embeddings of this many tokens: the current one and those right
+    before it. Each of these positions has its own table."""
 
     ngram_contexts: tuple[int, ...] = ()
     """The context length of each n-gram table, in tokens: `[2, 3]` for a trigram and a 4-gram table. Use tables only
@@ -70,11 +70,11 @@ class SpeedrunOptimizerConfig:
     """AdamW's learning rate, as a multiple of training.learning_rate."""
 
     sgd_parameters: tuple[str, ...] = ("*ngram*",)
-    """Name patterns of the parameters that plain gradient descent updates: tables of which a step uses a few rows."""
+    """Name patterns of the parameters that plain gradient descent updates: tables with few rows used per step."""
 
     sgd_rate_ratio: float = 10_000.0
     """The learning rate of plain gradient descent, as a multiple of training.learning_rate. It is large because the
-    gradient is the mean over all tokens of a batch, of which only a few use a row."""
+    gradient is a mean over all tokens of a batch, and a row is used by only a few of them."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.momentum < 1.0:

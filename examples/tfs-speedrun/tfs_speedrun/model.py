@@ -5,8 +5,8 @@
     logits = norm(x) @ head + sum_n table_n[the last n tokens]
 
 The differences from GPT-2 reduce the loss in a given time; the README has the effect of each. Norms have no gains,
-linear layers have no biases, and the output matrices of both parts start at zero, so that blocks initially leave x
-unchanged.
+linear layers have no biases, and the output matrices of attention and feed-forward start at zero, so that blocks
+initially leave x unchanged.
 
 Shapes in this file
     batch_size  sequences in the batch
@@ -38,8 +38,8 @@ HASH_MODULUS = 2**31 - 1  # a prime
 def norm(x: Tensor) -> Tensor:
     """Return x with each position's features normalized to mean 0 and variance 1, in the shape of x.
 
-    No gains: the matrices that follow can absorb them. One kernel forward and one backward, so it is faster on a CPU
-    than the root-mean-square norm, for which PyTorch uses several.
+    There are no gains, because the matrices that follow can absorb them. PyTorch runs layer norm as one kernel forward
+    and one backward. On a CPU this is faster than a root-mean-square norm, which takes several kernels.
     Ba, Kiros & Hinton (2016), "Layer Normalization", https://arxiv.org/abs/1607.06450
     """
     return F.layer_norm(x, x.shape[-1:])
@@ -71,8 +71,8 @@ def hashed_contexts(input_ids: Tensor, n_context: int, *, n_rows: int, vocab_siz
 def drop_features(x: Tensor, share: float, *, seq_len: int) -> Tensor:
     """Return x [n_tokens, n_features] with dropout of whole features per sequence: a fraction `share` is set to zero.
 
-    The others are scaled up, as in dropout. All positions of a sequence share one mask, because drawing random numbers
-    for each position takes longer than the matrix products.
+    The other features are scaled up, as in dropout. All positions of a sequence share one mask, because drawing
+    random numbers for each position takes longer than the matrix products.
     Gal & Ghahramani (2016), "A Theoretically Grounded Application of Dropout in Recurrent Neural Networks",
     https://arxiv.org/abs/1512.05287
     """
@@ -84,8 +84,8 @@ def drop_features(x: Tensor, share: float, *, seq_len: int) -> Tensor:
 class TokenTaps(nn.Module):
     """The first x: the summed embeddings of the current token and of those right before it, each from its own table.
 
-    It is a convolution over the last n_taps tokens. Attention would first have to learn to attend to the previous
-    position; the taps need not.
+    It is a convolution over the last n_taps tokens. Without it, attention would first have to learn to attend
+    to the previous position.
     So et al. (2021), "Primer", https://arxiv.org/abs/2109.08668 (short convolutions in a transformer)
     """
 
@@ -174,7 +174,7 @@ class Speedrun(AutogradModel):
         """Initialize the parameters that do not start at zero, in the order of `named_parameters`.
 
         `output`, `contract`, `head` and the n-gram tables start at zero, so that the initial predictions are uniform.
-        `distance_bias` starts at -slope * distance, with the slopes 0.5, 0.5 / 4, 0.5 / 16, ... of the heads.
+        `distance_bias` starts at -slope * distance. The slopes of the heads are 0.5, 0.5 / 4, 0.5 / 16, ...
         """
         for name, parameter in self.named_parameters():
             if name == "taps.weight":

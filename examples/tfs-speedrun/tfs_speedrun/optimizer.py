@@ -41,8 +41,8 @@ FUSED_ON = {"cpu", "cuda"}
 def orthogonalize(matrices: Tensor) -> Tensor:
     """Return approximately U Y^T for each matrix U S Y^T [n_matrices, rows, columns]: all singular values about 1.
 
-    Newton-Schulz iteration in bfloat16, which is exact enough for a direction, and twice as fast on processors that
-    multiply it.
+    Newton-Schulz iteration in bfloat16: its precision is enough for the direction of an update, and it is twice as fast
+    on processors that multiply bfloat16.
     """
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices  # [n_matrices, n_short, n_long]
@@ -129,7 +129,7 @@ def build(
     learning_rate: float,
     weight_decay: float,
 ) -> SpeedrunOptimizer:
-    """Return the optimizer of these parameters in up to three groups, one per rule. Only hidden matrices have decay."""
+    """Return the optimizer of these parameters in up to three groups, one per rule. Only `muon` has weight decay."""
     by_rule: dict[str, list[Tensor]] = {"muon": [], "sgd": [], "adamw": []}
     for name, parameter in named_parameters:
         if any(fnmatchcase(name, pattern) for pattern in config.sgd_parameters):

@@ -1,4 +1,4 @@
-"""The options of the model `baseline`, beside those that every model has."""
+"""The options of the model `baseline`, in addition to the options of every model."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,12 +6,12 @@ from typing import Literal
 from tfs_core.contracts import ModelConfig
 
 D_FFN_MULTIPLE = 32
-"""A d_ffn that is not given is rounded to a multiple of this: kernels work in tiles."""
+"""The default d_ffn of SwiGLU is rounded to a multiple of this number, because kernels work in tiles."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineConfig(ModelConfig):
-    """A pre-norm transformer with what practice has added: Qwen3's function, and Llama's with `qk_norm: false`."""
+    """A pre-norm transformer with the changes that became standard since GPT-2. The defaults are Qwen3's function."""
 
     d_model: int = 256
     """The width of the residual stream. Twice the width is four times the parameters and the work of the blocks."""
@@ -24,7 +24,7 @@ class BaselineConfig(ModelConfig):
     smaller, and the block too; 1 is multi-query attention."""
 
     d_head: int | None = None
-    """The width of a head; null for d_model / n_heads. Even, with rotary positions."""
+    """The width of a head; null for d_model / n_heads. Must be even with rotary positions."""
 
     n_blocks: int = 6
     """Transformer blocks, one after the other. More blocks learn more per parameter, and each step takes longer."""
@@ -37,7 +37,7 @@ class BaselineConfig(ModelConfig):
     """`rms` scales, `layer` also centers, as in GPT-2."""
 
     norm_epsilon: float = 1e-6
-    """Added to the mean square, so that zeros are not divided by zero. Weights from elsewhere need the value that they
+    """Added to the mean square, so that zeros are not divided by zero. Pretrained weights need the value that they
     were trained with (1e-5 or 1e-6)."""
 
     positions: Literal["rotary", "learned"] = "rotary"
@@ -45,20 +45,20 @@ class BaselineConfig(ModelConfig):
     embeddings, as in GPT-2."""
 
     rope_theta: float = 10000.0
-    """The base of rotary positions' wavelengths; larger for contexts of many thousands. No effect with `learned`."""
+    """The base of rotary positions' wavelengths; larger for contexts of many thousands of tokens. Only for `rotary`."""
 
     qk_norm: bool = True
-    """Whether queries and keys are normalized, head by head: training is more stable at high learning rates."""
+    """Normalize queries and keys, head by head: training is more stable at high learning rates."""
 
     feed_forward: Literal["swiglu", "gelu"] = "swiglu"
-    """`swiglu` is gated; `gelu` is GPT-2's (its definition, not the tanh form)."""
+    """`swiglu` is gated; `gelu` is not, as in GPT-2 (but the exact GELU, not GPT-2's tanh approximation)."""
 
     tied: bool = True
-    """Whether one token table serves both ends. Untied has vocab_size * d_model more parameters: for large models."""
+    """Use one table for embedding and unembedding. false adds vocab_size * d_model parameters: for large models."""
 
     attention: Literal["auto", "explicit", "fused"] = "auto"
     """`explicit` is the formula, line by line; `fused` is one call that never stores all attention weights. `auto` is
-    explicit on a CPU for rows of 2 to 512 tokens, and otherwise fused. Dropout always takes explicit."""
+    explicit on a CPU for rows of 2 to 512 tokens, and otherwise fused. With dropout, training uses explicit."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

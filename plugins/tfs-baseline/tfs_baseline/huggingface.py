@@ -1,8 +1,8 @@
 """Weights from and to Hugging Face: the same function under other names.
 
-A `baseline` as it comes (RMSNorm, rotary positions, SwiGLU) is Qwen3's function, and Llama's with `qk_norm: false`.
-Every tensor corresponds to one tensor there, in the same layout, so only the names differ. Take over the sizes,
-`rope_theta` and `norm_epsilon` of their config.json with the weights.
+With its default options (RMSNorm, rotary positions, SwiGLU), `baseline` is the same function as Qwen3, and with
+`qk_norm: false` the same as Llama. Every tensor corresponds to one of their tensors, in the same layout; only the names
+differ. Pretrained weights need the sizes, `rope_theta` and `norm_epsilon` of their config.json.
 """
 
 import re
@@ -35,9 +35,9 @@ IN_A_BLOCK = {
 
 
 def huggingface_name(name: str) -> str:
-    """Return what Qwen3 and Llama in `transformers` call the parameter that `baseline` calls `name`.
+    """Return the name that the parameter `name` of `baseline` has in Qwen3 and Llama of `transformers`.
 
-    Raises UsageError for parameters that they lack, such as those of LayerNorm and of learned positions.
+    Raises UsageError for parameters that Qwen3 and Llama lack, such as those of LayerNorm and of learned positions.
     """
     block = re.fullmatch(r"blocks\.(\d+)\.(.+)", name)
     if block is not None and block[2] in IN_A_BLOCK:
@@ -51,9 +51,9 @@ def huggingface_name(name: str) -> str:
 
 
 def huggingface_weights(model: Transformer) -> dict[str, Tensor]:
-    """Return the model's tensors under their Hugging Face names: what `load_state_dict` of theirs takes.
+    """Return the model's tensors under their Hugging Face names, for `load_state_dict` of a `transformers` model.
 
-    With tied embeddings the one table stands under both of its names. Raises UsageError as `huggingface_name` does.
+    With tied embeddings, the table is returned under both names. Raises UsageError as `huggingface_name` does.
     """
     weights = {huggingface_name(name): tensor for name, tensor in model.state_dict().items()}
     if model.config.tied:
@@ -64,7 +64,7 @@ def huggingface_weights(model: Transformer) -> dict[str, Tensor]:
 def load_huggingface_weights(model: Transformer, weights: Mapping[str, Tensor]) -> None:
     """Copy the `state_dict()` of a Qwen3ForCausalLM or LlamaForCausalLM into the model.
 
-    Raises UsageError, and copies nothing, when a tensor is missing, has another shape, or has no place here.
+    Raises UsageError, and copies nothing, when a tensor is missing, has another shape, or does not exist in `baseline`.
     """
     names = {name: huggingface_name(name) for name in model.state_dict()}
     left_over = set(weights) - set(names.values())

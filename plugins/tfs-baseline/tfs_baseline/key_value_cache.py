@@ -1,7 +1,7 @@
 """The key/value cache: text is generated token by token, and each token's keys and values are computed only once.
 
 A position's keys and values depend on the tokens up to it, so they never change: a new token needs its own query, and
-the cached keys and values of all earlier positions. Only the key/value heads are cached, rotated and normalized.
+the cached keys and values of all earlier positions. Keys are cached after QK-norm and rotation.
 
 Shazeer (2019), "Fast Transformer Decoding: One Write-Head is All You Need", https://arxiv.org/abs/1911.02150 (the
 memory that decoding needs for keys and values, and its cost)
@@ -36,7 +36,7 @@ class BlockCache:
     def write(self, keys: Tensor, values: Tensor, positions: Tensor | slice) -> None:
         """Put keys and values [batch_size, n_kv_heads, seq_len, d_head] in the slots of their positions.
 
-        A slice is for sequences that are all at the same positions: faster than slot by slot.
+        If all sequences are at the same positions, a slice for `positions` is faster than a tensor.
         """
         if isinstance(positions, slice):
             self.keys[:, :, positions] = keys
@@ -50,7 +50,7 @@ class BlockCache:
 def block_with_cache(
     block: Block, x: Tensor, shared: Shared, positions: Tensor | slice, n_keys: int, cache: BlockCache
 ) -> Tensor:
-    """Return what `block.forward` does [batch_size, seq_len, d_model], with earlier keys and values from the cache."""
+    """Return `block.forward` of x [batch_size, seq_len, d_model], with earlier keys and values from the cache."""
     # 1. x + attention(norm(x)), which writes to the cache and then reads from it
     attention = block.attention
     normalized = block.attention_norm(x)  # [batch_size, seq_len, d_model]
@@ -71,9 +71,10 @@ def block_with_cache(
 
 
 def attend_to_all(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Return the attention of one new token [batch_size, n_heads, 1, d_head], which sees every key, from one kernel.
+    """Return the attention output of one new token [batch_size, n_heads, 1, d_head], computed by one kernel.
 
-    The query heads that share a key/value head are concatenated along the positions, as in `Attention.attend`.
+    The token sees every key. The query heads that share a key/value head are concatenated along the positions, as in
+    `Attention.attend`.
     """
     d_head = queries.shape[-1]
     stacked = queries.reshape(*keys.shape[:2], -1, d_head)  # [batch_size, n_kv_heads, n_shared, d_head]
@@ -81,10 +82,10 @@ def attend_to_all(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 
 class CachedTransformer(Transformer):
-    """The transformer of `model.py`, and the two methods that generating with a key/value cache needs."""
+    """The transformer of `model.py`, with two more methods for generation with a key/value cache."""
 
     def make_cache(self, batch_size: int) -> list[BlockCache]:
-        """Return an empty cache for each block. Slots start at 0: other memory may hold NaN, and 0 * NaN is NaN."""
+        """Return an empty cache for each block. Initialized with 0: other memory may hold NaN, and 0 * NaN is NaN."""
         config = self.config
         sizes = (batch_size, config.kv_heads, config.max_seq_len, config.head_width)
         empty = torch.zeros(

@@ -1,14 +1,14 @@
-"""A modern transformer: the one of tfs_torch/model.py, with changes that became standard since GPT-2. Read that first.
+"""A modern transformer: tfs_torch/model.py (read it first) with changes that became standard since GPT-2.
 
     x = token embedding
     n_blocks times:  x = x + attention(norm(x));  x = x + feed_forward(norm(x))
     logits = norm(x) @ token embedding transposed
 
-The classes and their order are those of tfs_torch/model.py, so `diff` shows what is different. Each difference names
-what it replaces, its paper, and what it is worth: the loss of the model without it minus the loss of the model with it,
-after as many FLOPs and after as many seconds. `python plugins/tfs-baseline/ablation.py` measures that, and the README
-has the table. With its default options it is the function of Hugging Face's Qwen3, and with `qk_norm: false` that of
-Llama.
+The classes and their order are those of tfs_torch/model.py, so `diff` shows the differences. The docstring of each
+change names the part that it replaces, the paper, and its worth: the loss without the change minus the loss with it,
+for equal FLOPs and for equal seconds of training. `python plugins/tfs-baseline/ablation.py` measures the worth, and the
+README has the table. With its default options the model is the same function as Hugging Face's Qwen3, and with
+`qk_norm: false` the same as Llama.
 
 Shapes in this file
     batch_size  sequences in the batch
@@ -45,10 +45,10 @@ class Shared(NamedTuple):
     """The cosines and sines that `rotate` needs; None with learned positions."""
 
     mask: Tensor | None
-    """What is added to the scores, -inf where a key is hidden. None: causal, which the fused form can do by itself."""
+    """Added to the scores: -inf where a key is hidden. None if the fused form needs no mask."""
 
     fused: bool
-    """Which form attention takes."""
+    """True for the fused form of attention, False for the explicit form."""
 
 
 def merge_heads(heads: Tensor) -> Tensor:
@@ -127,8 +127,8 @@ class Attention(Module):
     """Each position reads from itself and from earlier positions, in several heads at once.
 
     No biases, here and in all other parts, instead of biases everywhere. Chowdhery et al. (2022), "PaLM",
-    https://arxiv.org/abs/2204.02311. Worth: -0.03 nats at equal FLOPs, and 0.02 at equal seconds, for a step takes 8
-    per cent less time.
+    https://arxiv.org/abs/2204.02311. Worth: -0.03 nats at equal FLOPs, and 0.02 at equal seconds, because a step takes
+    8 per cent less time.
 
     Grouped-query attention: fewer key/value heads than query heads, instead of as many. Ainslie et al. (2023), "GQA:
     Training Generalized Multi-Query Transformer Models from Multi-Head Checkpoints", https://arxiv.org/abs/2305.13245.
@@ -137,7 +137,7 @@ class Attention(Module):
     QK-norm: queries and keys are normalized, head by head. Henry et al. (2020), "Query-Key Normalization for
     Transformers", https://arxiv.org/abs/2010.04245; with a gain, as in Dehghani et al. (2023), "Scaling Vision
     Transformers to 22 Billion Parameters", https://arxiv.org/abs/2302.05442. Worth: 0.05 nats at equal FLOPs, and 0.02
-    at equal seconds, for it takes a twentieth of a step.
+    at equal seconds, because QK-norm takes a twentieth of a step.
     """
 
     def __init__(self, config: BaselineConfig) -> None:
@@ -156,7 +156,7 @@ class Attention(Module):
 
         `shared` holds the rotation and the mask.
         """
-        # 1. Queries: what a position looks for. Keys: what it is matched by. Values: what it passes on
+        # 1. A position searches with its query, is found by its key, and passes on its value
         queries, keys, values = self.project(x, shared.rotation)
 
         # 2. Each position gets a weighted sum of the values, head by head
@@ -216,7 +216,7 @@ class Attention(Module):
         return gathered.reshape(queries.shape)
 
     def attend_fused(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-        """Return what `attend` does from one kernel, which works in tiles and never stores all the weights.
+        """Return the same as `attend`, computed by one kernel in tiles, which never stores all attention weights.
 
         Dao et al. (2022), "FlashAttention", https://arxiv.org/abs/2205.14135. Without a mask, `is_causal` skips the
         tiles that causality hides, half of the work.
@@ -229,7 +229,7 @@ class Attention(Module):
 
 
 class SwiGLU(Module):
-    """Each position by itself: expanded to d_ffn features, each multiplied by a gate, contracted again.
+    """Linear layers, d_model -> d_ffn -> d_model, with a gate on the d_ffn features; every position separately.
 
     Instead of GELU. Shazeer (2020), "GLU Variants Improve Transformer", https://arxiv.org/abs/2002.05202.
     Worth: 0.14 nats at equal FLOPs and at equal seconds.
@@ -253,7 +253,10 @@ class SwiGLU(Module):
 
 
 class FeedForward(Module):
-    """Each position by itself: expanded to d_ffn features, a nonlinearity, contracted again. SwiGLU replaces it."""
+    """Two linear layers, d_model -> d_ffn -> d_model, with a nonlinearity between them; every position separately.
+
+    SwiGLU replaces it.
+    """
 
     def __init__(self, config: BaselineConfig) -> None:
         super().__init__()
@@ -319,7 +322,7 @@ class Transformer(AutogradModel):
 
     @torch.no_grad()
     def initialize(self, n_blocks: int, generator: torch.Generator) -> None:
-        """Set every parameter to its initial value, GPT-2's, drawn in the order of `named_parameters`.
+        """Initialize every parameter as in GPT-2, in the order of `named_parameters`.
 
         Each block adds to x twice. The sum of 2 * n_blocks independent terms grows like the root of their number, so
         the matrices that write to x are drawn smaller by that factor: x ends at about the same size at any depth.
@@ -372,7 +375,7 @@ class Transformer(AutogradModel):
         return F.linear(features, table.weight)
 
     def share(self, positions: Tensor | slice, mask: Tensor | None, fused: bool) -> Shared:
-        """Return what the blocks share, with the rotation of these positions, unless positions are learned."""
+        """Return the inputs that all blocks share. The rotation is for `positions`; None if they are learned."""
         rotation = self.rotation(positions) if self.config.positions == "rotary" else None
         return Shared(rotation, mask, fused)
 

@@ -9,6 +9,7 @@ import torch
 from tfs_custom.config import CustomConfig
 from tfs_custom.key_value_cache import CachedTransformer
 from tfs_custom.layers import Layer
+from tfs_custom.ops.residual import residual_backward, residual_forward
 from torch import Tensor
 
 from tfs_core.contracts import IGNORED_TARGET, LanguageModel
@@ -167,6 +168,32 @@ def test_bfloat16_computes_its_products_in_bfloat16_on_the_way_back_too(monkeypa
     model.backward(1.0)
     assert set(products) == {torch.bfloat16}
     assert len(products) == 3 * forward_products
+
+
+def test_bfloat16_leaves_the_residual_stream_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    streams: list[Tensor] = []
+
+    def noted(x: Tensor, branch: Tensor) -> tuple[Tensor, None]:
+        output, cache = residual_forward(x, branch)
+        assert torch.equal(output, x + branch), "the sum is not rounded"
+        streams.extend((x, output))
+        return output, cache
+
+    def noted_back(grad_output: Tensor, cache: None) -> tuple[Tensor, Tensor]:
+        grad_x, grad_branch = residual_backward(grad_output, cache)
+        streams.extend((grad_x, grad_branch))
+        return grad_x, grad_branch
+
+    monkeypatch.setattr("tfs_custom.model.residual_forward", noted)
+    monkeypatch.setattr("tfs_custom.model.residual_backward", noted_back)
+    model = shaken("custom", "bfloat16")
+    with compute_context(model.config, "cpu"):
+        model.loss(*batch())
+    model.backward(1.0)
+    assert len(streams) == 4 * 2 * OPTIONS["n_blocks"]
+    for stream in streams:
+        assert stream.dtype == torch.float32
+        assert not torch.equal(stream, stream.bfloat16().float()), "its numbers have more digits than bfloat16"
 
 
 # Bad input

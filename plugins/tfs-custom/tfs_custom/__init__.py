@@ -16,17 +16,17 @@ _REPLACING = threading.RLock()
 
 @contextmanager
 def replaced(**operations: Callable[..., Any]) -> Iterator[None]:
-    """Use other functions in the place of operations, wherever the model calls them, while the block lasts.
+    """Replace operations by your own functions, wherever the model calls them, until the `with` block ends.
 
         with tfs_custom.replaced(gelu_backward=my_gelu_backward):
             model.loss(input_ids, target_ids)
             model.backward(1.0)
 
-    The names are those in `tfs_custom.ops`. A replacement takes the arguments of the operation whose place it takes. It
-    may call the original, imported by name before the block (`ops.gelu_backward` would be the replacement itself). If
-    your forward returns another cache, replace its backward too. The replacement holds for all threads of the process.
+    The names are those in `tfs_custom.ops`. A replacement takes the same arguments as the operation. It may
+    call the original, imported by name before the block (`ops.gelu_backward` would be the replacement itself). If your
+    forward returns another cache, replace its backward too. The replacement holds for all threads of the process.
 
-    Raises UsageError for a name that is no operation, and for a function that cannot be called as the operation is.
+    Raises UsageError for an unknown operation, and for a function that cannot be called with the operation's arguments.
     """
     if not operations:
         yield

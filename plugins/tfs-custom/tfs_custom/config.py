@@ -1,4 +1,4 @@
-"""The options of the model `custom`, and of the optimizers whose updates are written out."""
+"""The options of the model `custom` and of the two hand-written optimizers."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -39,7 +39,7 @@ class CustomConfig(ModelConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class AdamWByHandConfig:
-    """The options of AdamW: those of `adamw`."""
+    """The options of the hand-written AdamW, the same as those of the built-in `adamw`."""
 
     betas: tuple[float, float] = (0.9, 0.95)
     """Decay rates (beta1, beta2) of the exponential moving averages of the gradient and of its square."""
@@ -56,10 +56,10 @@ class AdamWByHandConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SGDByHandConfig:
-    """The options of gradient descent: those of `sgd`."""
+    """The options of the hand-written SGD, the same as those of the built-in `sgd`."""
 
     momentum: float = 0.0
-    """The share of the last update's direction that is added to the gradient. 0 for none; 0.9 is usual."""
+    """Each update direction is the gradient plus `momentum` times the last direction. 0 for none; 0.9 is usual."""
 
     nesterov: bool = False
     """Nesterov momentum: look ahead along the momentum before the gradient is applied. Needs a momentum above 0."""

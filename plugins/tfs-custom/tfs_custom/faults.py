@@ -1,8 +1,8 @@
-"""Known bugs, to be planted. Most of them let the loss fall all the same, and `tfs check` catches each.
+"""Known bugs that can be planted in a model. With most of them the loss still falls; `tfs check` catches each.
 
     tfs check custom --break residual-in-place
 
-A fault replaces some operations of one model instance by wrong ones; `ops/` and `model.py` do not know of it.
+A fault replaces some operations of one model instance by wrong ones; `ops/` and `model.py` stay unchanged.
 """
 
 import math

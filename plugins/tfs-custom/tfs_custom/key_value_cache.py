@@ -38,7 +38,7 @@ class BlockCache:
 
 
 def block_with_cache(block: Block, x: Tensor, visible: Tensor, positions: Tensor, cache: BlockCache) -> Tensor:
-    """Return what `block.forward` does [batch_size, seq_len, d_model], with earlier keys and values from the cache.
+    """Return `block.forward` of x [batch_size, seq_len, d_model], with earlier keys and values from the cache.
 
     `visible` is [batch_size, 1, seq_len, n_keys].
     """
@@ -59,10 +59,10 @@ def block_with_cache(block: Block, x: Tensor, visible: Tensor, positions: Tensor
 
 
 class CachedTransformer(Transformer):
-    """The transformer of `model.py`, and the two methods that generating with a key/value cache needs."""
+    """The transformer of `model.py`, with two more methods for generation with a key/value cache."""
 
     def make_cache(self, batch_size: int) -> list[BlockCache]:
-        """Return an empty cache for each block. Slots start at 0: other memory may hold NaN, and 0 * NaN is NaN."""
+        """Return an empty cache for each block. Initialized with 0: other memory may hold NaN, and 0 * NaN is NaN."""
         table = self.position_embedding.weight  # [max_seq_len, d_model]
         empty = table.new_zeros(batch_size, *table.shape)  # [batch_size, max_seq_len, d_model]
         return [BlockCache(empty) for _ in self.blocks]

@@ -154,7 +154,7 @@ class CausalAttention(Layer[AttentionCache]):
 
 
 class Unembedding(Layer[UnembeddingCache]):
-    """A logit for each token. The table belongs to the token embedding, so `backward` returns its gradient."""
+    """A logit for each token. The table belongs to the token embedding, so `backward` returns the table's gradient."""
 
     def forward(self, x: Tensor, table: Tensor) -> Tensor:
         logits, cache = unembedding_forward(x, table)  # [batch_size, seq_len, vocab_size]

@@ -8,9 +8,9 @@ Vaswani et al. (2017), "Attention Is All You Need", https://arxiv.org/abs/1706.0
 Radford et al. (2019), "Language Models are Unsupervised Multitask Learners" (GPT-2: the norm comes before each part),
 https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf
 
-Each class has a `forward` and a `backward`. The backward is the forward from its last line to its first: it takes the
-gradient of what forward returned, and returns the gradient of what forward was given. The layers (`self.query`,
-`self.dropout`, ...) keep what they need in between; the mathematics of each is in `ops/`.
+Each class has a `forward` and a `backward`. The backward follows the lines of the forward from last to first: it
+takes the gradient of the output and returns the gradient of the input. The layers (`self.query`, `self.dropout`, ...)
+keep their caches in between; the mathematics of each layer is in `ops/`.
 
 Shapes in this file
     batch_size  sequences in the batch
@@ -70,7 +70,7 @@ class Attention(Module):
 
         `visible` is the causal mask [seq_len, seq_len].
         """
-        # 1. Queries: what a position looks for. Keys: what it is matched by. Values: what it passes on
+        # 1. A position searches with its query, is found by its key, and passes on its value
         queries = self.query.forward(x)  # [batch_size, seq_len, d_model]
         keys = self.key.forward(x)  # [batch_size, seq_len, d_model]
         values = self.value.forward(x)  # [batch_size, seq_len, d_model]
@@ -100,7 +100,7 @@ class Attention(Module):
 
 
 class FeedForward(Module):
-    """Each position by itself: expanded to d_ffn features, a nonlinearity, contracted again."""
+    """Two linear layers, d_model -> d_ffn -> d_model, with a nonlinearity between them; every position separately."""
 
     def __init__(self, config: CustomConfig) -> None:
         d_ffn = 4 * config.d_model if config.d_ffn is None else config.d_ffn
@@ -152,7 +152,7 @@ class Block(Module):
     def backward(self, grad_x: Tensor) -> Tensor:
         """Return the gradient of the block's input [batch_size, seq_len, d_model], given that of its output.
 
-        x was used twice, by the residual connection and by the norm before the branch: its gradient is the sum of two.
+        x was used twice, by the residual connection and by the norm before the branch, so the two gradients are added.
         """
         # 2. Forward was: x = x + branch, branch = feed_forward(normalized), normalized = feed_forward_norm(x)
         grad_x, grad_branch = residual_backward(grad_x, None)
@@ -188,7 +188,7 @@ class Transformer(Module):
 
     @torch.no_grad()
     def initialize(self, n_blocks: int, generator: torch.Generator) -> None:
-        """Set every parameter to its initial value, GPT-2's, drawn in the order of `named_parameters`.
+        """Initialize every parameter as in GPT-2, in the order of `named_parameters`.
 
         Each block adds to x twice. The sum of 2 * n_blocks independent terms grows like the root of their number, so
         the matrices that write to x are drawn smaller by that factor: x ends at about the same size at any depth.
@@ -248,7 +248,7 @@ class Transformer(Module):
         return 3.0 * (2 * matrices + attention)
 
     def embedding_parameters(self) -> Sequence[str]:
-        """Return the names of the two tables."""
+        """Return the names of the two embedding tables."""
         return ["token_embedding.weight", "position_embedding.weight"]
 
     # The loss and its backward
@@ -266,9 +266,9 @@ class Transformer(Module):
     def backward(self, scale: float) -> None:
         """Add `scale * dL/dp` to every parameter's `.grad`, L being the last training-mode loss. Release the caches.
 
-        A `forward`, or a loss in eval mode, in between changes nothing; the parameters must not change in between. In
-        bfloat16 the matrix products of the backward pass are computed like those of the forward pass. Raises
-        RuntimeError when no training-mode `loss` came since the last call.
+        Between that loss and this call, the parameters must not change; `forward` and losses in eval mode have no
+        effect. In bfloat16 the matrix products of the backward pass are computed like those of the forward pass. Raises
+        RuntimeError when there was no training-mode `loss` since the last call.
         """
         if self.cross_entropy.cache is None:
             raise RuntimeError("backward needs a loss: call loss(...) in training mode first, once for each backward")
@@ -302,7 +302,7 @@ class Transformer(Module):
     def computing(self, *, keep_caches: bool) -> Iterator[None]:
         """Compute in the configured dtype, without autograd.
 
-        With `keep_caches`, the layers store caches for one backward, and drop those of an earlier loss that had none.
+        With `keep_caches`, the layers store caches for one backward, and discard the unused caches of an earlier loss.
         """
         layers = [module for module in self.modules() if isinstance(module, Layer)]
         for layer in layers:
@@ -318,7 +318,7 @@ class Transformer(Module):
     # What `tfs check` calls
 
     def operations(self) -> Sequence[Operation]:
-        """Return every operation with inputs to try it on, in the order of the forward pass."""
+        """Return every operation with sample inputs, in the order of the forward pass."""
         return sample_operations(self.replacements)
 
     def faults(self) -> Mapping[str, str]:
@@ -333,10 +333,10 @@ class Transformer(Module):
 
 
 def check_target_ids(target_ids: Tensor, input_ids: Tensor, *, vocab_size: int) -> None:
-    """Raise ValueError for targets of another shape than the ids, or, on the CPU, outside the vocabulary and not -100.
+    """Raise ValueError for targets with another shape than the ids and, on the CPU, for invalid targets.
 
-    On other devices the values are not looked at, which would synchronize with the device at every step; there
-    PyTorch's `gather` refuses them.
+    A valid target is -100 or an id of the vocabulary. On other devices the values are not checked, because that would
+    synchronize with the device at every step; there PyTorch's `gather` rejects invalid ones.
     """
     if target_ids.shape != input_ids.shape:
         raise ValueError(f"target_ids are {list(target_ids.shape)}, but input_ids are {list(input_ids.shape)}")

@@ -1,6 +1,6 @@
 """Module: a part of the model, with parameters and submodules. What `torch.nn.Module` does, in plain Python.
 
-A parameter is a plain tensor with `requires_grad` False: PyTorch records nothing of what is computed with it. Our own
+A parameter is a plain tensor with `requires_grad` False: PyTorch records none of its uses. Our own
 backward fills its `.grad`, where any optimizer and any gradient clipping of PyTorch finds it.
 """
 
@@ -19,10 +19,10 @@ class Module:
     """A part of the model. Attributes that are tensors are its parameters, those that are modules its submodules."""
 
     training: bool = True
-    """Whether dropout is on."""
+    """True in training mode, where dropout is on."""
 
     keeps_cache: bool = False
-    """Whether layers store the caches that backward needs."""
+    """True while layers store the caches that backward needs."""
 
     def parts(self) -> Iterator[tuple[str, "Module"]]:
         """Iterate over (name, submodule) in the order of the attributes; modules in a list by index: `blocks.0`."""
@@ -45,7 +45,7 @@ class Module:
             yield from ((f"{prefix}.{name}", tensor) for name, tensor in part.named_parameters())
 
     def train(self, mode: bool = True) -> Self:
-        """Turn training mode, which is dropout and caches for backward, on or off."""
+        """Switch training mode on or off. In training mode, dropout is on and layers store caches for backward."""
         for module in self.modules():
             module.training = mode
         return self
@@ -84,7 +84,7 @@ class Module:
             parameter.copy_(state_dict[name])
 
     def to(self, *, device: torch.device | str, dtype: torch.dtype) -> Self:
-        """Move and cast the parameters in place, and drop gradients. Raises ValueError for a dtype below float32."""
+        """Move and cast the parameters in place; set gradients to None. Raises ValueError for a dtype below float32."""
         if dtype not in PARAMETER_DTYPES:
             raise ValueError(
                 f"custom: parameters are float32 or float64, not {dtype}: small updates would vanish in it. "

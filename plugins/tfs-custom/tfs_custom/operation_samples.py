@@ -1,7 +1,7 @@
 """Every operation with small inputs in float64, no two dimensions of the same size: for `tfs check` and the tests.
 
-Weights are drawn larger than a model's initial ones, biases and gains are not 0 and 1, an id occurs twice and a target
-is padding: a mistake in a number that is nearly zero would not be seen.
+Weights are larger than a model's initial ones, and biases and gains are not 0 and 1: a mistake in a term that is nearly
+zero would not be detected. One id occurs twice, and one target is padding.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ SIZES: Mapping[str, int] = {
 """The size of each word of the shape comments."""
 
 N_KEYS = 6
-"""Keys and values in the sample of attention: those of one more position, as with a key/value cache."""
+"""The number of keys and values in the sample of attention: seq_len + 1, as with a key/value cache."""
 
 
 def sample_operations(replacements: Mapping[str, Callable[..., Any]]) -> Sequence[Operation]:

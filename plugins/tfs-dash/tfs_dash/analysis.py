@@ -20,8 +20,8 @@ def smooth(values: np.ndarray, weight: float, steps: np.ndarray | None = None) -
 
     `weight` is the decay per step; 0 means no smoothing. `steps` are the step numbers of the values (by default
     consecutive): after a gap of 10 steps the past is weighted by weight**10, so that a log of every tenth step gives
-    the same curve. Non-finite values become NaN and do not enter the average. Bias correction divides by the sum of the
-    weights so far, so the first smoothed value equals the first value.
+    nearly the same curve as a full log. Non-finite values become NaN and do not enter the average. Bias correction
+    divides by the sum of the weights so far, so the first smoothed value equals the first value.
 
     The recurrence y[i] = a[i] y[i-1] + b[i] is evaluated with a parallel prefix sum (Hillis & Steele, 1986, "Data
     parallel algorithms", https://doi.org/10.1145/7902.7903): in pass k each element adds the decayed partial sum of the
@@ -74,7 +74,7 @@ def _smooth_evenly(values: np.ndarray, kept: float) -> np.ndarray:
 
 
 def thin(x: np.ndarray, y: np.ndarray, points: int = POINTS) -> np.ndarray:
-    """Return the indices of about `points` elements whose line looks like that of all elements.
+    """Return the indices of about `points` elements that draw nearly the same line as all elements.
 
     The x axis (pass log10 of x for a log axis) is divided into equal bins, and the minimum and maximum of each bin are
     kept, so that no spike is lost. The first and the last point are kept too. Non-finite points are dropped. If x

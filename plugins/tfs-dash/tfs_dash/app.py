@@ -1,7 +1,7 @@
 """The dashboard as a Dash app: a shell, the installed pages, and callbacks shared by all pages.
 
-The address is the state. A control changes the address (in the browser, assets/tfs.js). The store `now` combines the
-address and the state of the run files; charts and parts are updated when `now` changes:
+The address (URL) holds the dashboard's state. A control changes the address (in the browser, assets/tfs.js). The store
+`now` combines the address and the state of the run files; charts and parts are updated when `now` changes:
 
     controls -> address -+-> now -> charts and parts
     clock ---------------+
@@ -39,7 +39,7 @@ CHOSEN = {"type": "control", "name": "runs"}
 """The id of the run selector above every page."""
 
 GRID = {"type": "grid", "name": ALL}
-"""The id pattern of the table of all runs: it matches one table on the page Runs, none on the others."""
+"""Id pattern of the table of all runs. Only the page Runs has this table; elsewhere the pattern matches nothing."""
 
 
 def create_app(assets: str | Path = "assets") -> dash.Dash:
@@ -103,7 +103,7 @@ def _page(path: str, query: str | None, site: _Site) -> _SentPage:
 
 
 def _build_layout(page: InstalledPage, query: str | None, store: RunStore) -> tuple[Component, dict[str, Any]]:
-    """Return a page's layout, and the default value of each of its controls; an error panel if the layout fails."""
+    """Return a page's layout (an error panel if it fails), and the default value of each of its controls."""
     view = parse_view(query)
     try:
         base = _control_values(html.Div([page.page.layout(View(runs=view.runs), store)]))
@@ -129,7 +129,7 @@ def _filled(content: Component, base: dict[str, Any], now: dict[str, Any], site:
 
 
 class _FirstPage(NamedTuple):
-    """The first page, if it is sent with the app's layout, its place in the browser, and the `now` it shows."""
+    """The page sent with the app's layout (if any), its value of the store `place`, and the `now` of its charts."""
 
     place: str | None
     page: _SentPage
@@ -157,14 +157,14 @@ def _first_page(site: _Site) -> _FirstPage:
 
 
 def _now(query: str | None, store: RunStore) -> dict[str, Any]:
-    """Return the store `now`: the address, and the status and log sizes of its runs. If unchanged, nothing is drawn."""
+    """Return the value of the store `now`: the address, and status, damaged lines and log sizes of the runs."""
     found, _ = chosen_runs(parse_view(query), store)
     sizes = store.log_sizes([run.name for run in found])
     return {"query": query, "stamp": [[[run.name, run.status, run.bad_lines()] for run in found], sizes]}
 
 
 def _content(kind: str, name: str, view: View, site: _Site, zoom: object = None) -> Any:
-    """Return the content of a figure or part; if it raises, an error panel or a figure with the error message."""
+    """Return the content of a figure or part; on an exception, a figure or panel with the error message."""
     try:
         return _make(kind, name, view, site, zoom)
     except (Exception, SystemExit) as error:

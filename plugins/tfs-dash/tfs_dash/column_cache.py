@@ -29,13 +29,13 @@ MIN_CACHED_LOG_BYTES = 8 << 20
 """Shorter logs are not cached: decoding them is as fast as a cache lookup."""
 
 LOCK_TIMEOUT_SECONDS = 20.0
-"""Timeout of the lock on a log that another process decodes; after it the log is decoded here too."""
+"""Timeout for the lock on a log that another process is decoding; then this process decodes the log too."""
 
 PROBE_BYTES = 256
-"""Bytes at the beginning of a log, and before the end of the part read, that are hashed to identify it."""
+"""Number of bytes hashed to identify a log: at its beginning, and again at the end of the part read."""
 
 MIN_MAPPED_BYTES = 4 << 20
-"""Columns are memory-mapped from this size on (half a million rows); smaller ones are read as fast."""
+"""Minimum size of a memory-mapped column (half a million rows). Reading a smaller column is as fast."""
 
 ALIGNMENT = 64
 """Byte alignment of the values in a file, so that a memory-mapped column is an aligned array."""
@@ -43,7 +43,7 @@ ALIGNMENT = 64
 
 @dataclass(frozen=True)
 class Extent:
-    """How much of a log was read, and the state of the file before reading."""
+    """The part of a log that was read, and the state of the file before reading."""
 
     inode: int
     modified_at_ns: int
@@ -63,7 +63,7 @@ class ColumnCache:
 
     @contextmanager
     def decoding(self, log: Path) -> Iterator[None]:
-        """Hold an inter-process lock, so that one process at a time decodes the log; after a timeout, go on without."""
+        """Hold an inter-process lock, so that only one process decodes the log. On timeout, continue without it."""
         lock = FileLock(self._path(log, "lock"))
         with suppress(OSError):  # filelock.Timeout is an OSError
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -74,9 +74,9 @@ class ColumnCache:
             lock.release()
 
     def load(self, log: Path, descriptor: int, column: str) -> "tuple[Extent, np.ndarray] | None":
-        """Return a cached column and its extent, values float64 [rows]; None on a miss or if the log has changed.
+        """Return a cached column's extent and its values, float64 [rows]; None on a miss or if the log has changed.
 
-        `descriptor` is the open log.
+        `descriptor` is the file descriptor of the log.
         """
         import numpy as np  # lazy: read_ahead.py calls `is_cached` before NumPy is imported
 
@@ -139,7 +139,7 @@ class ColumnCache:
 def user_cache() -> ColumnCache | None:
     """Return the cache in XDG_CACHE_HOME (LOCALAPPDATA on Windows), by default in ~/.cache.
 
-    None for a user without a home folder, and if another user can write to the folder and so forge columns.
+    Returns None if the user has no home folder, or if another user can write to the cache (and could forge columns).
     """
     given = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME")
     try:

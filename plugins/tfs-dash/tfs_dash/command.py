@@ -103,7 +103,7 @@ class _Signal(KeyboardInterrupt):
 
 @contextmanager
 def _raise_on_signals() -> Iterator[None]:
-    """Raise _Signal on the first SIGINT or SIGTERM; a second one is handled as before."""
+    """Raise _Signal on the first SIGINT or SIGTERM; the previous handlers get the second one."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def restore() -> None:
@@ -123,9 +123,9 @@ def _raise_on_signals() -> Iterator[None]:
 
 
 def _confirm_sharing(via: str | None, assets: Path) -> str:
-    """Print the shared data and its readers, and return the ssh server; without `via`, ask before using the relay.
+    """Print the data to share and who can read it; return the ssh server. Without `via`, ask before using the relay.
 
-    Raises UsageError when the question cannot be asked because stdin is not a terminal, TfsError when it is declined.
+    Raises UsageError when it cannot ask because stdin is not a terminal, and TfsError when the user declines.
     """
     from tfs_core.runs import list_runs
     from tfs_dash.tunnel import RELAY, RELAY_ACCOUNT, parse_target

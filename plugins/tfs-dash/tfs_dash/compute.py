@@ -53,7 +53,7 @@ def common_budget(curves: list[Curve]) -> tuple[float, float] | None:
 
 
 def fullest_budget(curves: list[Curve]) -> float | None:
-    """Return the cost that the most curves cover, the largest of several; None if all curves are empty."""
+    """Return the cost that the most curves cover (on a tie, the largest); None if all curves are empty."""
 
     def standing(cost: float) -> int:
         return sum(bool(curve.cost[0] <= cost <= curve.cost[-1]) for curve in known)
@@ -63,7 +63,7 @@ def fullest_budget(curves: list[Curve]) -> float | None:
 
 
 def crossovers(a: Curve, b: Curve) -> list[float]:
-    """Return the costs, in increasing order, at which the curves cross. Touching is not crossing."""
+    """Return the costs, in increasing order, at which the curves cross; points where they only touch are excluded."""
     common = common_budget([a, b])
     if common is None:
         return []
@@ -74,6 +74,9 @@ def crossovers(a: Curve, b: Curve) -> list[float]:
     found = []
     for before, after in pairwise(apart.tolist()):
         if difference[before] * difference[after] < 0:
+            if after > before + 1:  # the curves meet at a point of the grid
+                found.append(float(grid[before + 1]))
+                continue
             share = difference[before] / (difference[before] - difference[after])
             found.append(float(grid[before] + share * (grid[after] - grid[before])))
     return found
@@ -98,8 +101,8 @@ def meets_at(leader: Curve, chaser: Curve, *, doublings: float = 3.0) -> float |
     """Extrapolate the cost at which `chaser` reaches the loss of `leader`.
 
     Each curve is extended from its end, linearly in log2 cost, with the gain of its last doubling. This is optimistic,
-    since gains shrink. Returns None if the chaser's gain is not larger and positive, or if the curves meet only more
-    than `doublings` doublings past the larger of the two final costs.
+    since gains shrink. Returns None if a curve does not span a doubling, if the chaser's gain is not positive or not
+    larger than the leader's, or if the curves do not meet within `doublings` doublings past the larger final cost.
     """
     gain, faster = last_gain(leader), last_gain(chaser)
     if gain is None or faster is None or faster <= gain or faster <= 0:

@@ -15,7 +15,7 @@ from tfs_dash.view import View
 MAX_CROSSINGS = 4
 
 SIMILAR_GAIN = 0.9
-"""Fraction of the largest gain per doubling above which a run counts as gaining about as much."""
+"""Runs with more than this fraction of the largest gain per doubling are named together as gaining most."""
 
 
 def conclusions(runs: Sequence[RunData], view: View) -> list[str]:
@@ -82,7 +82,7 @@ def _still_learning(curves: dict[str, compute.Curve]) -> list[str]:
 
 
 def _extrapolated_meeting(curves: dict[str, compute.Curve]) -> list[str]:
-    """Extrapolate where a run with larger gains reaches the best run's loss; of several, the one that gains most."""
+    """Extrapolate the cost at which another run reaches the best run's loss; of several runs, use the largest gain."""
     best = min(curves, key=lambda name: float(curves[name].loss.min()))
     found = []
     for name, curve in curves.items():

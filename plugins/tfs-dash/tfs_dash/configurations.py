@@ -11,7 +11,7 @@ from tfs_dash.store import RunData
 ABSENT = "–"
 
 FACTS = ("model", "device", "threads", "matmul", "bigram_bits_per_byte")
-"""Fields of `run.json` that are compared too. Host, process and platform are left out for privacy."""
+"""Fields of `run.json` that are compared besides the configuration. For privacy, host, process and platform are not."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Row:
 
 
 def compare(runs: Sequence[RunData]) -> list[Row]:
-    """Return the rows, those that differ first, otherwise in the order of the configuration."""
+    """Return the rows in the order of the configuration, but those that differ first."""
     flat = [_facts(run) | flatten(without_secrets(run.read_config())) for run in runs]
     names = dict.fromkeys(name for values in flat for name in values)
     rows = [Row(name, tuple(values.get(name, ABSENT) for values in flat)) for name in names]

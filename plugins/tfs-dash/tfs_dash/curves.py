@@ -51,7 +51,7 @@ def x_scale(view: View, runs: Sequence[RunData]) -> float:
 
 
 def training_curve(run: RunData, view: View) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return x, y as logged, and y smoothed, each [rows]; empty for bits per byte, which only validations have."""
+    """Return x, logged y and smoothed y, each [rows]; empty for bits per byte, which is logged at validations only."""
     if view.y == "bits_per_byte":
         return np.empty(0), np.empty(0), np.empty(0)
     columns = run.training("step", X_COLUMNS[view.x], "loss")
@@ -96,7 +96,7 @@ def compute_curve(run: RunData, view: View) -> compute.Curve:
 
 
 def drawn(x: np.ndarray, y: np.ndarray, *, log_x: bool, window: Window = None, points: int = analysis.POINTS) -> Line:
-    """Return the curve thinned to about `points`, plus as many again inside the window."""
+    """Return the curve thinned to about `points`, plus up to about `points` more inside the window."""
     on_axis = _log10(x) if log_x else x
     indices = analysis.thin(on_axis, y, points)
     if window is not None:

@@ -64,7 +64,7 @@ def _write(writer: Any, name: str, kind: str, columns: list[np.ndarray]) -> None
 def export_report(runs: Sequence[Run | RunData | str | Path], path: str | Path, view: View | None = None) -> Path:
     """Write the report of the runs to a self-contained HTML file (no server, no network) and return its path.
 
-    It holds no host name, no absolute path, and no value of a setting that is named like a secret.
+    The file holds no host name, no absolute path, and no value of a setting that is named like a secret.
     """
     from tfs_dash.notebook import run_data  # lazy: only this function needs it
 

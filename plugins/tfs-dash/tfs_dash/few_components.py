@@ -2,7 +2,7 @@
 
 `import dash_mantine_components` imports one module per component: 0.2 s, two fifths of the dashboard's import time. The
 package lists them in one module, `_imports_`, which `load` replaces by a shorter one. This affects the whole process,
-so `tfs dash` does it, but not `launch` in a notebook.
+so `tfs dash` calls `load`, but `launch` in a notebook does not.
 """
 
 import sys
@@ -25,8 +25,8 @@ NEEDED = (
 def load() -> None:
     """Import the components in NEEDED, so that `import dash_mantine_components` imports no others.
 
-    A no-op if the package is imported already, for versions other than in MADE_FOR, and if another
-    distribution has pages, which may use any component.
+    A no-op if the package is imported already, if its version differs from MADE_FOR, or if another distribution has
+    pages, since these pages may use any component.
     """
     distribution = PACKAGE.replace("_", "-")
     if PACKAGE in sys.modules or version(distribution) != MADE_FOR[distribution] or has_foreign_pages():

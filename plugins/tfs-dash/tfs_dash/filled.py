@@ -1,6 +1,7 @@
 """Fill the charts and parts of a page before it is sent, if that is fast enough, to save one callback request.
 
-If it takes longer (as when a log is decoded for the first time), the page is sent empty and requests them itself.
+On timeout (such as when a log is decoded for the first time), the page is sent empty and the browser requests its
+charts and parts.
 """
 
 import threading
@@ -18,7 +19,7 @@ PROPERTIES = {"figure": "data", "part": "children"}
 """The property that holds the content of a placeholder, by its type."""
 
 _SLOTS = threading.BoundedSemaphore(4)
-"""Limits the threads that still work after a timeout. A call that gets no slot in time counts as timed out."""
+"""Limits the number of threads: they continue after a timeout. A call that gets no slot in time counts as timed out."""
 
 T = TypeVar("T")
 

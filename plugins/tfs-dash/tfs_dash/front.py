@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 MADE_FOR = {"dash": "4.4.1", "dash-ag-grid": "35.3.0", "dash-mantine-components": "2.8.1", "plotly": "7.1.0"}
-"""The versions whose page is reproduced here. Before changing them, make the test pass that compares the pages."""
+"""The versions whose page is reproduced here. Change them only if the test that compares the pages then passes."""
 
 LIBRARIES = "/_dash-component-suites/"
 
@@ -66,7 +66,7 @@ ICON = "/_favicon.ico"
 EAGER_COMPILE = b"//# allFunctionsCalledOnLoad\n"
 """Magic comment that makes Chromium compile a whole script on a background thread, instead of lazily per function.
 
-Used for plotly.js, the largest. For smaller scripts it costs more than it saves while both cores are busy."""
+Used for plotly.js, the largest. For smaller scripts it costs more than it saves."""
 
 START = "var renderer = new DashRenderer();"
 """The inline script that starts Dash's renderer."""
@@ -112,11 +112,11 @@ class Front:
         self._settled.set()
 
     def give_up(self) -> None:
-        """Release the waiting requests with status 503: the server stops before Dash is imported."""
+        """Release the waiting requests because the server stops; without Dash they get status 503."""
         self._settled.set()
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Handle a WSGI request, blocking until Dash is imported if it is needed."""
+        """Handle a WSGI request. A request that needs Dash blocks until Dash is imported."""
         respond = self._answer(Request(environ))
         if respond is None:
             self._settled.wait()
@@ -135,8 +135,8 @@ class Front:
 def find_files() -> dict[str, File]:
     """Return the static files of the pages by URL path.
 
-    Empty for versions other than in MADE_FOR, and if another distribution has a page, which may need more
-    files.
+    Returns {} if the installed versions differ from MADE_FOR, or if another distribution has a page: that page may
+    need more files.
     """
     if has_foreign_pages():
         return {}

@@ -1,8 +1,8 @@
-"""Incremental reader of a JSON Lines log as numeric columns: each read decodes only the lines added since.
+"""Incremental reader of a JSON Lines log as numeric columns: each read decodes only the lines added since the last.
 
-Only requested columns are decoded (a chart of a million steps needs two of ten); a column that is requested later is
-decoded from the beginning. Lines that are not JSON objects are skipped and counted. The columns of a long log are
-cached on disk (column_cache.py).
+Only requested columns are decoded (a chart of a million steps needs two columns of ten); a column that is requested
+later is decoded from the beginning. Lines that are not JSON objects are skipped and counted. The columns of a long log
+are cached on disk (column_cache.py).
 """
 
 import os
@@ -21,7 +21,7 @@ BLOCK_BYTES = 256 << 10
 """Read buffer size. A block that fits the processor's cache is decoded a quarter faster than one of 4 MiB."""
 
 LONGEST_LINE_BYTES = 16 << 20
-"""Longer lines count as damage, so that a file without newlines cannot exhaust the memory."""
+"""Longer lines count as damaged, so that a file without newlines cannot exhaust the memory."""
 
 HEAD_BYTES = 256
 """Bytes at the beginning of a file that are compared to detect a replaced file with the same inode."""
@@ -50,7 +50,7 @@ class LogColumns:
         return sum(column.nbytes for column in self._columns.values())
 
     def read(self, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """Return the columns so far, float64 [rows] each. They are views: do not write to them.
+        """Return the columns of all complete lines, float64 [rows] each. They are views: do not write to them.
 
         A missing or unreadable file has no rows. A file that was replaced or truncated (by a resume) is read again.
         """
@@ -96,7 +96,7 @@ class LogColumns:
                 cache.shrink()
 
     def _load_cached(self, descriptor: int, name: str, cache: ColumnCache) -> bool:
-        """Load a column from the cache and return True, if its extent equals that of the columns in memory (if any)."""
+        """Load a column from the cache; return False on a miss, or if its extent differs from the columns in memory."""
         found = cache.load(self.path, descriptor, name)
         if found is None:
             return False
@@ -160,8 +160,8 @@ def _read_at(descriptor: int, offset: int, size: int) -> bytes:
 def _whole_lines(descriptor: int, offset: int, end: int) -> Iterator[memoryview]:
     """Yield blocks of complete lines. A last line without a newline is still being written and is skipped.
 
-    The blocks share one buffer, so each is valid until the next: a new buffer per block would cost a third of the
-    decoding time.
+    All blocks use the same buffer: a block is overwritten when the next one is read. A new buffer per block would cost
+    a third of the decoding time.
     """
     buffer = bytearray(BLOCK_BYTES)
     with open(descriptor, "rb", buffering=0, closefd=False) as file:

@@ -100,11 +100,11 @@ def create_flops_normalized_loss(runs: Mapping[str, Any], *, theme: str = "light
 
 
 def estimate_model_params(model: Any, vocab_size: int | None = None) -> int:
-    """Return the number of parameters of a model, counted on the model, with a tied tensor counted once.
+    """Return the exact number of parameters of a model; a tied tensor is counted once.
 
-    `model` is a run (or its folder), which contains the count, or a configuration `{"name": "torch", "d_model": 256,
-    ...}` together with `vocab_size`. For a configuration the registered model is built, without allocating memory if it
-    supports that; this needs PyTorch.
+    `model` is a run or its folder (run.json has the count), or a configuration `{"name": "torch", "d_model": 256, ...}`
+    together with `vocab_size`. For a configuration the registered model is built, which needs PyTorch; no memory is
+    allocated if the model supports that.
 
     Raises CheckpointError for a run without a count and for a configuration without `vocab_size`, TfsError without
     PyTorch.

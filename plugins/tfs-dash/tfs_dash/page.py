@@ -38,7 +38,7 @@ class Page:
     parts are updated when a shown run grows and when the address changes."""
 
     follows_runs: bool = False
-    """True if the layout depends on the chosen runs; it is then rebuilt when they change."""
+    """True if the layout depends on the chosen runs; the layout is then rebuilt when they change."""
 
     def __init__(self, options: None = None) -> None:
         """Initialize the page, once when the dashboard starts."""
@@ -46,7 +46,7 @@ class Page:
     def layout(self, view: View, store: RunStore) -> Component:
         """Return the page's layout: a heading, controls, and the placeholders `chart(name, ...)` and `part(name)`.
 
-        `view` is the parsed address; `chosen_runs(view, store)` returns the runs that it shows.
+        `view` is the parsed address; `chosen_runs(view, store)` returns the runs to show.
         """
         raise NotImplementedError
 
@@ -59,7 +59,7 @@ class InstalledPage:
     title: str
     page: Page
     prefix: str
-    """Prefix of its chart and part names in the browser, so that two pages may use the same name."""
+    """Prefix of the page's chart and part names in the browser, so that two pages may use the same name."""
 
     charts: Mapping[str, Draw]
     parts: Mapping[str, MakePart]
@@ -85,7 +85,7 @@ def installed_pages() -> list[InstalledPage]:
 
 
 def has_foreign_pages() -> bool:
-    """Return True if another distribution has a page, which may need any component and any script."""
+    """Return True if another distribution has a page; such a page may need any component and any script."""
     return any(entry.distribution != OWN for entry in get_registry().entries("page"))
 
 

@@ -1,7 +1,7 @@
 """Building blocks of a page: controls that set the address, charts and parts that are updated from it.
 
 A control has the id {"type": "control", "name": a field of View}; the browser writes its value to the address. Two
-callbacks (app.py) fill charts and parts; they look up the function for each by name.
+callbacks (app.py) fill charts and parts; they look up each function by the name of its chart or part.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ LOG_AXES = {"": "linear", "x": "log x", "y": "log y", "xy": "log both"}
 def choice(name: str, title: str, value: str, words: Mapping[str, str] | None = None) -> Component:
     """Return a segmented control (one of several buttons is selected) for a field of View.
 
-    `words` maps each value to its label; by default the values of CHOICES.
+    `words` maps each value to its label; by default the labels are the values in CHOICES.
     """
     words = words or {word: word.replace("_", " ") for word in CHOICES[name]}
     # The component cannot select an empty value, so the empty word is sent as "linear".
@@ -53,9 +53,9 @@ def slider(
     name: str, title: str, value: float, *, low: float, high: float, step: float, marks: Sequence[float] = (),
     label: str = "tfsNumber", stops: Sequence[float] = (),
 ) -> Component:  # fmt: skip
-    """Return a slider for a number of View; `label` names the function in assets/tfs.js that formats it.
+    """Return a slider for a numeric field of View; `label` names the function in assets/tfs.js that formats the value.
 
-    With `stops` it is restricted to these values.
+    With `stops` the slider is restricted to these values.
     """
     return html.Div(
         [

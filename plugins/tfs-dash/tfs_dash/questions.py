@@ -33,7 +33,7 @@ def refuse_malformed(server: Flask, callbacks: Mapping[str, Mapping[str, Any]]) 
 
 
 def find_flaw(question: object, callbacks: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """Return why a callback request is malformed, in one sentence, or None for a valid one."""
+    """Return a sentence about the error in a callback request, or None for a valid request."""
     if not isinstance(question, dict):
         return "The request body must be a JSON object."
     output = question.get("output")
@@ -75,7 +75,7 @@ def _all_fit(given: object, places: list[dict[str, str]]) -> bool:
 
 
 def _fits(given: object, place: dict[str, str]) -> bool:
-    """Return True if `given` names the component property `place`; for an ALL pattern, if it is a list of such."""
+    """Return True if `given` matches the component property `place`, or is a list of matches for an ALL pattern."""
     if '["ALL"]' in place["id"]:
         return isinstance(given, list) and all(_is_at(one, place) for one in given)
     return _is_at(given, place)
@@ -90,7 +90,7 @@ def _is_at(given: object, place: dict[str, str]) -> bool:
 
 
 def _is_named(given: object, name: str) -> bool:
-    """Return True if an id equals `name` or matches it as a pattern, in which ["MATCH"] and ["ALL"] are any string."""
+    """Return True if an id equals `name` or matches it as a pattern; ["MATCH"] and ["ALL"] match any string."""
     if not name.startswith("{"):
         return given == name
     pattern = json.loads(name)

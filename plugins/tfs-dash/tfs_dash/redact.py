@@ -8,7 +8,7 @@ HIDDEN = "[not shown]"
 
 SECRET_WORDS = {"apikey", "auth", "authorization", "bearer", "credential", "credentials", "passphrase", "passwd",
                 "password", "pwd", "secret", "secrets", "token"}  # fmt: skip
-"""A setting with one of these words in its name is a secret. `tokens` and `tokenizer` are different words."""
+"""A setting with one of these words in its name is a secret. `tokens` and `tokenizer` do not match `token`."""
 
 KEY_WORDS = {"access", "api", "encryption", "private", "secret", "signing", "ssh"}
 """A setting with one of these words directly before `key` in its name is a secret."""

@@ -2,9 +2,10 @@
 
 Runs are private. A server on this machine can be reached by other accounts of the machine, and by every web page that
 its user visits: the browser sends the page's requests here. So a request must have an allowed Host header (against DNS
-rebinding), must not come from another site's page (CSRF), must use a read-only method, and must have the token.
+rebinding), must not come from another site's page (CSRF), must use GET or HEAD (POST for Dash's callbacks only), and
+must have the token.
 
-The token works like Jupyter's: an address that ends in ?token=... is opened once and sets a cookie.
+The token works like Jupyter's: the user opens an address that ends in ?token=... once, and the response sets a cookie.
 """
 
 import hmac
@@ -33,7 +34,7 @@ UPDATE_PATH = "/_dash-update-component"
 """Dash's callback endpoint: the only path that accepts POST. Callbacks change no run."""
 
 MAX_BODY_BYTES = 2 * 2**20
-"""More than any callback request of the pages needs. A larger body is rejected before it is read."""
+"""Maximum size of a request body, more than any page needs. A larger body is rejected before it is read."""
 
 LIBRARY_PATHS = ("/_dash-component-suites/", "/assets/")
 """Static code and styles, which a browser may cache. Everything else is the user's data and is not cached."""
@@ -66,10 +67,10 @@ class Gate:
         names: Iterable[str] = LOCAL_NAMES,
         any_address: bool = False,
     ) -> None:
-        """Allow requests that have the token (None: all requests) and one of `names` as their Host.
+        """Allow requests that have the token (None: no token is needed) and one of `names` as their Host.
 
         With `any_address`, any IP address is accepted as Host too. That is safe: DNS rebinding needs a host name that
-        the attacker owns. `script_hashes` are the inline scripts allowed by the content security policy.
+        the attacker owns. `script_hashes` are the hashes of the allowed inline scripts.
         """
         self._application = application
         self._token = token
@@ -84,16 +85,16 @@ class Gate:
         self._headers = _security_headers(content_policy(hashes))
 
     def share(self, name: str | None, *, encrypted: bool = False) -> None:
-        """Set the host name of the tunnel that is accepted besides `names`; None removes it.
+        """Accept the tunnel's host name in addition to `names`; None removes it.
 
-        `encrypted`: browsers reach that name by https, so the cookie is marked Secure.
+        `encrypted` means that browsers use https for that host name, so the cookie is marked Secure.
         """
         self._shared = _Shared((name or "").lower(), encrypted)
 
     def ticket(self, *, seconds: float = 60) -> str:
         """Return a single-use token that expires after `seconds`.
 
-        For a browser started by this process: every account of the machine can read its command line.
+        Used to start a browser: every account of the machine can read the browser's command line, token included.
         """
         ticket = secrets.token_urlsafe(32)
         self._tickets[ticket] = time.monotonic() + seconds
@@ -133,7 +134,7 @@ class Gate:
         return name == self._shared.name != ""
 
     def _check_token(self, request: Request) -> Response | None:
-        """Check the token. Returns a redirect that sets the cookie, an error response, or None for a valid cookie."""
+        """Check the token. Returns a redirect that sets the cookie, an error response, or None to allow the request."""
         if self._token is None:
             return None
         host = _host(request)
@@ -183,7 +184,7 @@ def harden(app: "Dash") -> None:
 
 
 class EscapingFormatter(logging.Formatter):
-    """Log formatter that escapes control characters, since log lines quote requests: no terminal escape sequences."""
+    """Log formatter that escapes control characters: log lines quote requests, which may hold terminal sequences."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the formatted line with control characters escaped."""
@@ -193,8 +194,7 @@ class EscapingFormatter(logging.Formatter):
 def content_policy(script_hashes: Iterable[str]) -> str:
     """Return the content security policy: nothing from another host, no eval, only inline scripts with these hashes.
 
-    Inline styles are allowed because Plotly and the grid set positions with them; data: images and fonts are their
-    icons.
+    Inline styles and data: URLs are allowed because Plotly and the grid use them for positions and icons.
     """
     return "; ".join(
         [
@@ -236,8 +236,8 @@ def _host(request: Request) -> _Host:
 def _comes_from_another_site(request: Request) -> bool:
     """Return True if another site's page sent this request. Following a link from another site is allowed.
 
-    Browsers set Sec-Fetch-Site, except over plain http to another machine; there Origin, sent with every POST, is
-    checked instead. Non-browser clients send neither.
+    Browsers set Sec-Fetch-Site, except over plain http to another machine; there only Origin, sent
+    with every POST, can be checked. Non-browser clients send neither.
     """
     origin = request.headers.get("Origin")
     if origin is not None and origin.partition("://")[2].lower() != request.headers["Host"].lower():
@@ -259,7 +259,7 @@ def _is_token(part: str) -> bool:
 
 
 def _equals_secret(given: str, secret: str) -> bool:
-    """Compare in constant time."""
+    """Compare a text with a secret in constant time."""
     return hmac.compare_digest(given.encode("utf-8", "replace"), secret.encode("utf-8"))
 
 

@@ -38,7 +38,8 @@ Report = Callable[[str], None]
 def listen(host: str, port: int) -> socket.socket:
     """Return a listening socket (port 0: any free port).
 
-    Raises TfsError, which names the next free port, when the port is taken, and UsageError for an unusable address.
+    Raises TfsError when the port is taken (the message names the next free one) or needs administrator rights, and
+    UsageError for an unusable address.
     """
     try:
         return _bound(host, port)
@@ -129,7 +130,7 @@ class Server:
         self.shared_url: str | None = None
 
     def show(self, app: "Dash") -> None:
-        """Serve an app whose callbacks are all registered. Of inline scripts, only the app's own may run."""
+        """Serve an app whose callbacks are all registered. No inline scripts but the app's own may run."""
         harden(app)
         self.gate.allow_scripts(app.csp_hashes())
         with app.server.test_request_context():

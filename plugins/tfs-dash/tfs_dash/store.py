@@ -27,7 +27,7 @@ MAX_BYTES = 512 << 20
 """Memory limit for the columns of all runs."""
 
 MAX_LINES_BYTES = 32 << 20
-"""Of samples and events, only this many bytes at the end of the log are read."""
+"""Only this many bytes at the end of the samples and events logs are read."""
 
 MAX_CONFIG_BYTES = 256 << 10
 """Larger configurations are not read: YAML of megabytes takes a minute to parse."""
@@ -113,7 +113,7 @@ class RunIndex:
         return None if position is None else (position, self._runs[position])
 
     def stamp_of(self, name: str) -> object:
-        """Return the file state of a run's run.json, which changes when it is rewritten; None for an unknown run."""
+        """Return the file state of a run's run.json, to detect changes; None for an unknown run."""
         known = self._known.get(name)
         return None if known is None else known[0]
 
@@ -168,7 +168,7 @@ class RunStore:
         return [[stamp[1] if stamp else 0 for stamp in of_run] for of_run in stamps]
 
     def state_of(self, runs: Sequence[RunData]) -> object:
-        """Return a hashable fingerprint of everything that charts of these runs are drawn from, as a cache key."""
+        """Return a hashable cache key for charts of these runs: name, position, status and file states."""
         return tuple((run.name, run.position, run.status, run.stamp, *map(_stamp, run.files())) for run in runs)
 
     def _columns(self, run: Run, log: str, names: Sequence[str]) -> Columns:
@@ -208,7 +208,7 @@ class RunStore:
         return self._read_if_changed(path, lambda size: _read_config(path, size), {})
 
     def _read_if_changed(self, path: Path | None, read: Callable[[int], T], nothing: T) -> T:
-        """Return the cached result of `read(size)` for a file; it is called again when the file changes."""
+        """Return the cached result of `read(size)` for a file; `read` is called again when the file changes."""
         stamp = _stamp(path)
         if path is None or stamp is None:
             return nothing

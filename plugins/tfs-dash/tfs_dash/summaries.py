@@ -16,7 +16,7 @@ from tfs_dash.view import View
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """Summary of a run. None means unknown. Losses in nats per token, `seconds` of training."""
+    """Summary of a run. None means unknown. Losses are in nats per token; `seconds` is the training time."""
 
     name: str
     status: str
@@ -70,7 +70,10 @@ def best_of(
 
 
 def common_target(runs: Sequence[RunData], view: View) -> float | None:
-    """Return the target loss for comparing costs: the view's, or the lowest that all runs reached; None without one."""
+    """Return the target loss for comparing costs: that of the view, or the lowest that all runs with a curve reached.
+
+    Returns None when no target is set and no run has a curve.
+    """
     if view.target > 0:
         return view.target
     lowest = [float(curve.loss.min()) for run in runs if len((curve := compute_curve(run, view)).loss)]
@@ -78,7 +81,7 @@ def common_target(runs: Sequence[RunData], view: View) -> float | None:
 
 
 def grid_rows(runs: Sequence[RunData]) -> list[dict[str, Any]]:
-    """Return the rows of the table of all runs, newest first, from `run.json` and the last lines of two logs."""
+    """Return the rows of the table of all runs, newest first, from `run.json` and the last log lines."""
     rows = []
     for run in reversed(runs):
         info = run.info

@@ -1,8 +1,8 @@
 """Sharing the dashboard through a reverse ssh tunnel, opened with the installed `ssh`.
 
 The remote end is either a server of the user (any account that ssh can log in to) or the public relay localhost.run.
-Its address is parsed from ssh's output. Host keys are always checked. The tunnel closes when the process that opened it
-ends, even if that process is killed: see `keep`.
+The public address is parsed from ssh's output. Host keys are always checked. The tunnel closes when the process that
+opened it ends, even if that process is killed: see `keep`.
 """
 
 import os
@@ -26,7 +26,7 @@ RELAY = "localhost.run"
 RELAY_ACCOUNT = f"nokey@{RELAY}"
 
 MAX_HOURS = 24.0
-"""Upper limit of a tunnel's lifetime, so that a forgotten one closes."""
+"""Upper limit of a tunnel's lifetime, so that a forgotten tunnel closes."""
 
 _TARGET = re.compile(r"(?:(?P<user>[A-Za-z0-9_][\w.+-]*)@)?(?P<host>[A-Za-z0-9_][\w.-]*)(?::(?P<port>\d{1,5}))?")
 _ALLOCATED = re.compile(r"Allocated port (\d+) for remote forward")
@@ -51,7 +51,7 @@ class Target:
 
 
 def parse_target(text: str) -> Target:
-    """Parse `[user@]host[:port]`. Raises UsageError for anything else, above all text that ssh reads as an option."""
+    """Parse `[user@]host[:port]`. Raises UsageError for anything else, such as text that ssh reads as an option."""
     found = _TARGET.fullmatch(text)
     if found is None:
         raise UsageError(
@@ -233,7 +233,7 @@ def explain(target: Target, said: Sequence[str]) -> str:
 def keep(command: Sequence[str]) -> int:
     """Run ssh until it ends or stdin closes, and return its exit status.
 
-    The operating system closes stdin when the parent process ends, even if it is killed, and the tunnel with it.
+    The operating system closes stdin when the parent process ends, even if it is killed. Then the tunnel closes.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent decides
     ssh = subprocess.Popen(command, stdin=subprocess.PIPE)

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, quote
 from tfs_dash.store import RunData, RunStore
 
 MAX_RUNS = 64
-"""Maximum number of runs on a page. More lines could not be told apart; the rest is ignored."""
+"""Maximum number of runs on a page: more lines could not be told apart. Further runs are ignored."""
 
 NEWEST = 6
 """Number of newest runs that are shown when none is chosen."""
@@ -36,7 +36,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 
 MAX_VALUES = {"smooth": 0.999, "budget": 60.0}
-"""Upper limits of numeric fields: a smoothing weight of 1 would never update, and no run has 10**60 FLOPs."""
+"""Upper limits of numeric fields: a smoothing weight of 1 would never update, and a `budget` is log10 of FLOPs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +120,7 @@ def to_query(view: View) -> str:
 def chosen_runs(view: View, store: RunStore) -> tuple[list[RunData], list[str]]:
     """Return the runs of a view in the order of their start, and the chosen names that do not exist.
 
-    If no run is chosen, these are the NEWEST newest runs, so a new run appears automatically.
+    If no run is chosen, the most recent NEWEST runs are returned, so that a new run appears automatically.
     """
     if not view.runs:
         return with_distinct_colors(store.runs()[-NEWEST:]), []
@@ -130,7 +130,7 @@ def chosen_runs(view: View, store: RunStore) -> tuple[list[RunData], list[str]]:
 
 
 def with_distinct_colors(runs: Sequence[RunData]) -> list[RunData]:
-    """Return the runs with distinct colors: if two collide, the later run gets a free color. No-op above COLORS."""
+    """Return the runs with distinct colors: if two collide, the later gets a free one. Above COLORS runs, unchanged."""
     if len(runs) > COLORS:
         return list(runs)
     free, result = set(range(COLORS)), []
@@ -142,6 +142,6 @@ def with_distinct_colors(runs: Sequence[RunData]) -> list[RunData]:
 
 
 def labels(runs: Sequence[RunData]) -> dict[str, str]:
-    """Return a legend label for each run: its name, shortened to 31 characters if all labels stay unique."""
+    """Return a legend label for each run: its name, shortened if over 32 characters and if all labels stay unique."""
     short = {run.name: run.name if len(run.name) <= 32 else f"{run.name[:20]}…{run.name[-10:]}" for run in runs}
     return short if len(set(short.values())) == len(short) else {run.name: run.name for run in runs}

@@ -6,7 +6,7 @@ from tfs_core.errors import DataError
 from tfs_datasets.config import OnError
 
 MAX_FILES_REPORTED = 10
-"""Further files are only counted."""
+"""Maximum number of files that a report names. Further files are only counted."""
 
 
 class BadInput:

@@ -22,8 +22,8 @@ class LocalConfig:
     """The same for the validation split; null holds out a share of the training documents instead."""
 
     on_error: OnError = "refuse"
-    """What to do with invalid lines and bytes that are not UTF-8: `refuse` stops with the file and line; `skip` leaves
-    them out and reports how many, and the first one. Choose `skip` when you cannot repair the files."""
+    """Handling of invalid lines and of bytes that are not UTF-8: `refuse` stops with the file and line; `skip` leaves
+    them out and reports their number and the first one. Choose `skip` when you cannot repair the files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,8 +131,8 @@ class MixtureSource:
     """The data set: its name, or a mapping with its name and options."""
 
     weight: Positive = 1.0
-    """How often an epoch repeats the data set: 1 is once, 3 is three times, 0.5 is half of its documents, 2.5 is all
-    documents twice and half of them a third time. To give a data set of size n the share s of the text, choose its
+    """Number of passes over the data set in an epoch: 1 is once, 3 is three times, 0.5 is half of its documents, 2.5 is
+    all documents twice and half of them a third time. To give a data set of size n the share s of the text, choose its
     weight in proportion to s / n."""
 
 

@@ -14,7 +14,7 @@ from tfs_datasets.config import CsvConfig
 from tfs_datasets.local_documents import LocalDocuments
 
 LONGEST_FIELD = 2**31 - 1
-"""Characters. Python's default of 131,072 is too small for long documents."""
+"""Maximum length of a field in characters. Python's default of 131,072 is too small for long documents."""
 
 
 def read_csv(file: Path, bad: BadInput, *, column: str, delimiter: str) -> Iterator[str]:
@@ -48,7 +48,7 @@ def read_csv(file: Path, bad: BadInput, *, column: str, delimiter: str) -> Itera
 
 
 def _lines(binary: IO[bytes]) -> Iterator[str]:
-    """Iterate over the lines of a file. A byte that is not UTF-8 becomes a surrogate, which UTF-8 cannot contain."""
+    """Iterate over the lines of a file. Bytes that are not UTF-8 become surrogates, which `_row_error` detects."""
     encoding = "utf-8-sig"
     for line in binary:
         yield line.decode(encoding, "surrogateescape")

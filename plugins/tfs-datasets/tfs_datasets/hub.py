@@ -73,7 +73,7 @@ class Request:
 
     @classmethod
     def of(cls, config: HubConfig, assets: Path) -> "Request":
-        """Return the request of the options of `hub`."""
+        """Return the request for the data set that the options of `hub` describe."""
         splits = {"train": config.split}
         if config.validation_split is not None:
             splits["validation"] = config.validation_split
@@ -83,7 +83,7 @@ class Request:
 
     @classmethod
     def of_known(cls, name: str, config: KnownHubConfig, assets: Path) -> "Request":
-        """Return the request of the options of a named data set."""
+        """Return the request for the data set `name` of `KNOWN_SETS`, with these options."""
         known = KNOWN_SETS[name]
         splits = {"train": "train"}
         if known.validation_split is not None:
@@ -95,7 +95,7 @@ class Request:
     def find(self) -> HubSet | None:
         """Return the data set if it is complete on this machine: downloaded, or in the cache of `datasets`; else None.
 
-        A stream does not use that cache: it divides the rows into other files, so positions would differ.
+        Streams do not use that cache: its files are not those of the repository, so stream positions would differ.
         """
         lookups: list[Callable[[Wanted], HubSet | None]] = [partial(find_set, self.root)]
         if not self.options.streaming:
@@ -107,7 +107,7 @@ class Request:
         return None
 
     def check_reachable(self, *, offline: bool) -> None:
-        """Raise DataError, within a second, when the Hub is unreachable, with the missing data and the alternatives."""
+        """Raise DataError, with the alternatives, when the Hub is unreachable. Takes less than a second."""
         why = why_unreachable(offline=offline)
         if not why:
             return
@@ -153,12 +153,12 @@ class Request:
 
 
 def build(config: HubConfig, *, assets: Path, offline: bool) -> HubDocuments | HubStream:
-    """Return the data set of the options, downloaded if necessary. Raises DataError when it is not available."""
+    """Return the data set of `config`, downloaded or streamed if necessary. Raises DataError if it is unavailable."""
     return Request.of(config, assets).documents(offline=offline)
 
 
 def build_known(name: str, config: KnownHubConfig, *, assets: Path, offline: bool) -> HubDocuments | HubStream:
-    """Return a named data set, downloaded if necessary. Raises DataError when it is not available."""
+    """Return a named data set, downloaded or streamed if necessary. Raises DataError when it is not available."""
     return Request.of_known(name, config, assets).documents(offline=offline)
 
 

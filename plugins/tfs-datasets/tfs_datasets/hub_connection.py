@@ -58,7 +58,7 @@ def retry_while_busy(request: Callable[[], Answer]) -> Answer:
 
 
 def _busy_status(error: BaseException) -> int | None:
-    """Return the HTTP status that means the Hub is busy, None for any other error."""
+    """Return the HTTP status of the error if it means that the Hub is busy; None for any other error."""
     from huggingface_hub.errors import HfHubHTTPError
 
     statuses = [cause.response.status_code for cause in _causes(error) if isinstance(cause, HfHubHTTPError)]
@@ -66,7 +66,7 @@ def _busy_status(error: BaseException) -> int | None:
 
 
 def commit_of(path: str, revision: str) -> str:
-    """Return the commit of a revision of a data set. As the first request, it also shows whether the Hub answers."""
+    """Return the commit of a revision of a data set. This is the first request to the Hub, so it has a timeout."""
     from huggingface_hub import HfApi
 
     api = HfApi(endpoint=endpoint())

@@ -1,7 +1,7 @@
-"""Download of data sets from the Hugging Face Hub. Interrupted files are continued, and every file is verified.
+"""Download of data sets from the Hugging Face Hub. Interrupted downloads are resumed, and every file is verified.
 
-The library `datasets` determines which files belong to which split. The files are stored unchanged, at one commit. Each
-must have the size and checksum of the repository's listing; otherwise it is deleted.
+The library `datasets` determines which files belong to which split. The files are stored unchanged, at one commit. A
+file whose size or checksum differs from the repository's listing is deleted.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ def download(
     """Download and verify the files of some splits (None: of all splits) into a folder of `root`.
 
     Complete files are not downloaded again. Files in Hugging Face's cache (`cache_dir`, or the default one) are copied.
-    Raises DataError when the data set is not available, a file has wrong bytes, or the disk refuses.
+    Raises DataError when the data set is not available, a checksum is wrong, or the folder cannot be written.
     """
     folder = set_folder(root, wanted.path)
     with hub_errors_explained(wanted.path, revision=wanted.revision, config=wanted.config):

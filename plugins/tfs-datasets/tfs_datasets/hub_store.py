@@ -43,7 +43,7 @@ class HubFile:
             raise DataError(f"the Hub lists a file whose path leaves the data set's folder: {self.path!r}")
 
     def checksum_of(self, file: Path) -> str:
-        """Return the checksum of a local file, by the same algorithm."""
+        """Return the checksum of a local file, computed with `algorithm`."""
         if self.algorithm == "sha256":
             digest = hashlib.sha256()
         else:
@@ -64,7 +64,7 @@ class HubSet:
     kind: str
     """File format, by the name of the builder in `datasets`: parquet, json, csv, text, ..."""
     options: Mapping[str, Any]
-    """Options of that builder which the repository sets."""
+    """Options that the repository sets for the builder."""
     splits: Mapping[str, Sequence[HubFile]]
     files: Path
 
@@ -73,7 +73,7 @@ class HubSet:
         return [self.files / file.path for file in self.splits[split]]
 
     def damage(self) -> str:
-        """Return a description of the first missing file or wrong size, empty when all sizes are right."""
+        """Return a description of the first file that is missing or has a wrong size; empty when there is none."""
         for file in (file for files in self.splits.values() for file in files):
             here = self.files / file.path
             size = here.stat().st_size if here.is_file() else None

@@ -3,7 +3,7 @@
 datasets/hub/<owner>--<name>/<commit>/passing/0/<split>/...    the file of each split that a process reads
                                               0.lock           lock held by that process; others use 1, 2, ...
 
-Files are downloaded as by `download`: an interrupted file is continued, and every file is verified before it is read.
+Interrupted downloads are resumed, as in `hub_download`, and every file is verified before it is read.
 The files of a killed process are reused by the next one.
 """
 
@@ -52,7 +52,7 @@ class HubStream:
             yield document
 
     def stream(self, split: str, start: Sequence[int]) -> Iterator[tuple[Sequence[int], str]]:
-        """Iterate over (position, document) from position `start` on; an empty one is the beginning."""
+        """Iterate over (position, document) from position `start` on; an empty `start` means the beginning."""
         first_file, first_row = start or (0, 0)
         files = self._set.splits[self._splits[split]]
         for number in range(first_file, len(files)):
@@ -65,7 +65,7 @@ class HubStream:
             first_row = 0
 
     def fingerprint(self) -> str:
-        """Return the commit, in plain text for messages, and a hash of the options that affect the documents."""
+        """Return the commit, unhashed for error messages, and a hash of the options that affect the documents."""
         read = ["stream", self._set.path, self._set.config, dict(self._splits), list(self._columns)]
         return f"{self._set.commit}-{hash_of(read)}"
 
@@ -99,7 +99,7 @@ class HubStream:
         return passing
 
     def _passing_folder(self) -> Path:
-        """Return a folder that is locked for this source until it is closed."""
+        """Return the folder for temporary files, locked for this source until `close`."""
         if self._passing is None:
             folder = self._set.files.parent / "passing"
             folder.mkdir(parents=True, exist_ok=True)

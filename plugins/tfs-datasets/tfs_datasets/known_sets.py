@@ -41,4 +41,4 @@ KNOWN_SETS = {
         config="sample-10BT",
     ),
 }
-"""By name. The training split of each is `train`."""
+"""The known data sets by name. The training split of each data set is `train`."""

@@ -31,7 +31,11 @@ class LocalDocuments:
         return self.files.splits()
 
     def documents(self, split: str) -> Iterator[str]:
-        """Iterate over the documents. Raises DataError, with file and line, for invalid input that is to be refused."""
+        """Iterate over the documents.
+
+        Raises DataError, with file and line, for invalid input if `on_error` is `refuse`; and when no document could
+        be read because all input was invalid.
+        """
         bad, empty = self.bad[split], True
         bad.clear()
         for file in self.files.of(split):

@@ -17,7 +17,7 @@ BIG_FILE = 1 << 26
 """Size in bytes from which the hash of a file is cached. Hashing this size takes about 0.2 seconds."""
 
 SETTLED_NANOSECONDS = 2_000_000_000
-"""The hash of a file modified more recently is not cached: another write might not change its timestamp."""
+"""Minimum age of a file to cache its hash: soon after a change, another write might keep the same timestamp."""
 
 
 class LocalFiles:

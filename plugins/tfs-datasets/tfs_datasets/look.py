@@ -1,4 +1,4 @@
-"""Inspection of batches, and statistics of the text they are made of: padding, truncation, duplicates, overlap."""
+"""Inspection of batches, and statistics of the data set: padding, truncation, duplicates, overlap."""
 
 import hashlib
 import tempfile
@@ -15,30 +15,30 @@ from tfs_core.data.store import TokenSplit
 from tfs_datasets.shared_windows import shared_windows
 
 MOST_DOCUMENTS = 1_000_000
-"""Only the first documents of a split, up to this number, are compared."""
+"""Maximum number of documents to compare, from the beginning of each split."""
 
 
 @dataclass(frozen=True)
 class Survey:
-    """Padding and truncation of an epoch, and repeated text. Documents are equal when all their tokens are."""
+    """Padding and truncation of an epoch, and repeated text. Equal documents have the same tokens."""
 
     rows: int
-    """Rows of an epoch; for a stream, of its stored beginning."""
+    """Rows in an epoch; for a stream, rows in its stored beginning."""
     padding_share: float
-    """Share of the positions in batches that have no target."""
+    """Share of batch positions without a target."""
     truncated_share: float
     """Share of the stored tokens that are cut off at `max_length` and are in no batch."""
     compared: int
     """Number of training documents compared."""
     duplicates: int
-    """Number of them that are equal to an earlier one."""
+    """Number of compared training documents that are equal to an earlier one."""
     validation_compared: int
     overlap: int
     """Number of validation documents that are equal to a compared training document."""
     windows_compared: int
     """Number of windows of `shared_windows.WINDOW` validation tokens that were searched for in the training text."""
     windows_shared: int
-    """Number of them that were found."""
+    """Number of these windows that were found in the training text."""
 
 
 def survey(train: TokenSplit, validation: TokenSplit, batches: Batching, *, batching: str, max_length: int) -> Survey:
@@ -66,7 +66,7 @@ def survey(train: TokenSplit, validation: TokenSplit, batches: Batching, *, batc
 
 
 def _padded_positions(batches: Batches, lengths: NDArray[np.int64]) -> int:
-    """Return the number of positions in the batches of the first epoch, each padded to its longest row."""
+    """Return the number of positions in the batches of the first epoch. Each batch is padded to its longest row."""
     positions, rows = 0, 0
     for step in range(batches.steps_for_epochs(1)):
         for part in range(batches.rows_per_step // len(batches.row_numbers(0, 0))):

@@ -1,9 +1,10 @@
 """The data set `mixture`: several data sets combined, each with a weight.
 
-A weight says how often an epoch repeats a source: 2 means every document twice, 0.5 means half of the documents. The
-half is drawn by a hash of the content, so every epoch has the same documents, and copies of a document are drawn
-together. The documents are interleaved: the next one always comes from the source that is furthest behind its weight.
-The beginning of a mixture (`subset_size`) is therefore mixed too. When a source ends, the others continue.
+A weight is the number of passes over a source in an epoch: 2 means every document twice, 0.5 half of the documents. The
+half is drawn by a hash of the text, so every epoch has the same documents, and a document and its copies are either
+all drawn or all skipped. The documents are interleaved: the next one always comes from the source that is furthest
+behind its weight. The beginning of a mixture (`subset_size`) is therefore mixed too. When a source ends, the others
+continue.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ Document = Iterator[tuple[str, bool]]
 
 
 class Mixture:
-    """Weighted sources. Has a validation split if all sources have one: these splits in full, one after another."""
+    """Weighted sources. If all sources have a validation split, those splits are concatenated without weights."""
 
     def __init__(self, sources: Sequence[tuple[DatasetSource, float]]) -> None:
         self._sources = sources
@@ -79,7 +80,7 @@ class Mixture:
 
 
 def _weighted(source: DatasetSource, split: str, weight: float) -> Iterator[Document]:
-    """Iterate over the documents of `weight` passes. A fractional last pass draws that share of the documents."""
+    """Iterate over the documents of `weight` passes. With a fractional weight, the last pass draws a part."""
     for complete_passes in range(math.ceil(weight)):
         share = weight - complete_passes
         for document in _documents(read_pieces(source, split)):
@@ -92,7 +93,7 @@ def _weighted(source: DatasetSource, split: str, weight: float) -> Iterator[Docu
 
 
 def _documents(pieces: Iterator[Piece]) -> Iterator[Document]:
-    """Group pieces into documents. Each must be read to its end before the next."""
+    """Group pieces into documents. The caller must read each document to its end before the next one."""
 
     def rest(piece: Piece) -> Document:
         yield piece.text, piece.ends
@@ -110,7 +111,7 @@ def _prepend(first: tuple[str, bool], rest: Document) -> Document:
 
 
 def _draw(text: str) -> float:
-    """Return a pseudorandom number in [0, 1) from a hash of a text, independent of the validation draw."""
+    """Return a hash of a text as a number in [0, 1), independent of the hash that selects validation documents."""
     digest = hashlib.blake2b(text.encode("utf-8"), digest_size=8, person=b"tfs-mixture").digest()
     return int.from_bytes(digest, "big") / 2.0**64
 

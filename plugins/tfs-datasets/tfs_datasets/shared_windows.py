@@ -15,17 +15,17 @@ WINDOW = 32
 """Tokens per window, a power of two: one or two sentences, so that common phrases are not counted."""
 
 MOST_WINDOWS = 1 << 15
-"""Validation windows to compare, at most, evenly spaced. The error of the share found is then half a percent."""
+"""Maximum number of validation windows to compare, evenly spaced. The measured share has an error of half a percent."""
 
 MOST_TRAINING_TOKENS = 50_000_000
-"""Only the first training tokens, up to this number, are searched. This takes about seven seconds."""
+"""Maximum number of training tokens to search, from the beginning. Searching them takes about seven seconds."""
 
 _CHUNK = 1 << 20
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, with well-mixed bits (2**64 divided by the golden ratio)
 
 
 def shared_windows(train: TokenSplit, validation: TokenSplit) -> tuple[int, int]:
-    """Return (validation windows that occur anywhere in the training tokens, validation windows compared)."""
+    """Return (number of validation windows found anywhere in the training tokens, number compared)."""
     starts = np.arange(0, validation.n_tokens - WINDOW + 1, WINDOW)
     starts = starts[:: -(-len(starts) // MOST_WINDOWS) or 1]
     if not len(starts):

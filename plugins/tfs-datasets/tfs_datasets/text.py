@@ -1,4 +1,4 @@
-"""The data set `text`: text files, one document each or divided at a separator, read block by block at any size."""
+"""The data set `text`: text files of any size, one document each or divided at a separator, read in blocks."""
 
 import codecs
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ class TextFiles(LocalDocuments):
 
 
 def read_text(file: Path, bad: BadInput) -> Iterator[str]:
-    """Iterate over the text of a file, in parts. Bytes that are not UTF-8 are passed to `bad` with their line."""
+    """Iterate over the text of a file, in parts. Bytes that are not UTF-8 are reported to `bad` with line numbers."""
     rest, line, at_start = b"", 1, True
     with opened(file) as binary:
         while True:
@@ -86,7 +86,10 @@ def _decoded(content: bytes, *, final: bool) -> tuple[str, bytes, list[tuple[int
 
 
 def _divided(blocks: Iterator[str], separator: str) -> Iterator[tuple[str, bool]]:
-    """Divide the text of a file at each separator, which is dropped. The last document is not ended."""
+    """Divide the text of a file at each separator into (text, True for the last part of a document).
+
+    Separators are dropped. For the last document, the caller must add a part with True.
+    """
     rest = ""
     for block in blocks:
         *documents, rest = (rest + block).split(separator)

@@ -104,6 +104,39 @@ def test_top_p_draws_among_the_fewest_that_make_up_the_share() -> None:
     assert drawn(logits, Sampling(temperature=1.0, top_k=0, top_p=1e-9)) == {1}
 
 
+def test_top_p_comes_after_the_temperature() -> None:
+    logits = torch.tensor([0.1, 0.5, 0.15, 0.25]).log().tolist()
+    # At temperature 0.5 the probabilities are squared: 0.25 of 0.345 is 0.72, so the likeliest id alone reaches 0.6.
+    assert drawn(logits, Sampling(temperature=0.5, top_k=0, top_p=0.6)) == {1}
+    # At temperature 10 they are nearly 0.23, 0.27, 0.24 and 0.26, of which it takes three to reach 0.6.
+    assert drawn(logits, Sampling(temperature=10.0, top_k=0, top_p=0.6)) == {1, 2, 3}
+
+
+def test_top_p_counts_the_probability_of_the_top_k_only() -> None:
+    logits = torch.tensor([0.1, 0.4, 0.2, 0.3]).log().tolist()
+    assert drawn(logits, Sampling(temperature=1.0, top_k=2, top_p=0.5)) == {1}  # 0.4 of 0.7
+    assert drawn(logits, Sampling(temperature=1.0, top_k=0, top_p=0.5)) == {1, 3}
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 0.3, 1.0, 50.0, 1e300])
+@pytest.mark.parametrize("vocab_size", [1, 2, 3, 5, 17, 64, 300, 5000])
+def test_top_k_of_one_is_temperature_zero_ties_included(vocab_size: int, temperature: float) -> None:
+    generator = seeded(vocab_size)
+    for levels in (1, 2, 3, vocab_size):  # few levels: many equal logits
+        logits = torch.randint(levels, (vocab_size,), generator=generator).float()
+        greedy = choose_token(logits, GREEDY, generator)
+        assert choose_token(logits, Sampling(temperature=temperature, top_k=1), generator) == greedy
+        assert greedy == logits.tolist().index(max(logits.tolist()))
+
+
+@pytest.mark.parametrize("vocab_size", [5, 17, 64, 300])
+def test_top_k_and_top_p_take_the_lowest_ids_of_equal_ones(vocab_size: int) -> None:
+    logits = [0.0] * vocab_size
+    assert drawn(logits, Sampling(temperature=1.0, top_k=3), times=100) == {0, 1, 2}
+    top_p = 2.5 / vocab_size  # of equal probabilities, three reach it
+    assert drawn(logits, Sampling(temperature=1.0, top_k=0, top_p=top_p), times=100) == {0, 1, 2}
+
+
 def test_tokens_are_drawn_by_their_probability() -> None:
     generator, times = seeded(), 20_000
     probabilities = torch.tensor([0.1, 0.6, 0.3])

@@ -46,7 +46,7 @@ class Settings:
     max_length: int
 
     def show(self, word: str) -> str:
-        """Return a setting as the command that sets it."""
+        """Return the chat command that sets the current value of a setting, such as `topk 50`."""
         values = {
             "temp": self.sampling.temperature,
             "topk": self.sampling.top_k,
@@ -56,7 +56,7 @@ class Settings:
         return f"{word} {values[word]}"
 
     def change(self, word: str, value: str) -> "Settings":
-        """Return the settings with one changed. Raises UsageError for an invalid value."""
+        """Return new settings with one value changed. Raises UsageError for an invalid value."""
         if word == "temp":
             return replace(self, sampling=replace(self.sampling, temperature=_number(word, value)))
         if word == "topp":

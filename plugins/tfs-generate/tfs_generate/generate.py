@@ -79,7 +79,7 @@ def generate(
 
 
 def _read_stdin() -> str:
-    """Return the text of stdin without a final newline, which the shell adds."""
+    """Return the text of stdin without the final newline that the shell adds."""
     try:
         text = sys.stdin.buffer.read().decode("utf-8")
     except UnicodeDecodeError as error:

@@ -1,7 +1,7 @@
 """Text generation: tokens are sampled one by one from the model's predictions.
 
-A seed gives the same tokens on any device, with or without a key/value cache: ids are sampled on the CPU, from a
-generator of their own. Global random states are not used, and the model's training mode is restored.
+A seed gives the same tokens on any device and with or without a key/value cache, up to rounding of the logits: ids are
+sampled on the CPU, with a separate generator. Global random states are not used. The model's training mode is restored.
 """
 
 import codecs
@@ -32,7 +32,7 @@ class Sampling:
     """Below 1 more predictable, above 1 more random, 0 always the most likely token (of equal ones, the lowest id)."""
 
     top_k: int = SamplesConfig.top_k
-    """Sample from the `top_k` most likely tokens; 0, or more than vocab_size, from all."""
+    """Sample from the `top_k` most likely tokens; from all tokens if it is 0 or more than vocab_size."""
 
     top_p: float = SamplesConfig.top_p
     """Sample from the smallest set of most likely tokens whose probabilities sum to at least `top_p`."""
@@ -47,7 +47,7 @@ class Sampling:
 
 
 def choose_token(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
-    """Return an id sampled from logits [vocab_size]. Raises TrainingError when the largest is not finite (or NaN).
+    """Return an id sampled from logits [vocab_size]. Raises TrainingError when the largest logit is infinite or NaN.
 
     Holtzman et al. (2020), "The Curious Case of Neural Text Degeneration", https://arxiv.org/abs/1904.09751 (top-p)
     """
@@ -62,7 +62,7 @@ def choose_token(logits: Tensor, sampling: Sampling, generator: torch.Generator)
     weights = ((scores - float(highest)) / sampling.temperature).exp()  # [vocab_size]
 
     # 2. Top-k, then top-p: the fewest of the most likely ids that reach top_p of the probability, at least one.
-    kept = weights.topk(min(sampling.top_k or len(weights), len(weights))).indices  # [n_kept]
+    kept = most_likely_ids(scores, sampling.top_k or len(scores))  # [n_kept]
     if sampling.top_p < 1:
         preceding = weights[kept].cumsum(0) - weights[kept]  # [n_kept]
         kept = kept[preceding < sampling.top_p * weights[kept].sum()]  # [n_kept]
@@ -73,6 +73,19 @@ def choose_token(logits: Tensor, sampling: Sampling, generator: torch.Generator)
     threshold = torch.rand(1, generator=generator, dtype=torch.float64) * cumulative[-1]  # [1]
     index = int(torch.searchsorted(cumulative, threshold, right=True))
     return int(kept[min(index, len(kept) - 1)])
+
+
+def most_likely_ids(scores: Tensor, top_k: int) -> Tensor:
+    """Return the ids [n_kept] of the `top_k` highest of the scores [vocab_size], highest first.
+
+    Of equal scores the lowest id comes first, as at temperature 0; `torch.topk` alone may return any of them.
+    """
+    values, candidates = scores.topk(min(top_k + 1, len(scores)))  # each [n_candidates]
+    if top_k < len(scores) and values[-1] == values[-2]:  # a tie at the cut: all that have this score
+        candidates = (scores >= values[-1]).nonzero()[:, 0]  # [n_candidates]
+    candidates = candidates.sort().values  # [n_candidates], in id order, which the stable sort keeps among equal scores
+    order = scores[candidates].sort(descending=True, stable=True).indices  # [n_candidates]
+    return candidates[order[:top_k]]
 
 
 def generate(
@@ -86,11 +99,12 @@ def generate(
     use_cache: bool = True,
     token_step: TokenStep | None = None,
 ) -> Iterator[int]:
-    """Iterate over up to `max_new_tokens` ids that continue the prompt; `stop_id` ends it and is not returned.
+    """Iterate over up to `max_new_tokens` ids that continue the prompt, or until `stop_id`, which is not returned.
 
-    Of a prompt longer than the model's context, only the end is used. When the text exceeds the context, it is cut to
-    its last tokens, half of the context, which are computed again, with and without a key/value cache (`use_cache`,
-    and a model that has one). `token_step` replaces the model's `forward_with_cache` for a single new token.
+    Only the end of a prompt longer than the model's context is used. When the text exceeds the context, only its last
+    tokens (half of the context) are kept, with or without a key/value cache, and the cache is computed again.
+    `use_cache` has no effect on a model without a key/value cache. `token_step` replaces the model's
+    `forward_with_cache` for a single new token.
 
     Raises ValueError for an empty prompt and for ids outside the vocabulary.
     """
@@ -155,12 +169,12 @@ def _write(
 
 @contextmanager
 def single_token_cpu_settings(device: torch.device, n_parameters: int, *, compiled: bool = False) -> Iterator[None]:
-    """Set kernel and threads of a CPU for matrix-vector products within the block, and restore them afterwards.
+    """Set a CPU's matmul kernel and number of threads for matrix-vector products within the block, then restore them.
 
-    The default kernel takes half to two thirds of the time of oneDNN's (`medium`), and is as exact. A second thread
-    costs more than it saves: with two threads a model of 6 million parameters wrote 0.85 times as many tokens per
-    second, one of 40 million 0.9 times. In a compiled step, with almost no overhead between the products, two threads
-    are faster than one.
+    The default kernel (`highest`) takes half to two thirds of the time of oneDNN's kernel (`medium`), and is as exact.
+    A second thread costs more than it saves: with two threads a model of 6 million parameters generated 0.85 times as
+    many tokens per second, one of 40 million 0.9 times. In a compiled step, with almost no overhead between the
+    products, two threads are faster than one.
     """
     if device.type != "cpu":
         yield
@@ -203,8 +217,8 @@ def stream_text(
     """Iterate over the continuation of a prompt, in whole characters, until end of text or `max_length` ids.
 
     An empty prompt starts from the end-of-text token, like a new document. `begins_document` puts that token before
-    every prompt, for a model trained on padded rows, which begin with it. `tell` is called with a message when the
-    prompt is longer than the model's context; its end is then continued.
+    every prompt, for a model trained on padded rows, which begin with that token. If the prompt is longer than the
+    model's context, only its end is used, and `tell` is called with a message.
     """
     ids = [int(token) for token in tokenizer.encode_batch([prompt])[0]]
     if begins_document or not ids:

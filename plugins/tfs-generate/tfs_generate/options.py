@@ -88,7 +88,7 @@ def find_token_step() -> "Entry":
 
 
 def prepare_for_generation(loaded: "LoadedModel", entry: "Entry | None") -> "TokenStep | None":
-    """Return the token step of `--compile`, else None. Without a working one, the weights are stored column-major."""
+    """Return the token step of `--compile`, or None. Without a working token step, store the weights column-major."""
     from tfs_generate.generation import single_token_cpu_settings, use_column_major_weights
 
     model = loaded.model
@@ -104,7 +104,7 @@ def prepare_for_generation(loaded: "LoadedModel", entry: "Entry | None") -> "Tok
 
 
 def begins_document(loaded: "LoadedModel") -> bool:
-    """Return True when rows began with the end-of-text token in training, so that a prompt must, too."""
+    """Return True if rows began with the end-of-text token in training. A prompt must then begin with it, too."""
     from tfs_core.registry import get_registry
 
     batching = get_registry().find("batching", loaded.config.data.batching.name).load_factory()

@@ -18,7 +18,7 @@ class Samples(RunLogger):
         self._sampling = Sampling(temperature=config.temperature, top_k=config.top_k, top_p=config.top_p)
 
     def moments(self, step: int) -> Set[Moment]:  # noqa: ARG002
-        """Return the moment after a validation, at every step."""
+        """Return the only moment that is observed, "validation", for every step."""
         return {"validation"}
 
     def observe(self, moment: Moment, view: ModelView) -> None:  # noqa: ARG002

@@ -28,7 +28,7 @@ class TokenStep(Protocol):
         """Return the logits [1, 1, vocab_size] of one new id at its position, both int64 [1, 1].
 
         Writes the keys and values of the token to the cache, as the model does. The model is in eval mode, and neither
-        the id nor the position is checked. Computes without a graph and in the model's dtype, in any context of the
-        caller, and raises only errors that the model itself would raise.
+        the id nor the position is checked. Records no autograd graph and computes in the model's dtype, whatever grad
+        or autocast mode the caller has set. Raises only errors that the model itself would raise.
         """
         ...

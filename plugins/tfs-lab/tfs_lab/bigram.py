@@ -5,8 +5,8 @@ The probability of b after a is counted in the training tokens and smoothed with
     p(b | a) = (count(a, b) + strength * p(b)) / (count(a) + strength)
 
 MacKay & Peto (1995), "A hierarchical Dirichlet language model", https://doi.org/10.1017/S1351324900000218.
-The strength is chosen from `STRENGTHS`: the one with the lowest loss on the last tenth of the training tokens, when the
-first nine tenths are counted.
+The strength is the one of `STRENGTHS` with the lowest loss on the last tenth of the training tokens, given the counts
+of the first nine tenths.
 """
 
 import math
@@ -20,19 +20,19 @@ from tfs_core.contracts import RunContext, RunLogger
 from tfs_core.data.store import TokenSplit, open_store
 
 MOST_TOKENS = 1 << 21
-"""The most tokens of a split that are used: enough for a reference value, and read in a fraction of a second."""
+"""The maximum number of tokens used from each split: enough for a reference value, read in a fraction of a second."""
 
 STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 TABLE_CELLS = 1 << 22
-"""The largest vocab_size**2 for a dense table of counts; above it, only the pairs that occur are stored, sorted."""
+"""The largest vocab_size**2 for a dense table of counts. Above it, a sorted list of the occurring pairs is stored."""
 
 Tokens = NDArray[np.int64]
 
 
 def build(config: None, *, run: RunContext) -> RunLogger:  # noqa: ARG001 (it has no options)
-    """Record `bigram_bits_per_byte` in run.json when the run starts; the logger that is returned does nothing.
+    """Record `bigram_bits_per_byte` in run.json when the run starts, and return a logger that does nothing.
 
-    The value is null when it is not finite. A resumed run keeps the recorded one.
+    A value that is not finite is recorded as null. A resumed run keeps the value recorded before.
     """
     store, tokenizer = None if run.tokens is None else open_store(run.tokens, identity={}), run.tokenizer
     if store is not None and tokenizer is not None and run.info.get("bigram_bits_per_byte") is None:
@@ -45,10 +45,11 @@ def build(config: None, *, run: RunContext) -> RunLogger:  # noqa: ARG001 (it ha
 def bigram_bits_per_byte(
     train: TokenSplit, validation: TokenSplit, vocab_size: int, byte_lengths: NDArray[np.int64]
 ) -> float:
-    """Return the bits per byte of the validation text: the nats of all targets, end of text included, as in training.
+    """Return the bits per byte of a bigram model of the training tokens on the validation text.
 
-    `byte_lengths` [vocab_size] is the length of each id in bytes. The first `MOST_TOKENS` tokens of each split are
-    used. Returns infinity when they contain no byte of text.
+    Bits per byte are the loss summed over all targets, in bits, divided by the number of bytes. As in training,
+    end-of-text tokens are targets too. `byte_lengths` [vocab_size] is the length of each id in bytes. The first
+    `MOST_TOKENS` tokens of each split are used. Returns infinity when the validation tokens contain no byte of text.
     """
     train_tokens, validation_tokens = _first_tokens(train), _first_tokens(validation)
     tenth = max(len(train_tokens) // 10, 1)

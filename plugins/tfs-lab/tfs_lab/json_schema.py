@@ -1,4 +1,4 @@
-"""The JSON schema of a configuration, with which an editor completes, documents and validates the YAML."""
+"""The JSON schema of a configuration: editors use it to complete, document and validate the YAML."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class CheckpointManager:
     def load(
         self, checkpoint_path: str | Path | None = None, optimizer: torch.optim.Optimizer | None = None
     ) -> dict[str, Any] | None:
-        """Load a checkpoint (by default the newest valid one; else `"best"`, or a folder) and return its state.
+        """Load the newest valid checkpoint, or the given one (`"best"` or a folder), and return its state.
 
         The state holds the arguments of `save`. Returns None when there is no checkpoint. Raises CheckpointError when
         the checkpoint is damaged or does not fit the model.

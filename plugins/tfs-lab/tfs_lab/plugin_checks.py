@@ -27,8 +27,8 @@ HEAVY = {
     "tokenizers",
     "torch",
 }
-"""Modules that a plugin's module must not import, directly or indirectly, because every `tfs --help` imports it. The
-same holds for the module of a configuration class, except for pydantic, with which configurations are validated."""
+"""Modules that a plugin's module must not import, directly or indirectly, because every `tfs --help` imports it.
+The module of a configuration class may import pydantic, which validates configurations, but none of the others."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Finding:
 
 
 def check_plugin(plugin: Plugin) -> Iterator[Finding]:
-    """Iterate over the findings of all checks of a plugin. Imports everything that it refers to."""
+    """Iterate over the findings of all checks of a plugin. Imports everything that the plugin refers to."""
     if plugin.disabled_by:
         yield Finding(f"plugin {plugin.distribution}", f"it is disabled by {plugin.disabled_by}")
         return

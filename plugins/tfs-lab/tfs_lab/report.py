@@ -26,7 +26,7 @@ TABLES = {
     },
     "Gradients, operation by operation": {"each operation": ""},
 }
-"""The tables, the checks whose comparisons they show, and the column of each; "" for the name of the reference."""
+"""The title of each table -> the checks shown in it -> the column of each check; "" means the name of the reference."""
 
 
 @dataclass(kw_only=False)
@@ -97,7 +97,7 @@ class Report:
                 self.console.print(gradient_table(title, lines))
 
     def print_verdict(self) -> None:
-        """Print whether all checks pass; else the failed checks and the first wrong operation and parameter."""
+        """Print that all checks pass, or print the failed checks with the first wrong operation and parameter."""
         failed = [result for result in self.results if not result.passed]
         skipped = sum(result.status == "skip" for result in self.results)
         self.say("")
@@ -123,7 +123,7 @@ class Report:
     def first_wrong(self) -> dict[str, str]:
         """Return the first wrong operation and the first wrong parameter of the backward pass, where they are known.
 
-        Parity is left out: where only parity fails, the gradients may be right for another function.
+        Parity checks are excluded: when only parity fails, the gradients may be correct, but of a different function.
         """
         found: dict[str, str] = {}
         for what, checks in zip(("operation", "parameter"), reversed(TABLES.values()), strict=True):

@@ -13,7 +13,7 @@ from tfs_core.config.resolved import plain
 def settings_table(cls: type) -> str:
     """Return a Markdown table of a configuration class: each setting with its values, default and documentation."""
     hints, docs = get_type_hints(cls, include_extras=True), field_docs(cls)
-    rows = [("setting", "value", "default", "what it does, and how to choose it"), ("---", "---", "---", "---")]
+    rows = [("setting", "value", "default", "description"), ("---", "---", "---", "---")]
     for field in dataclasses.fields(cls):
         words = in_words(hints[field.name]) or "settings of its own"
         rows.append((f"`{field.name}`", words, _default(field), docs.get(field.name, "")))

@@ -8,8 +8,8 @@
 
 The gradient of a hidden matrix has a few large singular values and many small ones, so a plain step moves mainly along
 the few directions of the large ones. With all singular values at about 1, rare directions are learned too. Tables
-(embeddings, the output matrix) are not linear maps between feature spaces but lists of vectors, of which a step uses a
-part. Tables and vectors are updated by AdamW, as in `torch.optim.AdamW`.
+(embeddings, the output matrix) are lists of vectors, one per token or position, not linear maps between feature spaces.
+Tables and vectors are updated by AdamW, as in `torch.optim.AdamW`.
 
 Both rules share one learning rate: the elements of an orthogonal matrix have a root mean square (RMS) of
 1 / sqrt(max(rows, columns)), so the last line gives an update with an RMS of 0.2 * learning_rate, about that of AdamW's
@@ -38,8 +38,8 @@ from tfs_core.errors import ConfigError
 from tfs_muon.config import MuonConfig
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Coefficients (a, b, c) of the polynomial a s + b s^3 + c s^5 that each step applies to every singular value s: steep
-at 0, so that small ones grow fast, and afterwards close to 1 (Jordan et al.)."""
+"""Coefficients (a, b, c) of the polynomial a s + b s^3 + c s^5 that each step applies to every singular value s. The
+polynomial is steep at 0, so that small values grow fast, and larger values stay close to 1 (Jordan et al.)."""
 
 UPDATE_SIZE = 0.2
 """The root mean square of the elements of an update, as a multiple of the learning rate."""
@@ -58,8 +58,8 @@ def orthogonalize(matrices: Tensor, steps: int) -> Tensor:
     """Return U S' Y^T for each matrix U S Y^T [n_matrices, rows, columns], with S' about 1 (0.7 to 1.2).
 
     Newton-Schulz iteration: an odd polynomial of a matrix applies the polynomial to each singular value, so only matrix
-    products are needed, and no singular value is computed. float32 is rounded to bfloat16 where the hardware
-    multiplies it, which is exact enough for a direction. A matrix of zeros stays zero.
+    products are needed, and no singular value is computed. On hardware that multiplies bfloat16, float32 is rounded to
+    bfloat16, whose precision is enough for the direction of an update. A matrix of zeros stays zero.
     """
     a, b, c = COEFFICIENTS
     use_bfloat16 = matrices.dtype == torch.float32 and multiplies_bfloat16(matrices.device)

@@ -2,8 +2,8 @@
 
 Only the loss is compiled, for training and for validation; the optimizer is not. Compilation can fail in many ways; on
 many machines there is no C++ compiler. When it fails in the trial at the start, or in a later forward pass, the run
-continues with the eager loss and reports the reason. A failure that first occurs in the backward pass of a later shape
-ends the run.
+continues with the eager loss and reports the reason. A failure in a backward pass after the trial, such as for a
+new shape, ends the run.
 """
 
 import time
@@ -20,7 +20,7 @@ from tfs_core.random_state import preserved_random_state
 
 
 class CompiledLoss(nn.Module):
-    """A loss with compiled versions; after the first failure of one of them, the eager loss is used."""
+    """A loss compiled for training and for validation. After the first failure of either, the eager loss is used."""
 
     def __init__(
         self, loss: nn.Module, model: AutogradModel, *, lengths_vary: bool, on_failure: Callable[[str], None]
@@ -38,7 +38,7 @@ class CompiledLoss(nn.Module):
         }
 
     def forward(self, input_ids: Tensor, target_ids: Tensor, document_ids: Tensor | None = None) -> Tensor:
-        """Return the sum of nats over the valid targets, with its graph."""
+        """Return the loss in nats, summed over the valid targets, with its autograd graph."""
         (model,) = self._model
         tensors = (input_ids, target_ids) if document_ids is None else (input_ids, target_ids, document_ids)
         if self.in_force:
@@ -63,7 +63,7 @@ class Compile:
     changes_weights = False
 
     def wrap(self, loss: nn.Module, *, context: WrapContext) -> nn.Module:
-        """Return the compiled loss after a trial; `loss` itself when it is not compiled, or was not before a resume."""
+        """Return the compiled loss after a trial; `loss` itself if it fails or the run began without compiling."""
 
         def on_failure(reason: str) -> None:
             context.record(compiled=False, why={"compile": f"not compiled: {reason}"})
@@ -93,7 +93,7 @@ def build(config: None) -> Compile:  # noqa: ARG001 (it has no options)
 
 
 def _try_out(compiled: CompiledLoss, model: AutogradModel, context: WrapContext) -> None:
-    """Compile for validation and for training, on a real batch. No random state and no gradient changes."""
+    """Compile for validation and training, on a real batch. Random states are restored, gradients reset to None."""
     batch = context.trial_batch
     if batch is None:
         return

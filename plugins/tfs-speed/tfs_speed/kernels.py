@@ -1,8 +1,8 @@
-"""`runtime.matmul: auto`: the faster exact kernel of float32 matrix products, measured on this CPU.
+"""`runtime.matmul: auto`: the fastest kernel for exact float32 matrix products, measured on this CPU.
 
 On many CPUs `torch.set_float32_matmul_precision("medium")` selects oneDNN's product: twice as fast as the default and
 as exact. On others the same setting rounds to bfloat16, and attention kernels with many small products may be slower
-under it. So both are measured: the error of products, and the time of a training step.
+under it. Therefore the error of products and the time of a training step are measured.
 
 The kernel affects the last bits of every result, so a resumed run keeps the recorded one.
 """
@@ -24,7 +24,7 @@ from tfs_core.models import Objective, batch_loss
 from tfs_core.random_state import preserved_random_state
 
 EXACT = 2e-6
-"""The largest relative error of a product that counts as float32: both kernels show 3e-7, bfloat16 shows 3e-3."""
+"""Maximum relative error of an exact float32 product. Exact kernels have 3e-7; rounding to bfloat16 gives 3e-3."""
 
 CLEARLY_FASTER = 1.15
 """The speedup that `medium` must reach to be chosen; when the two are close, `highest` is always chosen."""
@@ -36,7 +36,7 @@ MIN_ROUNDS, TIMED_SECONDS = 5, 0.5
 """The minimum number of rounds and their minimum total time in seconds, after a warm-up round."""
 
 TIMED_FLOPS = 2e10
-"""The FLOPs of the timed training step (more when a single row needs more): enough to distinguish the kernels."""
+"""Maximum FLOPs of the timed training step, unless one row needs more. Enough to distinguish the kernels."""
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
@@ -101,9 +101,9 @@ def choose_matmul(recorded: str | None, device: str, training_step: Callable[[],
 def keep_freed_memory() -> bool:
     """Configure glibc's malloc to keep freed memory for reuse; return True on success.
 
-    Every step frees the memory that the next step allocates again. By default glibc returns large blocks to the system,
-    which then zeroes and maps every page at its next access: a tenth of a step and more
-    (`benchmarks/kept_memory.py`). Other C libraries have no `mallopt`: returns False.
+    Every step frees the memory that the next step allocates again. By default glibc returns large blocks to the system.
+    The system then zeroes and maps every page at its next access, which takes a tenth of a step or more
+    (`benchmarks/kept_memory.py`). Returns False for other C libraries, because they have no `mallopt`.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is None:

@@ -1,7 +1,7 @@
 """`runtime.activation_checkpointing`: the activations of blocks are recomputed in the backward pass.
 
-Only the inputs of each block stay in memory, not the activations inside it: the memory for these falls from all blocks
-to one, for about a third more compute. The results of a run are bit-identical.
+Only the inputs of each block stay in memory. The activations inside a block are recomputed, so they are in memory for
+only one block at a time. This costs about a third more compute. The results of a run are bit-identical.
 
 Chen et al. (2016), "Training Deep Nets with Sublinear Memory Cost", https://arxiv.org/abs/1604.06174
 """
@@ -25,7 +25,7 @@ class ActivationCheckpointing:
     changes_weights = False
 
     def wrap(self, loss: nn.Module, *, context: WrapContext) -> nn.Module:
-        """Return `loss`, whose model now saves fewer activations. Raises ConfigError for a model without a list."""
+        """Make the model recompute its blocks, and return `loss`. Raises ConfigError if no block can be recomputed."""
         model = context.model
         blocks = list(_outermost_items(model)) if isinstance(model, AutogradModel) else []
         if not blocks:

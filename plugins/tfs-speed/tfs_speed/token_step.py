@@ -1,9 +1,9 @@
 """`--compile` of generate and chat: the step for one new token, compiled into one function by `torch.compile`.
 
 For a single token, every matrix product is a matrix-vector product. Libraries are tuned for larger products, and each
-operation has the overhead of Python. Compiled, the step is one function, in which a matrix-vector product is a sum
-along each row of the matrix. Compiling takes seconds, and PyTorch caches the result on disk; it pays off in long
-conversations (benchmarks/nanogpt_generation.py).
+operation has the overhead of Python. The compiled step is one function, and computes a matrix-vector product as a sum
+along each row of the matrix. Compiling takes seconds, so it pays off in long conversations
+(benchmarks/nanogpt_generation.py). PyTorch caches the compiled code on disk.
 """
 
 import time
@@ -22,8 +22,8 @@ from tfs_core.models import compute_context
 class CompiledStep:
     """A model's `forward_with_cache` for one new token, compiled; uncompiled after the first failure.
 
-    The compiled code assumes the number of threads and the precision at the time of building. The caller must set the
-    same ones around every call.
+    The compiled code does not check the number of threads or the precision. The caller must set the same values for
+    construction and for every call.
     """
 
     in_force: bool
@@ -53,9 +53,9 @@ class CompiledStep:
             report(f"compiled in {time.perf_counter() - started_at:.0f} s")
 
     def __call__(self, input_ids: Tensor, positions: Tensor, cache: Any) -> Tensor:
-        """Return the logits [1, 1, vocab_size] of one new id at its position, both [1, 1], without a graph.
+        """Return the logits [1, 1, vocab_size], without a graph, for one new id and its position, both [1, 1].
 
-        The id is one of the vocabulary, and the position one of the context: neither is checked.
+        Does not check that the id is in the vocabulary or that the position is in the context.
         """
         model = cast(SupportsKeyValueCache, self._model)
         with torch.no_grad(), compute_context(self._model.config, input_ids.device):
@@ -82,7 +82,7 @@ def build(
 
 
 def _compile_with_row_sums(graph: fx.GraphModule, example_inputs: list[Tensor]) -> Callable[..., Any]:
-    """Compile a graph with PyTorch's default compiler; on a CPU, linear layers are first replaced by sums."""
+    """Compile a graph with PyTorch's default compiler; on a CPU, replace `F.linear` by a sum along rows first."""
     if all(tensor.device.type == "cpu" for tensor in example_inputs if isinstance(tensor, Tensor)):
         for node in graph.graph.nodes:
             if node.target is F.linear:

@@ -1,7 +1,7 @@
 """Batches of a stream: a pure function of (stream, seed, step, rank), with only a few shards on disk at a time.
 
-A shard holds a whole number of optimizer steps. Its rows are packed windows of the stream, in a shuffled order of the
-shard's own. The position of a step is therefore (shard, row), computed without reading; a deleted shard is rebuilt.
+A shard holds a whole number of optimizer steps. Its rows are packed windows of the stream, shuffled within the
+shard. The shard and rows of a step are therefore computed without reading the stream. A deleted shard can be rebuilt.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -99,8 +99,8 @@ class StreamBatches:
     ) -> Iterator[None]:
         """Write shards in the background, from the shard of `step` on, into `shards/` in the run's folder.
 
-        `state` comes from the checkpoint of the resumed run (None for a new run). On exit the shards that kept
-        checkpoints need stay on disk; the others are deleted.
+        `state` comes from the checkpoint of the resumed run (None for a new run). On exit, all shards are
+        deleted except those that a checkpoint needs.
         """
         shards = ShardFolder(
             folder / "shards", identity={"stream": self._stream.fingerprint}, size=self.tokens_per_shard
@@ -162,7 +162,7 @@ class StreamBatches:
         return step // self.steps_per_shard
 
     def row_numbers(self, step: int, part: int) -> NDArray[np.int64]:
-        """Return the rows of the shard in this rank's micro-batch `part` of a step: int64 [batch_size / ranks]."""
+        """Return the row numbers, in the shard, of this rank's micro-batch `part`: int64 [batch_size / ranks]."""
         first = step % self.steps_per_shard * self.rows_per_step
         first += part * self._settings.batch_size + self._ranks.rank * self._rows_of_rank
         places = np.arange(first, first + self._rows_of_rank)
@@ -171,7 +171,8 @@ class StreamBatches:
     def documents(self, step: int) -> list[DocumentRef]:
         """Return the spans of documents that this rank reads in a step. A document's id is (shard, index in shard).
 
-        A document that continues from the previous shard has index 0; its token positions count from its beginning.
+        A document that continues from the previous shard has index 0. Token positions count from the document's
+        beginning, also when it is in an earlier shard.
         """
         shard = self.shard(step)
         rows, max_length = self._rows(shard), self._settings.max_length
@@ -197,7 +198,7 @@ class StreamBatches:
         """Return None: the length of an epoch is unknown until its end."""
 
     def state(self, step: int) -> dict[str, Any]:
-        """Return the step's shard and the stream position of its beginning, from which a resumed run continues."""
+        """Return the shard of a step and its start position in the stream, where a resumed run starts to read."""
         shard = self.shard(step)
         return {"stream": {"shard": shard, "start": self._spooling.start_of(shard).to_json()}}
 

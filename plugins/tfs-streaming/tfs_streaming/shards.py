@@ -1,6 +1,6 @@
 """Shards: parts of a token stream on disk, all of the same size. Each can be rebuilt from its start position.
 
-shard-00000012.tokens.npy   uint16 (uint32 above 65,536 ids) [1 + size]: the token before the shard, then its own
+shard-00000012.tokens.npy   uint16 (uint32 above 65,536 ids) [1 + size]: the token before the shard, then its tokens
 shard-00000012.json         identity of the stream, start and end position of the shard; written last
 """
 
@@ -59,7 +59,7 @@ class ShardFolder:
     """The folder with the shards of one stream. Only one process at a time may write and delete."""
 
     def __init__(self, folder: Path, *, identity: dict[str, Any], size: int) -> None:
-        """`identity` identifies the stream: shards with another one are ignored. `size` is in tokens per shard."""
+        """`identity` identifies the stream: shards with another identity are ignored. `size` is in tokens per shard."""
         self.folder = folder
         self._identity = identity | {"format_version": FORMAT_VERSION, "size": size}
         self._size = size
@@ -78,7 +78,7 @@ class ShardFolder:
         return Shard(int(tokens[0]), tokens[1:], start, end)
 
     def write(self, number: int, tokens: NDArray[Any], start: StreamPlace, end: StreamPlace) -> None:
-        """Write a shard atomically. Raises DataError when the disk refuses.
+        """Write a shard atomically. Raises DataError when the folder cannot be written.
 
         `tokens` [1 + size] begins with the token before the shard.
         """
@@ -107,7 +107,7 @@ class ShardFolder:
         return sorted(int(match[1]) for match in found if match)
 
     def delete(self, number: int) -> None:
-        """Delete a shard. Where Windows refuses because a process has it open, it stays until the next call."""
+        """Delete a shard. A shard that a process has open stays on Windows until the next call."""
         with suppress(OSError):
             for file in self._files(number):
                 file.unlink(missing_ok=True)

@@ -12,10 +12,10 @@ SHARDS_AHEAD = 2
 
 ATTEMPTS = 3
 RETRY_SECONDS = 5.0
-"""Delay between two attempts. After `ATTEMPTS` failures `wait` raises the error, once training needs the shard."""
+"""Delay between two attempts. After `ATTEMPTS` failures, `wait` raises the error when training needs the shard."""
 
 CLOSE_SECONDS = 3.0
-"""Time that `close` waits for the thread to end, which may be blocked on the network."""
+"""Maximum time that `close` waits for the end of the thread. The thread may be blocked on the network."""
 
 NeededShards = Callable[[], set[int]]
 """Returns the numbers of the shards that the kept checkpoints need."""
@@ -83,7 +83,7 @@ class Spooler:
         return shard
 
     def start_of(self, number: int) -> StreamPlace:
-        """Return the position where a shard begins: the one that training reads, or the next."""
+        """Return the start position of a shard: one written or reused since `start`, or the next one to write."""
         return self._starts[number]
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ class TokenStream:
     """The tokens of a source, readable from any position."""
 
     def __init__(self, source: DatasetSource, tokenizer: Tokenizer, *, division: Division | None) -> None:
-        """`division` selects the documents that are held out for validation; None holds out none."""
+        """`division` selects the documents that are held out for validation; with None, no documents are held out."""
         assert isinstance(source, SupportsStreaming)
         self._streamed: SupportsStreaming = source
         self.source: DatasetSource = source
@@ -31,14 +31,14 @@ class TokenStream:
     def shards(self, start: StreamPlace, *, size: int) -> Iterator[tuple[NDArray[Any], StreamPlace, StreamPlace]]:
         """Iterate over the stream from a position on, cut into shards: (tokens, start position, end position).
 
-        The tokens are uint16 or uint32 [1 + size], the first being the token before the shard. An error of the source
-        is raised after the last complete shard before it.
+        The tokens are uint16 or uint32 [1 + size], the first being the token before the shard. When the source raises
+        an error, the complete shards are yielded first; then the error is raised.
         """
         source_error: Exception | None = None
         documents: deque[StreamPlace] = deque()  # not fully cut yet; the first began at `document_began`
 
         def recorded_pieces() -> Iterator[tuple[str, Piece]]:
-            """Record where documents begin, and pass the pieces on. Ends at an error of the source."""
+            """Iterate over the pieces, and record where documents begin. Ends when the source raises an error."""
             nonlocal source_error
             try:
                 for place, piece in self.pieces(start):

@@ -29,7 +29,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:  # the type depends on the name
-    """Lazy import: return the function with a name of `__all__`, importing its module on first access."""
+    """Lazy import: return a function of `__all__`. Its module is imported on first access."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,4 +1,4 @@
-"""Analysis of the vocabulary that a text needs: coverage by the most frequent ids, and bytes per token by size.
+"""Analysis of the vocabulary that a text needs: coverage of the most frequent ids, and bytes per token for each size.
 
 Two different measures:
 
@@ -38,13 +38,13 @@ SIZES = tuple(2**power for power in range(9, 17))
 """Vocabulary sizes to compare, up to the tokenizer's own."""
 
 COMPARED_CHARACTERS = 1 << 22
-"""Amount of text, from the beginning, that is encoded with each vocabulary size."""
+"""Number of characters, from the beginning of the text, that are encoded with each vocabulary size."""
 
 RARE = 10
 """Ids with fewer occurrences count as rare: they learn almost nothing."""
 
 MIN_GAIN = 0.08
-"""Reduction of the number of tokens, from which doubling the vocabulary is worthwhile."""
+"""Doubling the vocabulary is worthwhile if it reduces the number of tokens by at least this share."""
 
 _BATCH = 256
 _EXAMPLES = 6
@@ -137,7 +137,7 @@ class TokenAnalysisReport:
         return EdgeCase(name, len(ids), share, [visible(self.spelled[i]) for i in ids[:_EXAMPLES]])
 
     def recommendations(self) -> list[Recommendation]:
-        """Return recommended sizes of a BPE for such text: by coverage in ascending order, then by fertility."""
+        """Return the recommended sizes of a BPE: one or more by coverage, smallest first, then one by fertility."""
         found: dict[int, list[str]] = {}
         for share in COVERAGES:
             size = rounded_up(self.get_vocab_size_for_coverage(share))
@@ -242,8 +242,9 @@ def analyze_dataset(
 ) -> tuple[TokenAnalysisReport, list[Recommendation]]:
     """Return the statistics of the training text of a data set, and recommended vocabulary sizes.
 
-    `name` and `tokenizer` are registered names, or YAML with options; a tokenizer can also be a path. Without one, a
-    BPE of `LARGEST_BPE` ids is trained on the text. Only the first `subset_size` documents are read. Raises TfsErrors.
+    `name` and `tokenizer` are registered names, or YAML with options; a tokenizer can also be a path. Without a
+    tokenizer, a BPE of `LARGEST_BPE` ids is trained on the text. Only the first `subset_size` documents are read.
+    Raises TfsErrors.
     """
     root = assets_folder(assets)
     source = named.dataset(name, assets=root)
@@ -285,7 +286,7 @@ def analyze_texts(
 
 
 def _compared_sizes(tokenizer: Tokenizer, texts: Sequence[str]) -> list[SizeRow]:
-    """Return the bytes per token with smaller vocabularies of the same BPE, and with its own."""
+    """Return the bytes per token of a byte-level BPE truncated to each of `SIZES`, and in full; else an empty list."""
     if not isinstance(tokenizer, ByteLevelTokenizer):
         return []
     n_bytes = sum(len(text.encode("utf-8")) for text in texts)

@@ -51,7 +51,7 @@ class ByteTokenizer:
         )
 
     def fingerprint(self) -> str:
-        """Return a constant: all byte tokenizers are equal."""
+        """Return the same fingerprint for all byte tokenizers, because they are equal."""
         return "byte-1"
 
 

@@ -1,4 +1,4 @@
-"""Byte-level BPE tokenizers, such as GPT-2's, from a `tokenizer.json`, encoded by Hugging Face `tokenizers`.
+"""Byte-level BPE tokenizers, such as GPT-2's, read from a `tokenizer.json`. tiktoken or `tokenizers` encodes the text.
 
 The UTF-8 bytes of a text are merged pair by pair into longer tokens. Merges are applied in the order in which training
 found them. Text is not normalized and every byte has an id, so encoding is lossless.
@@ -42,7 +42,7 @@ NO_SPECIAL_TOKENS = (
 )
 
 CHANGE_TEXT = ("continuing_subword_prefix", "end_of_word_suffix")
-"""Settings of a model that add text to words, which decoding does not remove."""
+"""Settings in a `tokenizer.json` that add text to words. Decoding does not remove the added text."""
 
 KEEP_TEXT = frozenset({"ByteLevel", "Digits", "Punctuation", "Split", "UnicodeScripts"})
 """Pre-tokenizers that split text without changing it (unless their `behavior` is "Removed")."""
@@ -92,7 +92,7 @@ class ByteLevelTokenizer:
         self.vocab_size = len(self._bytes_of_id)
 
     def _token_bytes(self) -> list[bytes]:
-        """Return the bytes of each id, empty for special tokens. Raises DataError when it is not byte-level."""
+        """Return the bytes of each id, empty for special tokens. Raises DataError unless the BPE is byte-level."""
         byte_of = {character: byte for byte, character in enumerate(byte_alphabet())}
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
         added = self._tokenizer.get_added_tokens_decoder()

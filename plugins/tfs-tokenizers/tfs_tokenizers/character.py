@@ -96,7 +96,10 @@ def _code_points(text: str) -> NDArray[np.uint32]:
 
 
 def train(documents: Iterator[str], *, min_frequency: int) -> CharacterTokenizer:
-    """Return the tokenizer of the characters that occur at least `min_frequency` times. Raises DataError."""
+    """Return the tokenizer of the characters that occur at least `min_frequency` times.
+
+    Raises DataError for a lone surrogate.
+    """
     counts = np.zeros(N_CODE_POINTS, dtype=np.int64)
     for text in documents:
         as_utf8(text)  # raises for a lone surrogate

@@ -29,7 +29,7 @@ class ComparedTokenizer:
     """Best of `ROUNDS` rounds; the rounds of the tokenizers are interleaved."""
 
     lossless: bool
-    """Whether decoding restores the text."""
+    """True if decoding restores the text."""
 
 
 def compare_tokenizers(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 END_OF_TEXT = "<|endoftext|>"
 SMALLEST_BPE = 257
-"""The 256 bytes, so that any text can be encoded, and end of text."""
+"""Minimum number of ids: the 256 bytes, so that any text can be encoded, and end of text."""
 
 
 @dataclass(frozen=True, kw_only=True)

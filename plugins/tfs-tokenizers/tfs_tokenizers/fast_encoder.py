@@ -17,7 +17,7 @@ to tiktoken. Files with other features fail the checks below and are encoded by 
 
 The rule for words is exactly GPT-2's. The alternatives without lookahead are in one group for speed: the regex engine
 compiles the group to one automaton. In a run of whitespace the engine stores a backtracking position for every
-character and fails after a million of them, so longer texts are not encoded here (`byte_level.LONGEST_TEXT`).
+character and fails after a million of them, so texts above `byte_level.LONGEST_TEXT` are not encoded here.
 """
 
 import json
@@ -37,11 +37,11 @@ SEPARATOR = "\x00<|tfs: the next text|>"
 """Special token between the texts of a batch, which are encoded in one call.
 
 If a text contains the separator, each text is encoded by its own call, where the separator is ordinary text. No proper
-prefix of it is also a suffix, so the end of a text and the separator cannot form another separator."""
+prefix of the separator is also its suffix, so the end of a text and the separator cannot form another separator."""
 
 
 class FastEncoder:
-    """Encoder with the same ids as the `tokenizers.Tokenizer` of the vocabulary. Thread-safe."""
+    """Encoder with the same ids as the `tokenizers.Tokenizer` with the same vocabulary. Thread-safe."""
 
     def __init__(self, bytes_of_id: Mapping[int, bytes]) -> None:
         self._separator_id = max(bytes_of_id) + 1
@@ -65,7 +65,7 @@ class FastEncoder:
         return np.frombuffer(self._encoder().encode_to_tiktoken_buffer(text, special), dtype=np.uint32)
 
     def _encoder(self) -> CoreBPE:
-        """Return the encoder of this thread. A shared one is slower: threads contend for its regular expression."""
+        """Return the encoder of this thread. A shared encoder is slower: threads contend for its regular expression."""
         if not hasattr(self._of_thread, "encoder"):
             self._of_thread.encoder = CoreBPE(self._id_of_bytes, {SEPARATOR: self._separator_id}, WORDS)
         encoder: CoreBPE = self._of_thread.encoder
@@ -73,7 +73,11 @@ class FastEncoder:
 
 
 def fast_encoder(content: str, tokenizer: Tokenizer, bytes_of_id: Sequence[bytes]) -> FastEncoder | None:
-    """Return the encoder for the `tokenizer.json` of `tokenizer`; None when the conditions above do not hold."""
+    """Return the encoder for a tokenizer; `content` is its `tokenizer.json`.
+
+    Returns None when text is not split by GPT-2's rule or is changed in any other way, or when condition 1 of the
+    module docstring does not hold.
+    """
     rules = json.loads(content)
     if not _splits_like_gpt2(rules) or not _ids_follow_merges(rules["model"]):
         return None

@@ -1,4 +1,4 @@
-"""The tokenizer `hub`: from a repository of the Hugging Face Hub, downloaded into its cache and verified."""
+"""The tokenizer `hub`: downloaded from a Hugging Face Hub repository into the local cache, and verified."""
 
 import time
 from collections.abc import Callable
@@ -97,7 +97,7 @@ def _download(repository: str, name: str, revision: str) -> Path:
 
 
 def _checksum(content: bytes, *, like: str) -> str:
-    """Return the checksum of a file by the algorithm of `like`: SHA-256, or Git's SHA-1 for small files."""
+    """Return the checksum of a file, by the algorithm of the checksum `like`: SHA-256, or Git's SHA-1 (small files)."""
     if len(like) == 2 * sha256().digest_size:
         return sha256(content).hexdigest()
     if len(like) == 2 * sha1().digest_size:
@@ -118,7 +118,7 @@ def _retry_while_busy(request: Callable[[], Answer]) -> Answer:
 
 
 def _explanation(error: Exception, repository: str, revision: str) -> str:
-    """Return the reason why a tokenizer could not be downloaded, and what to do."""
+    """Return an error message: the reason why a tokenizer could not be downloaded, and a remedy."""
     address, logged_in = constants.ENDPOINT, get_token() is not None
     log_in = "log in with `hf auth login`, or set HF_TOKEN"
     if isinstance(error, GatedRepoError):

@@ -24,10 +24,10 @@ class LengthReport:
     tokens: int
     bytes_per_token: float
     truncated_documents: int
-    """Documents longer than a row, with `batching: padded` (a row per document)."""
+    """Number of documents longer than a row, with `batching: padded` (a row per document)."""
 
     truncated_tokens: int
-    """Tokens that are cut off from them."""
+    """Number of tokens that are cut off from the truncated documents."""
 
     padding_tokens: int
     """Padding when all rows are `max_length` long: an upper bound, since batches are padded to their longest row."""

@@ -14,10 +14,10 @@ from tfs_tokenizers.config import BpeConfig
 from tfs_tokenizers.tokenizer_json import write_tokenizer
 
 FORMATS = {"csv": "csv", "json": "jsonl", "jsonl": "jsonl", "ndjson": "jsonl", "parquet": "parquet"}
-"""Data set that reads files with each extension; `text` reads all others."""
+"""File extension -> name of the data set that reads it. The data set `text` reads all other files."""
 
 TEXT_OPTIONS = {"jsonl": "text_key", "csv": "column", "parquet": "column"}
-"""Option of each data set that names the key or column of the text."""
+"""Data set -> its option that names the key or column of the text."""
 
 COMPRESSED = ("bz2", "gz", "xz", "zst")
 

@@ -1,4 +1,4 @@
-"""The options of the model `torch`, beside those that every model has."""
+"""The options of the model `torch`, in addition to the options of every model."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -27,7 +27,7 @@ class TorchConfig(ModelConfig):
 
     attention: Literal["fused", "explicit"] = "fused"
     """`explicit` is the formula, line by line; `fused` is one call that never stores all attention weights, faster on a
-    GPU and for long rows. Dropout always takes explicit."""
+    GPU and for long rows. With dropout, training uses explicit."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -39,7 +39,7 @@ class BlockCache:
 
 
 def block_with_cache(block: Block, x: Tensor, visible: Tensor, positions: Tensor, cache: BlockCache) -> Tensor:
-    """Return what `block.forward` does [batch_size, seq_len, d_model], with earlier keys and values from the cache.
+    """Return `block.forward` of x [batch_size, seq_len, d_model], with earlier keys and values from the cache.
 
     `visible` is [batch_size, 1, seq_len, n_keys].
     """
@@ -62,10 +62,9 @@ def block_with_cache(block: Block, x: Tensor, visible: Tensor, positions: Tensor
 
 
 def attend_fused(attention: Attention, queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor) -> Tensor:
-    """Return what `attention.attend` does [batch_size, seq_len, d_model], from one kernel, with a mask.
+    """Return the same as `attention.attend` [batch_size, seq_len, d_model], computed by one kernel.
 
-    A single new token of a single sequence sees every key up to its own, and the kernel is twice as fast without a
-    mask.
+    A single new token of a single sequence sees every key, so it needs no mask: the kernel is twice as fast without.
     """
     mask = None if visible.shape[:-1].numel() == 1 else visible
     head_queries = split_heads(queries, attention.n_heads)  # [batch_size, n_heads, seq_len, d_head]
@@ -78,10 +77,10 @@ def attend_fused(attention: Attention, queries: Tensor, keys: Tensor, values: Te
 
 
 class CachedTransformer(Transformer):
-    """The transformer of `model.py`, and the two methods that generating with a key/value cache needs."""
+    """The transformer of `model.py`, with two more methods for generation with a key/value cache."""
 
     def make_cache(self, batch_size: int) -> list[BlockCache]:
-        """Return an empty cache for each block. Slots start at 0: other memory may hold NaN, and 0 * NaN is NaN."""
+        """Return an empty cache for each block. Initialized with 0: other memory may hold NaN, and 0 * NaN is NaN."""
         table = self.position_embedding.weight  # [max_seq_len, d_model]
         dtype = torch.bfloat16 if self.config.dtype == "bfloat16" else table.dtype
         empty = torch.zeros(

@@ -61,7 +61,7 @@ class Attention(Module):
 
         `visible` is the causal mask [seq_len, seq_len].
         """
-        # 1. Queries: what a position looks for. Keys: what it is matched by. Values: what it passes on
+        # 1. A position searches with its query, is found by its key, and passes on its value
         queries = self.query(x)  # [batch_size, seq_len, d_model]
         keys = self.key(x)  # [batch_size, seq_len, d_model]
         values = self.value(x)  # [batch_size, seq_len, d_model]
@@ -104,7 +104,7 @@ class Attention(Module):
         return merge_heads(gathered)
 
     def attend_fused(self, queries: Tensor, keys: Tensor, values: Tensor, _visible: Tensor) -> Tensor:
-        """Return what `attend` does from one kernel, which works in tiles and never stores all the weights.
+        """Return the same as `attend`, computed by one kernel in tiles, which never stores all attention weights.
 
         Dao et al. (2022), "FlashAttention", https://arxiv.org/abs/2205.14135. It needs no mask: `is_causal` skips the
         tiles that causality hides, half of the work.
@@ -118,12 +118,12 @@ class Attention(Module):
         return merge_heads(gathered)
 
     def is_fused(self) -> bool:
-        """Return whether attention is fused: with dropout it is not, because the two forms draw different masks."""
+        """Return whether attention is fused. With dropout in training it is not: the two forms draw different masks."""
         return self.fused and not (self.training and self.dropout.p > 0)
 
 
 class FeedForward(Module):
-    """Each position by itself: expanded to d_ffn features, a nonlinearity, contracted again."""
+    """Two linear layers, d_model -> d_ffn -> d_model, with a nonlinearity between them; every position separately."""
 
     def __init__(self, config: TorchConfig) -> None:
         super().__init__()
@@ -182,7 +182,7 @@ class Transformer(AutogradModel):
 
     @torch.no_grad()
     def initialize(self, n_blocks: int, generator: torch.Generator) -> None:
-        """Set every parameter to its initial value, GPT-2's, drawn in the order of `named_parameters`.
+        """Initialize every parameter as in GPT-2, in the order of `named_parameters`.
 
         Each block adds to x twice. The sum of 2 * n_blocks independent terms grows like the root of their number, so
         the matrices that write to x are drawn smaller by that factor: x ends at about the same size at any depth.

@@ -1,4 +1,4 @@
-"""What this plugin offers. Imports nothing heavy."""
+"""The component of this plugin. Imports no torch."""
 
 from tfs_core import Component, hookimpl
 

@@ -1,4 +1,4 @@
-"""A plugin with components to configure, and two ways to load a configuration: as it is, and for its errors."""
+"""A plugin with configurable components, and fixtures that load a configuration or return its errors."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -131,7 +131,7 @@ training:
 """
 
 SMALL = "experiment_name: a\ndata: {dataset: tinystories, tokenizer: gpt2}\nmodel: torch\ntraining: {max_steps: 9}\n"
-"""Four lines with nothing wrong: what a test adds begins on line 5."""
+"""Four valid lines: the lines that a test adds begin at line 5."""
 
 Load = Callable[..., RunConfig]
 Errors = Callable[..., list[str]]
@@ -139,7 +139,7 @@ Errors = Callable[..., list[str]]
 
 @pytest.fixture(autouse=True)
 def stand_ins(install_plugin: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Install the plugin, alone, and work in an empty folder."""
+    """Install only this plugin, and change to an empty folder."""
     install_plugin("stand-ins", PLUGIN, options=OPTIONS)
     monkeypatch.setenv("TFS_PLUGINS", "stand-ins")
     get_registry.cache_clear()
@@ -148,7 +148,7 @@ def stand_ins(install_plugin: Callable[..., None], monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture
 def good() -> str:
-    """Return the YAML of the design, which is right as it stands."""
+    """Return a valid configuration."""
     return GOOD
 
 

@@ -32,7 +32,7 @@ def test_validate_says_ok_of_each_file() -> None:
     assert validated.stdout == "good.yaml: ok\nsmall.yaml: ok\n"
 
 
-def test_validate_tells_all_errors_of_all_files_and_exits_with_2() -> None:
+def test_validate_reports_all_errors_of_all_files_and_exits_with_2() -> None:
     validated = call("validate", "bad.yaml", "good.yaml", "absent.yaml")
     assert validated.exit_code == 2
     assert validated.stdout == "good.yaml: ok\n"

@@ -15,7 +15,7 @@ def read(text: str) -> object:
 
 
 def problem_of(text: str) -> str:
-    """Return the one problem with a text that is YAML all the same."""
+    """Return the only problem of a text that is otherwise valid YAML."""
     with pytest.raises(ConfigError) as caught:
         read_text(text, ROOT).raise_problems()
     (line,) = str(caught.value).splitlines()
@@ -87,7 +87,7 @@ def test_yaml_alias_stands_for_its_anchor() -> None:
         ("[" * 3000, 1, "nested too deeply"),
     ],
 )
-def test_yaml_that_is_none_is_an_error_with_its_line(text: str, line: int, expected: str) -> None:
+def test_invalid_yaml_is_an_error_with_its_line(text: str, line: int, expected: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read_text(text, ROOT)
     assert str(caught.value).startswith(f"run.yaml:{line}: ")
@@ -125,7 +125,7 @@ def test_yaml_key_that_is_a_list_is_a_problem() -> None:
         ("a: 1\n".encode("utf-16"), "run.yaml:1: this is not UTF-8"),
     ],
 )
-def test_file_that_is_no_configuration_is_an_error(data: bytes, expected: str) -> None:
+def test_file_that_is_not_a_configuration_is_an_error(data: bytes, expected: str) -> None:
     Path("run.yaml").write_bytes(data)
     with pytest.raises(ConfigError) as caught:
         read_yaml(Path("run.yaml"))

@@ -147,7 +147,7 @@ def test_loading_a_local_model_needs_the_class_of_its_options(folder: Path, attr
         ("raise SystemExit(3)\n", 1, "SystemExit"),
     ],
 )
-def test_local_model_whose_file_fails_is_told_with_its_line(
+def test_local_model_whose_file_raises_is_reported_with_its_line(
     tmp_path: Path, source: str, line: int, expected: str
 ) -> None:
     (tmp_path / "bad.py").write_text(source, encoding="utf-8")

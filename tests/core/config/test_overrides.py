@@ -81,7 +81,7 @@ def test_set_of_null_takes_nothing_away(load: Load, good: str) -> None:
     assert load(good, "training.max_steps=null").training.num_epochs == 10
 
 
-def test_set_mends_what_is_wrong_in_the_file(load: Load, small: str) -> None:
+def test_set_corrects_errors_in_the_file(load: Load, small: str) -> None:
     assert load(small.replace("max_steps: 9", "max_steps: many"), "training.max_steps=3").training.max_steps == 3
 
 

@@ -13,7 +13,7 @@ Errors = Callable[..., list[str]]
 
 
 def file(*, training: str = "max_steps: 9", more: str = "") -> str:
-    """Return a configuration whose line 4 is the section `training`, and line 5 the rest."""
+    """Return a configuration with the section `training` in line 4 and the other sections in line 5."""
     top = "experiment_name: a\ndata: {dataset: tinystories, tokenizer: gpt2}\nmodel: torch\n"
     return f"{top}training: {{{training}}}\n{more}\n"
 
@@ -80,7 +80,7 @@ def test_training_settings_that_go_together_are_accepted(load: Load, training: s
     assert load(file(training=training)).experiment_name == "a"
 
 
-def test_no_length_and_no_training_section_is_told_at_the_top(errors: Errors) -> None:
+def test_missing_length_and_training_section_are_reported_at_the_top(errors: Errors) -> None:
     text = "experiment_name: a\ndata: {dataset: tinystories, tokenizer: gpt2}\nmodel: torch\n"
     assert errors(text)[0].startswith("run.yaml:1: training: give one of")
 
@@ -124,7 +124,7 @@ def test_logger_named_twice_with_other_options_is_accepted(load: Load) -> None:
     assert len(load(file(more=more)).loggers) == 2
 
 
-def test_experiment_name_that_is_no_folder_is_an_error(errors: Errors) -> None:
+def test_experiment_name_that_is_not_a_folder_name_is_an_error(errors: Errors) -> None:
     (told,) = errors(file(), "experiment_name=../a")
     assert told == "--set: experiment_name: a folder's name cannot hold '/', and the run's folder gets this name"
 
@@ -148,7 +148,7 @@ def test_folder_name_that_is_legal_everywhere_has_none(name: str, tmp_path: Path
     (tmp_path / name).mkdir()
 
 
-def test_together_check_finds_what_a_local_model_brings(load: Load) -> None:
+def test_relation_check_includes_the_options_of_a_local_model(load: Load) -> None:
     config = load(file(), "data.max_length=200")
     check_together(config)
     from dataclasses import replace

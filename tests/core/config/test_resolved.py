@@ -132,7 +132,7 @@ def test_resolved_makes_paths_absolute_text(load: Load, small: str, tmp_path: Pa
 @pytest.mark.parametrize(
     ("number", "written"), [(3e-4, "0.0003"), (3e-5, "3.0e-05"), (1e22, "1.0e+22"), (1.0, "1.0"), (5e-324, "5.0e-324")]
 )
-def test_yaml_writes_floats_as_every_reader_reads_them(load: Load, small: str, number: float, written: str) -> None:
+def test_yaml_floats_are_read_equally_by_every_reader(load: Load, small: str, number: float, written: str) -> None:
     text = to_yaml(load(small, f"training.learning_rate={number!r}"))
     assert f"  learning_rate: {written}\n" in text
     assert math.isclose(yaml.safe_load(text)["training"]["learning_rate"], number, rel_tol=0)

@@ -64,7 +64,7 @@ def test_path_of_a_tokenizer_that_is_not_there_is_an_error(errors: Errors, small
     assert told.endswith(f"data.tokenizer: there is no file or folder {tmp_path / 'absent' / 'tokenizer.json'}")
 
 
-def test_full_name_of_a_tokenizer_is_no_path(load: Load, errors: Errors, small: str) -> None:
+def test_full_name_of_a_tokenizer_is_not_a_path(load: Load, errors: Errors, small: str) -> None:
     assert load(small.replace("gpt2", "stand-ins/gpt2")).data.tokenizer.name == "stand-ins/gpt2"
     (told,) = errors(small.replace("gpt2", "stand-ins/gpt"))
     assert "there is no tokenizer 'stand-ins/gpt'. Did you mean 'stand-ins/gpt2'?" in told

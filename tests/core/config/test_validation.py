@@ -22,7 +22,7 @@ def test_yaml_of_the_design_is_valid_as_it_stands(load: Load, good: str) -> None
     assert config.training.optimizer.options.betas == (0.9, 0.95)
 
 
-def test_all_errors_are_told_at_once_and_in_file_order(errors: Errors) -> None:
+def test_all_errors_are_reported_together_in_file_order(errors: Errors) -> None:
     told = errors(
         """\
 experiment_name: 12
@@ -76,7 +76,7 @@ def test_unknown_option_of_a_component_names_the_component(errors: Errors, small
     )
 
 
-def test_setting_in_the_wrong_section_is_told_its_place(errors: Errors, small: str) -> None:
+def test_setting_in_the_wrong_section_suggests_the_right_section(errors: Errors, small: str) -> None:
     assert "There is a training.learning_rate." in errors(small + "learning_rate: 1\n")[0]
     assert "There is a data.max_length." in errors(small, "model.max_length=3")[0]
 
@@ -186,17 +186,17 @@ def test_whole_number_for_a_float_becomes_a_float(load: Load, small: str) -> Non
     assert type(value) is float
 
 
-def test_relation_that_a_model_raises_is_told_at_the_line_of_its_setting(errors: Errors, small: str) -> None:
+def test_relation_that_a_model_raises_is_reported_at_the_line_of_its_setting(errors: Errors, small: str) -> None:
     text = small.replace("model: torch", "model:\n  name: torch\n  d_model: 8\n  n_heads: 3")
     assert errors(text) == ["run.yaml:6: model.n_heads: n_heads must divide d_model; 3 does not divide 8"]
 
 
-def test_relation_of_settings_that_are_wrong_themselves_is_not_told(errors: Errors, small: str) -> None:
+def test_relation_of_invalid_settings_is_not_reported(errors: Errors, small: str) -> None:
     told = errors(small, "model={name: torch, d_model: wide, n_heads: 3, n_blocks: deep}")
     assert [line.split(" ")[1] for line in told] == ["model.d_model:", "model.n_blocks:"]
 
 
-def test_configuration_class_that_breaks_is_told_without_traceback(errors: Errors, small: str) -> None:
+def test_configuration_class_that_raises_is_reported_without_traceback(errors: Errors, small: str) -> None:
     (told,) = errors(small, "model={name: brittle, parts: 0}")
     assert "model: BrittleConfig cannot check these settings: ZeroDivisionError" in told
 
@@ -226,7 +226,7 @@ def test_ambiguous_component_is_an_error_that_names_both(
     assert "'stand-ins/torch'" in told
 
 
-def test_typo_in_tfs_plugins_is_told_once(small: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_typo_in_tfs_plugins_is_reported_once(small: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from tfs_core.registry import get_registry
 
     Path("run.yaml").write_text(small, encoding="utf-8")

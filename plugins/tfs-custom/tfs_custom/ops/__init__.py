@@ -6,7 +6,7 @@
 One rule holds in all of them: no tensor is changed in place. Not an input, not a parameter, not the incoming gradient,
 and above all nothing that is in a cache: the backward would read the new numbers instead of the old ones and be wrong,
 while the loss went on falling. So `x = x + y`, which makes a new tensor, and not `x += y`. The tests check that nothing
-is changed; `tfs check custom --break residual-in-place` shows what they report otherwise.
+is changed; `tfs check custom --break residual-in-place` shows the report of a violation.
 
 The examples in the docstrings can be typed in after `import math, torch` and `from tfs_custom.ops import *`; a test
 runs them.

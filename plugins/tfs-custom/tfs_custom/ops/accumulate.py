@@ -19,5 +19,5 @@ from torch import Tensor
 
 
 def accumulate(parameter: Tensor, gradient: Tensor) -> None:
-    """Add `gradient`, of the same shape, to `parameter.grad`; the first one is taken as it is."""
+    """Add `gradient`, of the same shape, to `parameter.grad`. The first gradient is stored without a copy."""
     parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient

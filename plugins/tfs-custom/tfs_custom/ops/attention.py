@@ -113,7 +113,7 @@ def attention_forward(
 
 
 def attention_backward(grad_output: Tensor, cache: AttentionCache) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (grad_queries, grad_keys, grad_values), each of the shape of the input it belongs to.
+    """Return (grad_queries, grad_keys, grad_values), each with the shape of its input.
 
     The forward steps in reverse order. For one head, without dropout, writing dX for dL/dX, .T for transposed and
     rowsum for the sum over a row:

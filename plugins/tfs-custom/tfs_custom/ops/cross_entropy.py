@@ -65,8 +65,7 @@ def cross_entropy_backward(grad_loss: float, cache: CrossEntropyCache) -> Tensor
         grad_logits[j] = grad_loss * (p[j] - (1 if j == t else 0))
 
     The gradient is the predicted distribution minus the true one. Gradient descent lowers the logit of every wrong
-    token in proportion to the probability that it was given, and raises the target's in proportion to the probability
-    that it lacks.
+    token in proportion to its probability p[j], and raises the logit of the target in proportion to 1 - p[t].
 
     With numbers: probabilities 1/4 and 3/4, the target is token 0
         >>> loss, cache = cross_entropy_forward(torch.tensor([[[0.0, math.log(3.0)]]]), torch.tensor([[0]]))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 class DropoutCache(NamedTuple):
-    """What the backward pass needs: the mask that was drawn."""
+    """The mask that was drawn, for the backward pass."""
 
     scaled_mask: Tensor | None  # [...], 0 where dropped and 1 / (1 - rate) where kept; None when nothing was dropped
 
@@ -24,7 +24,7 @@ def dropout_forward(x: Tensor, rate: float) -> tuple[Tensor, DropoutCache]:
 
     Each number is kept with probability 1 - rate, drawn from torch's global random state. Dividing the kept numbers by
     1 - rate preserves the expected value of each, so that nothing needs to be rescaled when dropout is off. With rate 0
-    nothing is drawn and x is returned as it is.
+    nothing is drawn and x itself is returned.
     """
     if rate == 0.0:
         return x, DropoutCache(scaled_mask=None)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 
 class EmbeddingCache(NamedTuple):
-    """What the backward pass needs: the ids. The vectors themselves are not needed."""
+    """The ids, for the backward pass. The vectors themselves are not needed."""
 
     ids: Tensor  # [batch_size, seq_len]
     n_rows: int
@@ -39,7 +39,7 @@ def embedding_forward(ids: Tensor, table: Tensor) -> tuple[Tensor, EmbeddingCach
 
 
 def embedding_backward(grad_output: Tensor, cache: EmbeddingCache) -> Tensor:
-    """Return grad_table, where grad_something always means dL/d(something), and has its shape.
+    """Return grad_table. In all operations, grad_x means dL/dx and has the shape of x.
 
     A look-up copies a row. The gradient of a copy is the gradient of the row, and a row that was copied many times
     (that of a frequent word) gets the sum over its copies. A row that no id selected has gradient zero. Ids have no

@@ -68,10 +68,11 @@ def layer_norm_backward(grad_output: Tensor, cache: LayerNormCache) -> tuple[Ten
 
         dL/dx = s * (h - mean(h) - x_hat * mean(h * x_hat))
 
-    The third path. The variance is v = (sum over j of centered[j]^2) / d, so dv/dx[i] = 2 * centered[i] / d (that the
-    mean inside `centered` depends on x[i] too adds nothing, for `centered` sums to 0). s = (v + epsilon)^(-1/2), so
-    ds/dv = -1/2 * (v + epsilon)^(-3/2) = -s^3 / 2. And x_hat[j] = centered[j] * s, so dx_hat[j]/ds = centered[j].
-    The chain rule multiplies the three, and the sum over j collects every x_hat that changes:
+    The third path. The variance is v = (sum over j of centered[j]^2) / d, so dv/dx[i] = 2 * centered[i] / d (the
+    mean inside `centered` depends on x[i] too, but this adds nothing, because `centered` sums to 0).
+    s = (v + epsilon)^(-1/2), so ds/dv = -1/2 * (v + epsilon)^(-3/2) = -s^3 / 2. And x_hat[j] = centered[j] * s, so
+    dx_hat[j]/ds = centered[j]. The chain rule multiplies the three derivatives, and the sum over j collects every x_hat
+    that changes:
 
         sum over j of  h[j] * centered[j] * (-s^3 / 2) * (2 * centered[i] / d)
             = -s * (centered[i] * s) * (sum over j of h[j] * (centered[j] * s)) / d

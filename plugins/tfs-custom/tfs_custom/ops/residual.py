@@ -15,8 +15,8 @@ def residual_forward(x: Tensor, branch: Tensor) -> tuple[Tensor, None]:
     """Return x + branch, a new tensor, and None: the backward pass needs no cache.
 
     Never `x += branch`: an operation that has x in its cache would then read the changed numbers in the backward pass.
-    Layer norm, which comes before every branch, keeps `normalized` and would not notice. One that keeps x (`faults.py`
-    has it) returns wrong gradients, while the loss goes on falling.
+    Layer norm, which comes before every branch, keeps `normalized` and is not affected. A layer norm that keeps x, as
+    in `faults.py`, would return wrong gradients, while the loss goes on falling.
     """
     output = x + branch  # [batch_size, seq_len, d_model]
     return output, None

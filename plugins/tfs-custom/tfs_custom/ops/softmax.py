@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 class SoftmaxCache(NamedTuple):
-    """What the backward pass needs: the weights. The scores are not needed."""
+    """The weights, for the backward pass. The scores are not needed."""
 
     weights: Tensor  # [..., n_keys]
 
@@ -25,9 +25,9 @@ class SoftmaxCache(NamedTuple):
 def softmax_forward(scores: Tensor) -> tuple[Tensor, SoftmaxCache]:
     """Return the softmax of each row [..., n_keys], and the cache for `softmax_backward`.
 
-    exp(score) overflows: in float32 for scores above 88. The max trick avoids it. Subtracting the row's maximum from
-    every score multiplies numerator and denominator by the same exp(-maximum), so the weights stay the same; but the
-    largest exponent is now 0, and the denominator is at least 1. A score of -inf gets a weight of exactly 0.
+    In float32, exp(score) overflows for scores above 88. To avoid this, subtract the row's maximum from every score:
+    numerator and denominator are multiplied by the same exp(-maximum), so the weights stay the same, but the largest
+    exponent is now 0, and the denominator is at least 1. A score of -inf gets a weight of exactly 0.
     """
     row_max = scores.amax(dim=-1, keepdim=True)  # [..., 1]
     numerators = torch.exp(scores - row_max)  # [..., n_keys]

@@ -2,9 +2,8 @@
 
 Press & Wolf (2017), "Using the Output Embedding to Improve Language Models", https://arxiv.org/abs/1608.05859
 
-The table is the one that the tokens were looked up in at the start (tied weights): a token gets a high logit where the
-features point in the direction of its vector. So the table has a gradient from both ends of the model, and the two are
-added.
+The table is that of the token embedding (tied weights): a token gets a high logit where the features point in the
+direction of the token's vector. So the table has a gradient from both ends of the model, and the two are added.
 
 Shapes in this file
     batch_size  sequences in the batch

@@ -4,7 +4,7 @@ Kingma & Ba (2015), "Adam: A Method for Stochastic Optimization", https://arxiv.
 Loshchilov & Hutter (2019), "Decoupled Weight Decay Regularization", https://arxiv.org/abs/1711.05101 (algorithm 2)
 
 The numbers are those of `torch.optim.AdamW` to the last digit. That needs `lerp`, `addcmul` and `addcdiv`, which round
-differently from a product followed by a sum; the comment above each says what it computes.
+differently from a product followed by a sum; the comment above each gives the formula.
 """
 
 import math
@@ -31,7 +31,7 @@ class AdamWByHand(Optimizer):
                     self.update(parameter, parameter.grad, group)
 
     def update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        """Change one parameter in place. The letters of the papers: g gradient, m mean, v mean_square, t step.
+        """Change one parameter in place. In the papers, p is parameter, g gradient, m mean, v mean_square, t step.
 
         With numbers: in the first step the parameter moves by the learning rate, whether its gradient is 100 or 0.01
             >>> parameter = torch.tensor([1.0, 1.0])

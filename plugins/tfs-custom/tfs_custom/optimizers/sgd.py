@@ -1,4 +1,4 @@
-"""Stochastic gradient descent (SGD): a step against the gradient, and with momentum along earlier steps, too.
+"""Stochastic gradient descent (SGD): a step against the gradient or, with momentum, a decaying sum of gradients.
 
 Robbins & Monro (1951), "A Stochastic Approximation Method", https://doi.org/10.1214/aoms/1177729586
 Polyak (1964), "Some methods of speeding up the convergence of iteration methods" (momentum),
@@ -6,7 +6,7 @@ https://doi.org/10.1016/0041-5553(64)90137-5
 Sutskever et al. (2013), "On the importance of initialization and momentum in deep learning",
 https://proceedings.mlr.press/v28/sutskever13.html (Nesterov momentum)
 
-The numbers are those of `torch.optim.SGD` to the last digit, and as there, weight decay is added to the gradient.
+The numbers are those of `torch.optim.SGD` to the last digit. As in PyTorch, weight decay is added to the gradient.
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ from tfs_custom.optimizers.groups import groups_by_decay
 
 
 class SGDByHand(Optimizer):
-    """A step of the learning rate times the gradient, against the gradient, for each parameter."""
+    """Subtract learning rate * direction: the gradient, or with momentum a decaying sum of gradients."""
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]  # torch's takes a closure, too

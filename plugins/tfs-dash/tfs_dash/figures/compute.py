@@ -14,7 +14,7 @@ NO_FLOPS = "No FLOPs logged yet: runs of `tfs run` count them from the first ste
 
 
 def flops_figure(runs: Sequence[RunData], view: View, window: Window = None) -> Figure:
-    """Return loss against cumulative FLOPs, with the budget as a line and each run's loss at it as a circle."""
+    """Return loss against cumulative FLOPs, with a line at the budget and a circle where each curve meets the line."""
     curves = {run.name: compute_curve(run, view) for run in runs}
     if not any(len(curve.cost) for curve in curves.values()):
         return empty_figure(NO_FLOPS)
@@ -78,9 +78,9 @@ def flops_figure(runs: Sequence[RunData], view: View, window: Window = None) -> 
 
 
 def chosen_budget(curves: list[compute.Curve], view: View) -> float | None:
-    """Return the FLOPs at which runs are compared: the view's budget, or the largest that the most curves cover.
+    """Return the FLOPs at which runs are compared: the view's budget, or compute.fullest_budget.
 
-    That need not be all curves: a small run may have ended before the first validation of a large one.
+    Some curves may not cover it: a small run may have ended before the first validation of a large one.
     """
     return 10.0**view.budget if view.budget > 0 else compute.fullest_budget(curves)
 

@@ -18,7 +18,7 @@ TITLES = {
 
 
 def health_figure(column: str, runs: Sequence[RunData], view: View, window: Window = None) -> Figure:
-    """Return a column of the training logs. Steps whose loss or gradient was not finite are marked with a cross."""
+    """Return the chart of a training log column, with a cross at steps whose loss or gradient norm is not finite."""
     scale, names, log_x = x_scale(view, runs), labels(runs), "x" in view.log
     if window is not None:
         window = (window[0] * scale, window[1] * scale)

@@ -1,4 +1,4 @@
-"""The loss chart: training and validation of any number of runs, on any axis, with seeds as mean and band."""
+"""The loss chart: training and validation loss of any number of runs, on any axis, or mean and band over seeds."""
 
 from collections.abc import Sequence
 
@@ -62,7 +62,7 @@ def _why_empty(runs: Sequence[RunData], view: View) -> str:
 
 
 def _run_traces(run: RunData, label: str, view: View, window: Window) -> list[Figure]:
-    """Return the traces of a run: a faint line as logged, the smoothed line, and the validations with markers."""
+    """Return the traces of a run: logged values as a faint line, smoothed values, and validations with markers."""
     log_x = "x" in view.log
     common = {"legendgroup": safe(run.name), "mode": "lines", "type": "scatter"}
     traces = []

@@ -71,7 +71,7 @@ TEMPLATES = {
 
 
 def color(run: RunData) -> str:
-    """Return the run's color, which depends on its position alone."""
+    """Return the color of the run's position: its rank by start time, or as set by view.with_distinct_colors."""
     return COLORS[run.position % len(COLORS)]
 
 

@@ -15,7 +15,7 @@ from tfs_dash.view import View
 
 
 def cards(runs: Sequence[RunData], view: View, store: RunStore) -> Component:
-    """Return the headline numbers as cards, each with the run that has it."""
+    """Return one card per headline number, with the name of its run."""
     del view
     if not runs:
         return nothing_chosen(store)

@@ -18,9 +18,9 @@ from tfs_dash.view import View, chosen_runs
 
 
 def _budget_slider(runs: Sequence[RunData], view: View) -> Component:
-    """Return the budget slider, log10 of FLOPs in steps of 0.01, or None without a range.
+    """Return the budget slider, log10 of FLOPs in steps of 0.01, or None if its range is empty.
 
-    Its range is the FLOPs that at least one run has spent.
+    The range is from the smallest to the largest FLOPs in the curves of all runs.
     """
     curves = [curve for run in runs if len((curve := compute_curve(run, view)).cost)]
     budget = chosen_budget(curves, view)

@@ -47,7 +47,7 @@ COLUMNS: list[dict[str, Any]] = [
 
 
 _FIELDS = {"tag": "tags"}
-"""The row field for a grouping, where the two names differ."""
+"""The row field of each grouping that has a different name than its field."""
 
 MAX_AUTO_HEIGHT_ROWS = 12
 """Up to this many rows the table grows with its content; with more it has a fixed height and scrolls."""
@@ -71,7 +71,7 @@ def no_runs(runs: Sequence[RunData], view: View, store: RunStore) -> Component:
 def groups(runs: Sequence[RunData], view: View, store: RunStore) -> Component:
     """Return the table of groups, the best mean first: number of runs, mean and deviation of their best losses.
 
-    A run with several tags is in the group of each.
+    A run with several tags is in one group per tag.
     """
     del runs
     if view.group == "none":

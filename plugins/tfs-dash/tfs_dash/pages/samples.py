@@ -21,7 +21,7 @@ def _chosen_prompt(view: View, offered: Sequence[str]) -> str:
 
 
 def side_by_side(runs: Sequence[RunData], view: View, store: RunStore) -> Component:
-    """Return one card per run: its sample of the chosen prompt at the last sampled step up to the chosen one."""
+    """Return one card per run: its last sample of the chosen prompt up to the chosen step."""
     if not runs:
         return nothing_chosen(store)
     samples = {run.name: samples_of(run) for run in runs}

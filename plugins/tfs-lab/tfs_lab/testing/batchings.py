@@ -62,7 +62,7 @@ class ByteIds:
         """Write nothing: the tokenizer has no state."""
 
     def fingerprint(self) -> str:
-        """Return a constant."""
+        """Return a constant: the tokenizer never changes."""
         return "tfs-lab-byte-ids-1"
 
 
@@ -81,7 +81,7 @@ class SmallSource:
             yield (f"{split[0]}{number}: " + "abcdefghijklmnopqrstuvwxyz" * 2)[: 1 + 17 * number % 45]
 
     def stream(self, split: str, start: Sequence[int]) -> Iterator[tuple[Sequence[int], str]]:
-        """Iterate over (place, document) from `start` on; a place holds the number of the document."""
+        """Iterate over (place, document) from the place `start` on. A place holds the number of its document."""
         (first,) = start or (0,)
         for number, text in itertools.islice(enumerate(self.documents(split)), first, None):
             yield (number,), text
@@ -93,7 +93,7 @@ class SmallSource:
         """Do nothing: no resource is open."""
 
     def fingerprint(self) -> str:
-        """Return a constant."""
+        """Return a constant: the documents never change."""
         return "tfs-lab-small-source-1"
 
 
@@ -116,7 +116,7 @@ class BatchingUnderCheck:
     settings: Mapping[str, Any]
 
     def rejection(self, **changed: Any) -> ConfigError | None:
-        """Return the ConfigError of its `check` for the settings with these changes; None when there is none."""
+        """Return the ConfigError that the batching's `check` raises for the changed settings, or None."""
         settings = dataclasses.replace(self._batch_settings(), **changed)
         try:
             getattr(chosen("batching", self.name, self.options).factory, "check", lambda *_, **__: None)(
@@ -262,7 +262,7 @@ def ranks_share_the_rows(subject: BatchingUnderCheck) -> Finding:
 
 @check("validation")
 def validation_reads_the_text_once(subject: BatchingUnderCheck) -> Finding:
-    """Each validation reads every token of the split once, in order (or the beginning of each document)."""
+    """Each validation reads every token of the split once, in order, or only the first tokens of each document."""
     with subject.built() as (tokens, [batching]):
         rows = rows_of(batching.validation())
         expect(rows_of(batching.validation()) == rows, "a second validation reads other rows")

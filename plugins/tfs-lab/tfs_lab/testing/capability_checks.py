@@ -12,7 +12,7 @@ from tfs_lab.testing.results import ErrorRule, Finding, NotApplicable, check, co
 from tfs_lab.testing.small_model import SmallModel
 
 CHUNK_SIZE = 3
-"""Positions per chunk of a chunked loss: fewer than a row, and not a divisor of the positions of a batch."""
+"""Positions per chunk of a chunked loss: less than a row, and not a divisor of the number of positions in a batch."""
 
 
 @check("document masks")

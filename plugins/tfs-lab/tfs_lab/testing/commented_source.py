@@ -1,4 +1,4 @@
-"""The shape comments of a source file and the code that each describes, by parsing; nothing is executed."""
+"""Parse the shape comments of a source file, and find the code that each describes. Nothing is executed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LISTS = re.compile(r"#\s*(each\s)?\s*(\[[^\[\]]*\](?:\s*(?:,|and)\s*\[[^\[\]]*\]
 ONE_LIST = re.compile(r"\[([^\[\]]*)\]")
 
 Shape = tuple[str, ...]
-"""The words of one comment's list: `("batch_size", "3*d_model")`."""
+"""The dimensions in one pair of brackets: `("batch_size", "3*d_model")`."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def read_comments(path: Path) -> CommentedFile:
 
 
 class _Attach(ast.NodeVisitor):
-    """Attaches each comment of a module to the statement, parameter or field whose line it ends."""
+    """Attaches each comment of a module to the statement, parameter or field on the same line."""
 
     def __init__(self, found: CommentedFile, comments: Mapping[int, Comment]) -> None:
         self.found = found

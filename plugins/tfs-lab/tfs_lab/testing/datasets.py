@@ -75,7 +75,7 @@ def the_fingerprint_is_stable(subject: DatasetUnderCheck) -> Finding:
 
 @check("places")
 def streams_continue_from_any_place(subject: DatasetUnderCheck) -> Finding:
-    """`stream` gives the documents of `documents`, and continues from the place of each, also in another instance."""
+    """`stream` yields the same documents as `documents`, and another instance can continue from any place."""
     with tempfile.TemporaryDirectory() as assets:
         source, again = subject.build(Path(assets)), subject.build(Path(assets))
         if not isinstance(source, SupportsStreaming) or not isinstance(again, SupportsStreaming):

@@ -1,4 +1,4 @@
-"""Checks of gradients against autograd and against central differences. A falling loss does not prove them.
+"""Checks of gradients against autograd and against central differences. A falling loss proves nothing.
 
 Autograd applies the chain rule to the model's own forward. Central differences use no rule: they move the weights a
 little and measure the slope of the loss.
@@ -24,7 +24,7 @@ DIFFERENCES_RULE = ErrorRule(rtol=1e-6, tiny=1e-3)
 """A difference of two losses has an error of about 1e-11, which limits the accuracy for very small gradients."""
 
 STEPS = (1e-3, 1e-4, 1e-5)
-"""The step sizes of the differences. The smaller ones are for losses with kinks (ReLU), which the first may cross."""
+"""The step sizes of the differences. Smaller steps are for losses with kinks (ReLU): the first may cross a kink."""
 
 DIRECTIONS = 3
 COORDINATES = 4
@@ -58,7 +58,7 @@ def loss_and_gradients(model: LanguageModel, module: nn.Module, *inputs: Tensor)
 
 
 def trainable(model: LanguageModel) -> dict[str, Tensor]:
-    """Return the trainable parameters: those that require a gradient, or all when none does (no autograd)."""
+    """Return the trainable parameters: those that require a gradient, or all of a model without autograd."""
     parameters = dict(model.named_parameters())
     learning = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
     return learning or parameters
@@ -137,9 +137,9 @@ def compare_with_differences(
 ) -> Comparison:
     """Compare one gradient with central differences of `loss()`, which depends on `tensor`.
 
-    A small tensor is measured element by element. In a larger one some elements are measured (the largest of its
-    gradient and a random sample), and then random directions of +1 and -1, to which every element contributes: the mean
-    square of their errors is, on average, the square of the norm of the error.
+    A small tensor is measured element by element. In a larger one, the elements with the largest gradients and a
+    random sample are measured, and then random directions of +1 and -1. Every element contributes to each direction, so
+    the mean square of the directions' errors is, on average, the square of the norm of the whole error.
     """
     norm = norm_of([gradient])
     tolerance = DIFFERENCES_RULE.rtol * max(norm, DIFFERENCES_RULE.tiny * whole)

@@ -147,7 +147,7 @@ def eval_keeps_nothing(subject: SmallModel) -> Finding:
 
 
 class _Mutations(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Records the tensors that are read, and those of them that are modified in place afterwards."""
+    """Records every tensor that is read, and every tensor that is modified in place after it was read."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

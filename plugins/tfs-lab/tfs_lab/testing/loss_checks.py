@@ -1,4 +1,4 @@
-"""Checks of the contract of `loss` and `backward`, on which the trainer relies."""
+"""Checks of the contract of `loss` and `backward`. The trainer relies on this contract."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class ErrorRule:
     def compare_tensors(
         self, reference: str, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]
     ) -> list[Comparison]:
-        """Compare tensors by name; the whole is all expected tensors together."""
+        """Compare tensors by name. The norm of the whole gradient is that of all expected tensors together."""
         whole = norm_of(expected.values())
         return [
             self.compare(
@@ -155,8 +155,8 @@ def conclude(
     """Return `passed` with the comparisons, or raise CheckFailed with the wrong comparison to look at first.
 
     The gradients of a model are in forward order. The backward pass runs from the last to the first and propagates an
-    error, so the last wrong gradient is nearest to its cause. `independent` comparisons propagate nothing: the first
-    wrong one is named.
+    error, so the last wrong gradient is nearest to the cause. Errors of `independent` comparisons do not propagate:
+    the first wrong one is named.
     """
     wrong = [comparison for comparison in comparisons if not comparison.passed]
     if wrong:

@@ -40,13 +40,13 @@ class ShapeReport:
     """The file and line of each comment that was compared with a tensor."""
 
     never_reached: tuple[str, ...]
-    """A sentence for each comment that no tensor reached."""
+    """An error message for each comment that was never compared with a tensor."""
 
     complaints: tuple[str, ...]
-    """A sentence for each comment that is wrong, or describes no code."""
+    """An error message for each comment that is wrong, or describes no code."""
 
     def require(self) -> None:
-        """Raise AssertionError with all sentences, unless every comment was checked and is true."""
+        """Raise AssertionError with all messages, unless every comment was checked and is true."""
         wrong = [*self.complaints, *self.never_reached]
         if wrong:
             raise AssertionError(f"{len(wrong)} shape comments are wrong or unchecked:\n" + "\n".join(wrong))
@@ -136,7 +136,7 @@ class _Tracer:
     def compare_returned(
         self, file: CommentedFile, described: Described | None, value: object, bound: dict[str, int]
     ) -> None:
-        """Compare a returned value with its comment, and the fields of the instances in it with theirs."""
+        """Compare a returned value with its comment, and the fields of instances in the value with their comments."""
         if described is not None and value is not None:
             values: tuple[object, ...] = (value,)
             if isinstance(value, tuple) and not hasattr(value, "_fields"):
@@ -173,7 +173,7 @@ class _Tracer:
     def compare(
         self, file: CommentedFile, line: int, name: str, value: object, shape: Shape, bound: dict[str, int]
     ) -> None:
-        """Record that a comment was checked, and complain when the value has another shape."""
+        """Record that a comment was checked, and record an error when the value has another shape."""
         if value is None:
             return  # an optional tensor that is absent
         if not hasattr(value, "shape"):
@@ -190,7 +190,7 @@ class _Tracer:
         return None
 
     def expected(self, shape: Shape, actual: Sequence[int], bound: dict[str, int]) -> list[int]:
-        """Return the sizes that a comment means; the first use of a word of `per_call` takes the actual size."""
+        """Return the size of each dimension of a comment; a word of `per_call` gets its actual size at first use."""
         if "..." in shape:
             place = shape.index("...")
             after = len(shape) - place - 1
@@ -203,7 +203,7 @@ class _Tracer:
         return [_evaluate(word, {**self.sizes, **bound}) for word in shape]
 
     def complain(self, file: CommentedFile, line: int, what: str) -> None:
-        """Record a sentence on a wrong comment; only the first of each comment is kept."""
+        """Record an error message about a comment. Later messages about the same comment are dropped."""
         self.complaints.setdefault((file.path, line), f"{file.path}:{line}: {what}")
 
     def report(self) -> ShapeReport:

@@ -35,8 +35,8 @@ SMALL_SIZES: Mapping[str, int] = {
     "d_ff": 19,
     "d_hidden": 19,
 }
-"""The size of each option of this name, small so that a check takes seconds. Different dimensions have different sizes:
-between two of the same size, swapped axes would not be detected."""
+"""The size for an option of each name, small so that a check takes seconds. Different dimensions have different sizes:
+a swap of two axes of the same size would not be detected."""
 
 SMALLEST_SIZES: Mapping[str, int] = {"max_seq_len": 2, "d_model": 4, "n_embd": 4, "hidden_size": 4}
 """The lower limits, below which a correct model fails: normalizing one or two features leaves at most their sign, three
@@ -97,7 +97,7 @@ class SmallModel:
         return model
 
     def counterpart(self, name: str) -> SmallModel:
-        """Return the model of another name with the values that its options share with this one's, and no fault."""
+        """Return the model `name`, without a fault. Options that both models have get the values of this model."""
         other = small_model(name, seed=self.seed, shake=self.shake)
         names = {option.name for option in dataclasses.fields(other.config)}
         shared = {
@@ -109,7 +109,7 @@ class SmallModel:
         return dataclasses.replace(other, config=config, vocab_size=self.vocab_size, batch_size=self.batch_size)
 
     def batch(self, *, seed: int = 0, padded: bool = True) -> tuple[Tensor, Tensor]:
-        """Return (input_ids, target_ids), each [batch_size, seq_len]; `padded`: one row partly and one row fully."""
+        """Return (input_ids, target_ids), each [batch_size, seq_len]. `padded`: one row partly padding, one fully."""
         generator = torch.Generator().manual_seed(self.seed + 1000 + seed)
         shape = (self.batch_size, self.seq_len)
         input_ids = torch.randint(self.vocab_size, shape, generator=generator)
@@ -128,7 +128,7 @@ def small_model(
     fault: str | None = None,
     shake: float = SHAKE,
 ) -> SmallModel:
-    """Return the model of that name, or of a file (`./my_model.py:MyModel`), at small sizes unless `options` differ.
+    """Return the model of that name, or of a file (`./my_model.py:MyModel`), at small sizes; `options` override them.
 
     Raises ConfigError when the options are wrong or the sizes are too small to check; PluginError when there is no such
     model.

@@ -32,7 +32,7 @@ from tfs_lab.testing.wrappers import EXAMPLE_MODEL, WRAPPER_CHECKS, WrapperUnder
 
 
 def _tests(checks: Iterable[Check[Any]], subject: str = "subject") -> Callable[[type], type]:
-    """Return a decorator that adds one test method per check, called with the result of the method `subject`."""
+    """Return a decorator that adds one test per check. The test calls its check with the result of method `subject`."""
 
     def test_of(one: Check[Any]) -> Callable[[Any], None]:
         def test(self: Any) -> None:

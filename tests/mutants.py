@@ -1,0 +1,215 @@
+"""Mutation testing: do the tests of a module notice a small error in it?
+
+    python tests/mutants.py                        300 seeded mutants, two at a time (make mutants)
+    python tests/mutants.py --count 30 --seed 2    another sample
+    python tests/mutants.py --only trainer         mutants of one module
+
+A mutant is one small change: a comparison, an operator, a constant, a condition, or a statement left out. Each is planted
+in a copy of the repository, and the module's own tests run there until the first failure. A mutant that no test notices
+has survived: write a test, or list it in SURVIVORS with the reason why it changes nothing that can be observed.
+
+DeMillo, Lipton & Sayward (1978), "Hints on Test Data Selection: Help for the Practicing Programmer",
+https://doi.org/10.1109/C-M.1978.218136
+"""
+
+import argparse
+import ast
+import copy
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+ROOT = Path(__file__).parent.parent
+TIMEOUT_SECONDS = 180  # a mutant that makes the tests hang is noticed
+
+TESTS: dict[str, list[str]] = {
+    "tfs_core/contracts.py": ["tests/core/test_capabilities.py", "tests/core/test_models.py"],
+    "tfs_core/data/batches.py": ["tests/core/test_batches.py"],
+    "tfs_core/data/documents.py": ["tests/core/test_data_documents.py", "tests/core/test_division.py"],
+    "tfs_core/data/store.py": ["tests/core/test_store.py", "tests/core/test_data_prepare.py"],
+    "tfs_core/checkpoint.py": ["tests/core/test_checkpoint.py"],
+    "tfs_core/checkpoint_folder.py": ["tests/core/test_checkpoint.py", "tests/core/test_durable.py"],
+    "tfs_core/resume.py": ["tests/core/test_resume_settings.py", "tests/test_resume.py"],
+    "tfs_core/trainer.py": ["tests/core/test_trainer.py", "tests/core/test_trainer_parts.py"],
+    "tfs_core/evaluator.py": ["tests/core/test_evaluator.py"],
+    "plugins/tfs-generate/tfs_generate/generation.py": ["plugins/tfs-generate/tests/test_generation.py"],
+}
+"""The modules that are mutated, and the tests of each."""
+
+SURVIVORS: dict[tuple[str, str], str] = {}
+"""Mutants that change nothing observable: (module, description without the line number) -> reason."""
+
+COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
+    ast.Lt: ast.LtE,
+    ast.LtE: ast.Lt,
+    ast.Gt: ast.GtE,
+    ast.GtE: ast.Gt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot,
+    ast.IsNot: ast.Is,
+    ast.In: ast.NotIn,
+    ast.NotIn: ast.In,
+}
+OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.FloorDiv,
+    ast.Div: ast.Mult,
+    ast.FloorDiv: ast.Mult,
+    ast.Mod: ast.FloorDiv,
+}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One small change of a module."""
+
+    module: str
+    line: int
+    description: str
+    source: str  # of the whole module, changed
+
+    def __str__(self) -> str:
+        return f"{self.module}:{self.line}: {self.description}"
+
+
+def changed(node: ast.AST) -> Iterator[ast.AST]:
+    """Iterate over the mutated forms of a node."""
+    if isinstance(node, ast.Compare) and type(node.ops[0]) in COMPARISONS:
+        mutated = copy.deepcopy(node)
+        mutated.ops[0] = COMPARISONS[type(node.ops[0])]()
+        yield mutated
+    elif isinstance(node, ast.BinOp) and type(node.op) in OPERATORS and not isinstance(node.left, ast.Constant):
+        mutated_operation = copy.deepcopy(node)
+        mutated_operation.op = OPERATORS[type(node.op)]()
+        yield mutated_operation
+    elif isinstance(node, ast.BoolOp):
+        mutated_condition = copy.deepcopy(node)
+        mutated_condition.op = ast.Or() if isinstance(node.op, ast.And) else ast.And()
+        yield mutated_condition
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        yield node.operand
+    elif isinstance(node, ast.Constant) and type(node.value) is bool:
+        yield ast.Constant(not node.value)
+    elif isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        yield ast.Constant(node.value + 1)
+    elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+        yield ast.Pass()
+
+
+def mutants_of(module: str) -> Iterator[Mutant]:
+    """Iterate over all mutants of a module. Annotations, docstrings and messages of errors are left alone."""
+    tree = ast.parse((ROOT / module).read_text(encoding="utf-8"))
+    left_out: set[int] = set()
+    for node in ast.walk(tree):
+        parts: list[ast.AST | None] = []
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            parts = [
+                node.returns,
+                *(argument.annotation for argument in ast.walk(node.args) if isinstance(argument, ast.arg)),
+            ]
+        elif isinstance(node, ast.AnnAssign):
+            parts = [node.annotation]
+        elif isinstance(node, (ast.JoinedStr, ast.Raise)):
+            parts = [node]
+        left_out |= {id(it) for part in parts if part is not None for it in ast.walk(part)}
+    for parent in ast.walk(tree):
+        for field, value in ast.iter_fields(parent):
+            children = value if isinstance(value, list) else [value]
+            for index, child in enumerate(children):
+                if not isinstance(child, ast.AST) or id(child) in left_out:
+                    continue
+                for mutated in changed(child):
+                    new = [*children[:index], mutated, *children[index + 1 :]] if isinstance(value, list) else mutated
+                    setattr(parent, field, new)
+                    description = f"{ast.unparse(child)}  ->  {ast.unparse(ast.fix_missing_locations(mutated))}"
+                    yield Mutant(
+                        module,
+                        getattr(child, "lineno", 0),
+                        description[:160],
+                        ast.unparse(ast.fix_missing_locations(tree)),
+                    )
+                    setattr(parent, field, value)
+
+
+def environment_of(copied: Path) -> dict[str, str]:
+    """Return the environment in which Python imports the copy's packages."""
+    plugins = [path.parent for folder in ("plugins", "examples") for path in copied.glob(f"{folder}/*/pyproject.toml")]
+    path = os.pathsep.join(map(str, [copied, *plugins]))
+    return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def notices(copied: Path, mutant: Mutant | None, tests: list[str]) -> bool:
+    """Return whether a test fails, in a copy of the repository with the mutant planted."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider", *tests]
+    original = ""
+    if mutant is not None:
+        original = (copied / mutant.module).read_text(encoding="utf-8")
+        (copied / mutant.module).write_text(mutant.source, encoding="utf-8")
+    try:
+        run = subprocess.run(
+            command, cwd=copied, env=environment_of(copied), capture_output=True, timeout=TIMEOUT_SECONDS
+        )
+        return run.returncode != 0
+    except subprocess.TimeoutExpired:
+        return True
+    finally:
+        if mutant is not None:
+            (copied / mutant.module).write_text(original, encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--count", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", default="", help="modules whose path contains this")
+    parser.add_argument("--jobs", type=int, default=2)
+    arguments = parser.parse_args()
+    modules = [module for module in TESTS if arguments.only in module]
+    every = [mutant for module in modules for mutant in mutants_of(module)]
+    chosen = random.Random(arguments.seed).sample(every, min(arguments.count, len(every)))
+    print(f"{len(chosen)} of {len(every)} mutants of {len(modules)} modules", flush=True)
+    started_at = time.monotonic()
+    ignore = shutil.ignore_patterns(".git", ".venv", "assets", "__pycache__", ".*_cache")
+    with tempfile.TemporaryDirectory() as folder:
+        copies: SimpleQueue[Path] = SimpleQueue()
+        for number in range(arguments.jobs):
+            copies.put(Path(shutil.copytree(ROOT, Path(folder) / f"copy{number}", ignore=ignore)))
+
+        def judge(mutant: Mutant) -> bool:
+            copied = copies.get()
+            try:
+                noticed = notices(copied, mutant, TESTS[mutant.module])
+            finally:
+                copies.put(copied)
+            if not noticed:
+                print(f"survived  {mutant}", flush=True)
+            return noticed
+
+        unchanged = copies.get()
+        for module in modules:
+            if notices(unchanged, None, TESTS[module]):
+                raise SystemExit(f"the tests of {module} fail without a mutant: {' '.join(TESTS[module])}")
+        copies.put(unchanged)
+        with ThreadPoolExecutor(arguments.jobs) as pool:
+            noticed = list(pool.map(judge, chosen))
+    survivors = [mutant for mutant, was_noticed in zip(chosen, noticed, strict=True) if not was_noticed]
+    unexplained = [mutant for mutant in survivors if (mutant.module, mutant.description) not in SURVIVORS]
+    print(
+        f"{len(chosen)} mutants, {len(survivors)} survived, {len(unexplained)} of them unexplained "
+        f"({100 * len(unexplained) / max(1, len(chosen)):.1f} %), {time.monotonic() - started_at:.0f} s"
+    )
+
+
+if __name__ == "__main__":
+    main()
