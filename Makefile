@@ -13,7 +13,7 @@ DOCS := README.md plugins/README.md $(wildcard docs/*.md docs/learn/*.md plugins
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long check fix browser bench clean
+.PHONY: help setup demo test test-long mutants check fix browser bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20

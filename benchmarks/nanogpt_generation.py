@@ -94,7 +94,7 @@ def qwen3(baseline: LanguageModel) -> nn.Module:
         intermediate_size=settings.hidden_width,
         num_hidden_layers=N_BLOCKS,
         num_attention_heads=N_HEADS,
-        num_key_value_heads=settings.heads_that_answer,
+        num_key_value_heads=settings.kv_heads,
         head_dim=settings.head_width,
         max_position_embeddings=SEQ_LEN,
         rms_norm_eps=settings.norm_epsilon,

@@ -4,9 +4,9 @@
     python tests/mutants.py --count 30 --seed 2    another sample
     python tests/mutants.py --only trainer         mutants of one module
 
-A mutant is one small change: a comparison, an operator, a constant, a condition, or a statement left out. Each is planted
-in a copy of the repository, and the module's own tests run there until the first failure. A mutant that no test notices
-has survived: write a test, or list it in SURVIVORS with the reason why it changes nothing that can be observed.
+A mutant is one small change: a comparison, an operator, a constant, a condition, or a statement left out. It is
+planted in a copy of the repository, and the module's own tests run there until the first failure. A mutant that no test
+notices survives: write a test, or list it in SURVIVORS with the reason why the change cannot be observed.
 
 DeMillo, Lipton & Sayward (1978), "Hints on Test Data Selection: Help for the Practicing Programmer",
 https://doi.org/10.1109/C-M.1978.218136
