@@ -108,7 +108,7 @@ def changed(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def mutants_of(module: str) -> Iterator[Mutant]:
-    """Iterate over all mutants of a module. Annotations, docstrings and messages of errors are left alone."""
+    """Iterate over all mutants of a module, but those of annotations, class decorators and messages of errors."""
     tree = ast.parse((ROOT / module).read_text(encoding="utf-8"))
     left_out: set[int] = set()
     for node in ast.walk(tree):
@@ -120,6 +120,8 @@ def mutants_of(module: str) -> Iterator[Mutant]:
             ]
         elif isinstance(node, ast.AnnAssign):
             parts = [node.annotation]
+        elif isinstance(node, ast.ClassDef):
+            parts = [*node.decorator_list]
         elif isinstance(node, (ast.JoinedStr, ast.Raise)):
             parts = [node]
         left_out |= {id(it) for part in parts if part is not None for it in ast.walk(part)}
