@@ -58,6 +58,9 @@ fix: $(READY) ## format the code and regenerate the generated docs
 	$(BIN)/ruff format .
 	$(BIN)/cog -r $(DOCS)
 
+mutants: $(READY) ## inject 300 small errors into the core and list those that no test detects (most of an hour)
+	$(BIN)/python tests/mutants.py
+
 browser: ## install Chromium for the dashboard tests (Debian only; otherwise install it by hand)
 	command -v chromium >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq chromium; }
 

@@ -643,6 +643,13 @@ def test_plugin_has_the_files_that_every_plugin_has(folder: Path) -> None:
     assert not (folder / "__init__.py").exists()
 
 
+@pytest.mark.parametrize("folder", [ROOT, *PLUGINS], ids=lambda folder: folder.name)
+def test_distribution_contains_its_own_package_only(folder: Path) -> None:
+    package = "tfs_core" if folder == ROOT else folder.name.replace("-", "_")
+    values = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
+    assert values["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == [package]
+
+
 def test_requirements_dev_lists_every_plugin() -> None:
     lines = (ROOT / "requirements-dev.txt").read_text(encoding="utf-8").splitlines()
     listed = {

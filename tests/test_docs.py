@@ -80,6 +80,12 @@ def test_make_targets_in_the_docs_exist(page: Path) -> None:
         assert target in targets, f"{page_id(page)}: make {target}"
 
 
+def test_every_phony_make_target_has_a_rule() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    assert set(phony.split()) <= set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+
+
 def test_python_in_the_readme_runs(tmp_path: Path) -> None:
     code = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert code

@@ -38,6 +38,9 @@ class Layer(Module, Generic[Cache]):
 
     cache: Cache | None = None
 
+    keeps_cache: bool = False
+    """True while caches are stored for `backward`."""
+
     def keep(self, cache: Cache) -> None:
         """Store the cache for one `backward`, if `keeps_cache` is set."""
         if self.keeps_cache:

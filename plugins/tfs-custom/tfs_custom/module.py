@@ -21,9 +21,6 @@ class Module:
     training: bool = True
     """True in training mode, where dropout is on."""
 
-    keeps_cache: bool = False
-    """True while layers store the caches that backward needs."""
-
     def parts(self) -> Iterator[tuple[str, "Module"]]:
         """Iterate over (name, submodule) in the order of the attributes; modules in a list by index: `blocks.0`."""
         for name, value in vars(self).items():

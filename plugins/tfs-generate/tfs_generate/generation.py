@@ -80,8 +80,10 @@ def most_likely_ids(scores: Tensor, top_k: int) -> Tensor:
 
     Of equal scores the lowest id comes first, as at temperature 0; `torch.topk` alone may return any of them.
     """
-    values, candidates = scores.topk(min(top_k + 1, len(scores)))  # each [n_candidates]
-    if top_k < len(scores) and values[-1] == values[-2]:  # a tie at the cut: all that have this score
+    if top_k >= len(scores):
+        return scores.sort(descending=True, stable=True).indices  # [n_kept]
+    values, candidates = scores.topk(top_k + 1)  # each [n_candidates]
+    if values[-1] == values[-2]:  # a tie at the cut: all that have this score
         candidates = (scores >= values[-1]).nonzero()[:, 0]  # [n_candidates]
     candidates = candidates.sort().values  # [n_candidates], in id order, which the stable sort keeps among equal scores
     order = scores[candidates].sort(descending=True, stable=True).indices  # [n_candidates]
