@@ -27,6 +27,8 @@ from tfs_torch.model import Transformer as TorchTransformer
 
 from tfs_core.data.batches import Batches, Rows
 from tfs_core.data.prepare import prepare_tokens
+from tfs_core.errors import TfsError
+from tfs_core.terminal import escape_control_characters
 
 ASSETS = Path("assets")  # the folder for prepared tokens: they are made once
 TOKENIZER = ByteTokenizer()  # a token is one byte of the text; one more token means "end of text"
@@ -114,16 +116,22 @@ def sample(model: CustomTransformer | TorchTransformer, n_tokens: int) -> str:
 def main() -> None:
     """Train, print the loss now and then, and print a sample."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--model", choices=["custom", "torch"], default="custom")
-    parser.add_argument("--text", type=Path)
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--model", choices=["custom", "torch"], default="custom", help="gradients by hand, or autograd")
+    parser.add_argument("--text", type=Path, help="a text file; without it, Python's standard library")
+    parser.add_argument(
+        "--steps", type=int, default=1500, help="optimizer steps; 0 for a sample of the untrained model"
+    )
     arguments = parser.parse_args()
+    try:
+        batches = make_batches(arguments.text)
+    except TfsError as error:  # such as a missing file
+        parser.error(str(error))
 
     model = make_model(arguments.model)
-    for step, loss in enumerate(train(model, make_batches(arguments.text), arguments.steps), start=1):
+    for step, loss in enumerate(train(model, batches, arguments.steps), start=1):
         if step % 100 == 0 or step in (1, arguments.steps):
             print(f"step {step:5}  loss {loss:.4f}", flush=True)
-    print(sample(model, n_tokens=500))
+    print(escape_control_characters(sample(model, n_tokens=500)))  # or a sample could command the terminal
 
 
 if __name__ == "__main__":
