@@ -178,6 +178,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args()
     modules = [module for module in TESTS if arguments.only in module]
+    if not modules:
+        parser.error(f"--only {arguments.only}: no such module. Modules: {', '.join(TESTS)}")
     every = [mutant for module in modules for mutant in mutants_of(module)]
     chosen = random.Random(arguments.seed).sample(every, min(arguments.count, len(every)))
     print(f"{len(chosen)} of {len(every)} mutants of {len(modules)} modules", flush=True)
@@ -211,6 +213,7 @@ def main() -> None:
         f"{len(chosen)} mutants, {len(survivors)} survived, {len(unexplained)} of them unexplained "
         f"({100 * len(unexplained) / max(1, len(chosen)):.1f} %), {time.monotonic() - started_at:.0f} s"
     )
+    sys.exit(1 if unexplained else 0)
 
 
 if __name__ == "__main__":
