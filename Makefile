@@ -9,8 +9,10 @@ DEMO_READY := $(VENV)/.demo-ready
 NEEDS := constraints.txt pyproject.toml $(wildcard plugins/*/pyproject.toml examples/*/pyproject.toml)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DOCS := README.md plugins/README.md $(wildcard docs/*.md docs/learn/*.md plugins/*/README.md examples/*/README.md)
-# Tests run in parallel processes with one thread each: more threads would compete for the same cores.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+# Tests run in parallel processes with one thread each: more threads would compete for the same cores. Two processes for
+# each core, because a process waits for half of its time: for other processes, servers and the disk.
+CORES := $(shell getconf _NPROCESSORS_ONLN)
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $$((2 * $(CORES)))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-long mutants check fix browser bench clean

@@ -62,7 +62,7 @@ def make_model(name: str) -> CustomTransformer | TorchTransformer:
 
 
 def learning_rate(step: int, steps: int) -> float:
-    """Return the learning rate: linear warm-up, then half a cosine wave down to a tenth at the last step."""
+    """Return the learning rate: linear warm-up, then cosine decay to a tenth of the peak at the last step."""
     if step < WARMUP_STEPS:
         return LEARNING_RATE * ((step + 1) / WARMUP_STEPS)
     progress = (step - WARMUP_STEPS + 1) / (steps - WARMUP_STEPS)  # from 0 to 1

@@ -13,7 +13,6 @@ import hashlib
 import json
 import re
 import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -49,9 +48,6 @@ class Faults:
 
     corrupted: dict[str, int] = field(default_factory=dict)
     """The body has the right length, but wrong bytes."""
-
-    delay_seconds: float = 0.0
-    """Delay of every response."""
 
     @staticmethod
     def strikes(planned: dict[str, int], path: str) -> bool:
@@ -178,7 +174,6 @@ class _Handler(BaseHTTPRequestHandler):
         url, faults = urlsplit(self.path), self.hub.faults
         posted = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.hub.requests.append(Request(self.command, self.path, self.headers.get("Range")))
-        time.sleep(faults.delay_seconds)
         if faults.strikes(faults.unavailable, url.path):
             return self._refuse(503, "ServiceUnavailable", "try again later")
         if faults.strikes(faults.too_many, url.path):

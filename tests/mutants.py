@@ -4,9 +4,10 @@
     python tests/mutants.py --count 30 --seed 2    another sample
     python tests/mutants.py --only trainer         mutants of one module
 
-A mutant is one small change: a comparison, an operator, a constant, a condition, or a statement left out. It is
-planted in a copy of the repository, and the module's own tests run there until the first failure. A mutant that no test
-notices survives: write a test, or list it in SURVIVORS with the reason why the change cannot be observed.
+A mutant is one small change: another comparison, operator, constant or condition, or a statement or a keyword argument
+left out. It is planted in a copy of the repository, and the module's own tests run there until the first failure. A
+mutant that no test notices survives: write a test, or list it in SURVIVORS with the reason why the change cannot be
+observed.
 
 DeMillo, Lipton & Sayward (1978), "Hints on Test Data Selection: Help for the Practicing Programmer",
 https://doi.org/10.1109/C-M.1978.218136
@@ -35,18 +36,92 @@ TESTS: dict[str, list[str]] = {
     "tfs_core/contracts.py": ["tests/core/test_capabilities.py", "tests/core/test_models.py"],
     "tfs_core/data/batches.py": ["tests/core/test_batches.py"],
     "tfs_core/data/documents.py": ["tests/core/test_data_documents.py", "tests/core/test_division.py"],
-    "tfs_core/data/store.py": ["tests/core/test_store.py", "tests/core/test_data_prepare.py"],
-    "tfs_core/checkpoint.py": ["tests/core/test_checkpoint.py"],
+    "tfs_core/data/store.py": [
+        "tests/core/test_store.py",
+        "tests/core/test_data_prepare.py",
+        "tests/core/test_durable.py",
+    ],
+    "tfs_core/checkpoint.py": ["tests/core/test_checkpoint.py", "tests/core/test_ranks.py"],
     "tfs_core/checkpoint_folder.py": ["tests/core/test_checkpoint.py", "tests/core/test_durable.py"],
     "tfs_core/resume.py": ["tests/core/test_resume_settings.py", "tests/test_resume.py"],
-    "tfs_core/trainer.py": ["tests/core/test_trainer.py", "tests/core/test_trainer_parts.py"],
+    "tfs_core/trainer.py": [
+        "tests/core/test_trainer.py",
+        "tests/core/test_trainer_parts.py",
+        "tests/core/test_observers.py",
+    ],
     "tfs_core/evaluator.py": ["tests/core/test_evaluator.py"],
     "plugins/tfs-generate/tfs_generate/generation.py": ["plugins/tfs-generate/tests/test_generation.py"],
 }
 """The modules that are mutated, and the tests of each."""
 
-SURVIVORS: dict[tuple[str, str], str] = {}
-"""Mutants that change nothing observable: (module, description without the line number) -> reason."""
+BATCHES, DOCUMENTS, STORE = "tfs_core/data/batches.py", "tfs_core/data/documents.py", "tfs_core/data/store.py"
+GENERATION = "plugins/tfs-generate/tfs_generate/generation.py"
+_STOP = "stop = min(row + (1 << 16), (epochs + 1) * self.rows)"
+_PERMUTATION = "lambda epoch: Permutation(self.rows, seed=seed, epoch=epoch))"
+_ARRAY_HEADER = "header = {'descr': self._dtype.str, 'fortran_order': %s, 'shape': (self.length,)}"
+_BYTES = "bytes_of = None if byte_lengths is None else"
+
+SURVIVORS: dict[tuple[str, str], str] = {
+    (
+        BATCHES,
+        f"self._permutation = lru_cache(maxsize=4)({_PERMUTATION}  ->  self._permutation = lru_cache()({_PERMUTATION}",
+    ): "the size of a cache",
+    (
+        BATCHES,
+        f"self._permutation = lru_cache(maxsize=4)({_PERMUTATION}  ->  "
+        f"self._permutation = lru_cache(maxsize=5)({_PERMUTATION}",
+    ): "the size of a cache",
+    (
+        BATCHES,
+        "input_ids = np.full((len(rows), seq_len), self.end_of_text_id, dtype=np.int64)  ->  "
+        "input_ids = np.full((len(rows), seq_len), self.end_of_text_id)",
+    ): "int64 is NumPy's default",
+    (BATCHES, f"{_STOP}  ->  stop = min(row + (2 << 16), (epochs + 1) * self.rows)"): "the size of a block of rows",
+    (BATCHES, f"{_STOP}  ->  stop = min(row + (1 << 17), (epochs + 1) * self.rows)"): "the size of a block of rows",
+    (
+        BATCHES,
+        f"{_STOP}  ->  stop = min(row + (1 << 16), (epochs + 2) * self.rows)",
+    ): "a block may end in a later epoch",
+    (
+        DOCUMENTS,
+        "skipping = False  ->  skipping = True",
+    ): "the first piece begins a document, which sets it",
+    (
+        DOCUMENTS,
+        "canonical = json.dumps(values, sort_keys=True, ensure_ascii=True, separators=(',', ':'))  ->  "
+        "canonical = json.dumps(values, sort_keys=True, separators=(',', ':'))",
+    ): "the default",
+    (
+        STORE,
+        f"{_ARRAY_HEADER % False}  ->  {_ARRAY_HEADER % True}",
+    ): "a one-dimensional array has one order",
+    (
+        STORE,
+        "file.write(values.astype(self._dtype, copy=False).tobytes())  ->  "
+        "file.write(values.astype(self._dtype).tobytes())",
+    ): "a copy of the same values",
+    (
+        STORE,
+        "file.write(values.astype(self._dtype, copy=False).tobytes())  ->  "
+        "file.write(values.astype(self._dtype, copy=True).tobytes())",
+    ): "a copy of the same values",
+    (
+        "tfs_core/evaluator.py",
+        f"{_BYTES} torch.from_numpy(np.asarray(byte_lengths, dtype=np.int64))  ->  "
+        f"{_BYTES} torch.from_numpy(np.asarray(byte_lengths))",
+    ): "torch sums every integer type in int64",
+    (GENERATION, "FEW_THREADS_UP_TO = 2 ** 26  ->  FEW_THREADS_UP_TO = 3 ** 26"): "a threshold for speed alone",
+    (GENERATION, "FEW_THREADS_UP_TO = 2 ** 26  ->  FEW_THREADS_UP_TO = 2 ** 27"): "a threshold for speed alone",
+    (
+        GENERATION,
+        "if values[-1] == values[-2]:  ->  if values[-2] == values[-2]:",
+    ): "more candidates, of which the same are returned",
+    (
+        GENERATION,
+        "candidates = (scores >= values[-1]).nonzero()[:, 0]  ->  candidates = (scores >= values[-2]).nonzero()[:, 0]",
+    ): "the two are equal there",
+}
+"""Mutants that change nothing observable: (module, description) -> reason."""
 
 COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE,
@@ -68,6 +143,10 @@ OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     ast.FloorDiv: ast.Mult,
     ast.Mod: ast.FloorDiv,
 }
+NOT_MUTATED = (None, "strict", "encoding", "newline", "indent")
+"""Keyword arguments that are not mutated: `**options`, checks of tfs itself, what differs on other operating systems
+only, and the layout of JSON."""
+FUNCTIONS = {"min": "max", "max": "min", "any": "all", "all": "any"}
 
 
 @dataclass(frozen=True)
@@ -76,7 +155,7 @@ class Mutant:
 
     module: str
     line: int
-    description: str
+    description: str  # the changed line, before and after
     source: str  # of the whole module, changed
 
     def __str__(self) -> str:
@@ -85,44 +164,67 @@ class Mutant:
 
 def changed(node: ast.AST) -> Iterator[ast.AST]:
     """Iterate over the mutated forms of a node."""
-    if isinstance(node, ast.Compare) and type(node.ops[0]) in COMPARISONS:
-        mutated = copy.deepcopy(node)
-        mutated.ops[0] = COMPARISONS[type(node.ops[0])]()
-        yield mutated
-    elif isinstance(node, ast.BinOp) and type(node.op) in OPERATORS and not isinstance(node.left, ast.Constant):
-        mutated_operation = copy.deepcopy(node)
-        mutated_operation.op = OPERATORS[type(node.op)]()
-        yield mutated_operation
-    elif isinstance(node, ast.BoolOp):
-        mutated_condition = copy.deepcopy(node)
-        mutated_condition.op = ast.Or() if isinstance(node.op, ast.And) else ast.And()
-        yield mutated_condition
-    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-        yield node.operand
-    elif isinstance(node, ast.Constant) and type(node.value) is bool:
-        yield ast.Constant(not node.value)
-    elif isinstance(node, ast.Constant) and type(node.value) in (int, float):
-        yield ast.Constant(node.value + 1)
-    elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-        yield ast.Pass()
+    mutated = copy.deepcopy(node)
+    match mutated:
+        case ast.Compare(ops=[operator, *_]) if type(operator) in COMPARISONS:
+            mutated.ops[0] = COMPARISONS[type(operator)]()
+            yield mutated
+        case ast.BinOp(left=left, op=op) if type(op) in OPERATORS and not isinstance(left, ast.Constant):
+            mutated.op = OPERATORS[type(op)]()
+            yield mutated
+        case ast.AugAssign(op=op) if type(op) in OPERATORS:
+            mutated.op = OPERATORS[type(op)]()
+            yield mutated
+        case ast.BoolOp(op=op):
+            mutated.op = ast.Or() if isinstance(op, ast.And) else ast.And()
+            yield mutated
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            yield operand
+        case ast.If(test=ast.Name() | ast.Attribute() | ast.Call() | ast.BoolOp() as test) | ast.IfExp(test=test):
+            mutated.test = ast.UnaryOp(ast.Not(), test)
+            yield mutated
+        case ast.Constant(value=bool(value)):
+            yield ast.Constant(not value)
+        case ast.Constant(value=int(value) | float(value)):
+            yield ast.Constant(value + 1)
+        case ast.Call(func=ast.Name(id=name)) if name in FUNCTIONS:
+            mutated.func = ast.Name(FUNCTIONS[name])
+            yield mutated
+        case ast.Expr(value=ast.Call()) | ast.Raise() | ast.Continue() | ast.Break():
+            yield ast.Pass()
+        case ast.Assign(targets=[ast.Attribute() | ast.Subscript()]):
+            yield ast.Pass()
+    if isinstance(node, ast.Call):
+        for index, keyword in enumerate(node.keywords):
+            if keyword.arg not in NOT_MUTATED:
+                without = copy.deepcopy(node)
+                del without.keywords[index]
+                yield without
 
 
 def mutants_of(module: str) -> Iterator[Mutant]:
-    """Iterate over all mutants of a module, but those of annotations, class decorators and messages of errors."""
+    """Iterate over all mutants of a module.
+
+    Annotations, class decorators, messages of errors, `assert` and some keyword arguments (`NOT_MUTATED`) are not
+    mutated.
+    """
     tree = ast.parse((ROOT / module).read_text(encoding="utf-8"))
+    lines = ast.unparse(tree).splitlines()
     left_out: set[int] = set()
     for node in ast.walk(tree):
         parts: list[ast.AST | None] = []
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            parts = [
-                node.returns,
-                *(argument.annotation for argument in ast.walk(node.args) if isinstance(argument, ast.arg)),
-            ]
+            arguments = [argument for argument in ast.walk(node.args) if isinstance(argument, ast.arg)]
+            parts = [node.returns, *(argument.annotation for argument in arguments)]
         elif isinstance(node, ast.AnnAssign):
             parts = [node.annotation]
         elif isinstance(node, ast.ClassDef):
             parts = [*node.decorator_list]
-        elif isinstance(node, (ast.JoinedStr, ast.Raise)):
+        elif isinstance(node, ast.Raise):
+            parts = [node.exc, node.cause]
+        elif isinstance(node, (ast.JoinedStr, ast.Assert)) or (
+            isinstance(node, ast.keyword) and node.arg in NOT_MUTATED[1:]
+        ):
             parts = [node]
         left_out |= {id(it) for part in parts if part is not None for it in ast.walk(part)}
     for parent in ast.walk(tree):
@@ -134,13 +236,10 @@ def mutants_of(module: str) -> Iterator[Mutant]:
                 for mutated in changed(child):
                     new = [*children[:index], mutated, *children[index + 1 :]] if isinstance(value, list) else mutated
                     setattr(parent, field, new)
-                    description = f"{ast.unparse(child)}  ->  {ast.unparse(ast.fix_missing_locations(mutated))}"
-                    yield Mutant(
-                        module,
-                        getattr(child, "lineno", 0),
-                        description[:160],
-                        ast.unparse(ast.fix_missing_locations(tree)),
-                    )
+                    source = ast.unparse(ast.fix_missing_locations(tree))
+                    different = [pair for pair in zip(lines, source.splitlines(), strict=True) if pair[0] != pair[1]]
+                    description = "; ".join(f"{old.strip()}  ->  {new.strip()}" for old, new in different)
+                    yield Mutant(module, getattr(child, "lineno", 0), description, source)
                     setattr(parent, field, value)
 
 
@@ -197,7 +296,8 @@ def main() -> None:
             finally:
                 copies.put(copied)
             if not noticed:
-                print(f"survived  {mutant}", flush=True)
+                explained = SURVIVORS.get((mutant.module, mutant.description))
+                print(f"survived  {mutant}" + (f"  (equivalent: {explained})" if explained else ""), flush=True)
             return noticed
 
         unchanged = copies.get()

@@ -18,6 +18,9 @@ PAGES = sorted(
     [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("plugins/*/README.md"), *ROOT.glob("*/README.md")]
 )
 COMMAND = re.compile(r"(?:^ {4}|`|\$ )(tfs [a-z][^`\n#]*)", re.MULTILINE)
+LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
+FILE = re.compile(r"\b((?:configs|benchmarks|docs|tfs_core|plugins)/[\w./-]+\.(?:yaml|py|md))\b")
+MAKE_TARGET = re.compile(r"(?:^ {4}|`)make ([a-z-]+)", re.MULTILINE)
 
 
 def page_id(path: Path) -> str:
@@ -41,6 +44,11 @@ def find_command(words: list[str]) -> tuple[click.Command, list[str]]:
     return command, words
 
 
+@pytest.mark.parametrize("pattern", [COMMAND, LINK, FILE, MAKE_TARGET], ids=["command", "link", "file", "make target"])
+def test_pattern_finds_those_of_the_readme(pattern: re.Pattern[str]) -> None:
+    assert len(pattern.findall(text_of(ROOT / "README.md"))) >= 3
+
+
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_commands_in_the_docs_exist_with_their_options(page: Path) -> None:
     for line in COMMAND.findall(text_of(page)):
@@ -60,23 +68,21 @@ def test_commands_in_the_docs_exist_with_their_options(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_targets_of_links_exist(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text_of(page)):
+    for target in LINK.findall(text_of(page)):
         if not target.startswith(("http://", "https://")):
             assert (page.parent / target).exists(), f"{page_id(page)} links to {target}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_files_of_the_repository_that_are_named_exist(page: Path) -> None:
-    for name in re.findall(
-        r"\b((?:configs|benchmarks|docs|tfs_core|plugins)/[\w./-]+\.(?:yaml|py|md))\b", text_of(page)
-    ):
+    for name in FILE.findall(text_of(page)):
         assert (ROOT / name).exists() or (page.parent / name).exists(), f"{page_id(page)} names {name}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_make_targets_in_the_docs_exist(page: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    for target in re.findall(r"(?:^ {4}|`)make ([a-z-]+)", text_of(page), re.MULTILINE):
+    for target in MAKE_TARGET.findall(text_of(page)):
         assert target in targets, f"{page_id(page)}: make {target}"
 
 
@@ -166,6 +172,7 @@ def test_diff_shows_every_line_but_docstrings(
 
 
 def test_table_of_the_plugins_has_a_row_for_every_folder(generated: ModuleType) -> None:
-    table = generated.plugin_table()
-    for path in ROOT.glob("plugins/*/pyproject.toml"):
-        assert table.count(f"| [{path.parent.name}]({path.parent.name}/README.md) | ") == 1
+    rows = re.findall(r"^\| \[([\w-]+)\]\(\1/README\.md\) \| ", generated.plugin_table(), re.MULTILINE)
+    folders = [path.parent.name for path in ROOT.glob("plugins/*/pyproject.toml")]
+    assert folders
+    assert sorted(rows) == sorted(folders)

@@ -38,7 +38,9 @@ def test_injected_fault_is_detected(model: str, fault: str) -> None:
 
 @pytest.mark.parametrize("model", list(faults_by_model()))
 def test_model_without_a_fault_passes(model: str) -> None:
-    assert [str(result) for result in checked(model) if not result.passed] == []
+    results = list(checked(model))
+    assert {check.name for check in MODEL_CHECKS} <= {result.name for result in results}
+    assert [str(result) for result in results if not result.passed] == []
 
 
 @pytest.mark.parametrize("model", list(faults_by_model()))

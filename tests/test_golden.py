@@ -124,6 +124,7 @@ def assert_numbers(name: str, run: Path) -> None:
     if not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
         pytest.skip("initial weights are drawn by other instructions on this processor, and differ from the first step")
     both = dict.fromkeys(("loss", "grad_norm"), NUMBERS_TOLERANCE)
+    assert NUMBERS[name]["steps"]
     assert_lines(read_lines(run / "metrics.jsonl"), NUMBERS[name]["steps"], both)
     assert_lines(read_lines(run / "validation.jsonl"), [{"loss": NUMBERS[name]["validation_loss"]}], both)
 
@@ -152,6 +153,7 @@ def test_old_run_evaluates_as_before(name: str, run_tfs: Tfs) -> None:
 
 @pytest.mark.parametrize("name", ANSWERS)
 def test_old_run_generates_the_same_text(name: str, run_tfs: Tfs) -> None:
+    assert ANSWERS[name]["generate"]
     for generated in ANSWERS[name]["generate"]:
         assert run_tfs("generate", name, *generated["arguments"]) == generated["text"]
 
@@ -166,6 +168,7 @@ def assert_resumed(name: str, run: Path) -> None:
         assert info[key] == read_info(before)[key]
     old_lines = (before / "metrics.jsonl").read_text(encoding="utf-8")
     assert (run / "metrics.jsonl").read_text(encoding="utf-8").startswith(old_lines)
+    assert expected["metrics"]
     assert_lines(read_lines(run / "metrics.jsonl"), expected["metrics"], tolerances)
     assert_lines(read_lines(run / "validation.jsonl"), expected["validation"], tolerances)
     assert_lines(read_lines(run / "samples.jsonl"), expected["samples"], {})

@@ -162,7 +162,7 @@ def remove_leftovers(checkpoints: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
     for path in checkpoints.glob(".*"):
         if path.is_file():
-            path.unlink(missing_ok=True)
+            path.unlink()
 
 
 def move_aside(folders: list[Path], aside: Path) -> None:

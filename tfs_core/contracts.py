@@ -108,7 +108,9 @@ class Tokenizer(Protocol):
     """The id that ends every document. Generation starts from it when the prompt is empty."""
 
     def encode_batch(self, texts: Sequence[str]) -> Sequence[Sequence[int] | np.ndarray]:
-        """Return the ids of each text. Raises DataError for a text with a lone surrogate.
+        """Return the ids of each text: a list of int, or an array of integers [n_tokens].
+
+        Raises DataError for a text with a lone surrogate.
 
         Must be thread-safe, any internal cache included.
         """
@@ -233,7 +235,10 @@ class Batching(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The options that every model has. A model's own configuration inherits from it."""
+    """The options that every model has. A model's own configuration inherits from it.
+
+    Raises ValueError for invalid values.
+    """
 
     max_seq_len: int = 256
     """Maximum sequence length in tokens. The cost of attention per token grows with it."""
@@ -300,13 +305,13 @@ class LanguageModel(Protocol):
         """Move and cast the parameters in place."""
 
     def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
-        """Iterate over (name, tensor), each tensor once, always in the same order."""
+        """Iterate over (name, tensor of any shape), each tensor once, always in the same order."""
 
     def state_dict(self) -> Mapping[str, Tensor]:
-        """Return all tensors of the model's state by name."""
+        """Return all tensors of the model's state, of any shape, by name."""
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> Any:
-        """Copy the tensors into the model. Raises an error if a name or a shape differs."""
+        """Copy the tensors, of any shape, into the model. Raises an error if a name or a shape differs."""
 
     def embedding_parameters(self) -> Sequence[str]:
         """Return the names of the embedding tables, which the count of parameters without embeddings excludes."""
@@ -389,7 +394,10 @@ class Ranks(Protocol):
         """Announce the next forward pass: gradients are exchanged in the backward pass of the last micro-batch only."""
 
     def finish_gradients(self, parameters: Sequence[Tensor]) -> Tensor:
-        """Finish the exchange of gradients, and return the Euclidean norm of the gradient of all parameters: []."""
+        """Finish the exchange of gradients, and return the Euclidean norm of the gradient of all parameters: [].
+
+        Parameters have any shape.
+        """
 
     def save(self, folder: Path, model: LanguageModel, optimizer: torch.optim.Optimizer | None) -> dict[str, Any]:
         """Write weights and optimizer state to a folder (collective). Return JSON entries for `state.json`."""
@@ -511,7 +519,7 @@ class RunContext:
     tokenizer: Tokenizer | None = None
 
     tell: Callable[[SampleRecord | EventRecord], None] = lambda record: None  # noqa: ARG005
-    """Sends a record that this logger made to all loggers."""
+    """Sends a record made by this logger to all loggers, this one included."""
 
     record: Callable[..., None] = lambda **facts: None  # noqa: ARG005
     """`record(**facts)` saves JSON values in run.json; other loggers see them in `info`."""
@@ -534,13 +542,16 @@ class ModelView(Protocol):
         """The run's batching."""
 
     def parameters(self) -> Mapping[str, Tensor]:
-        """Return all parameters by name."""
+        """Return all parameters, of any shape, by name."""
 
     def gradients(self) -> Mapping[str, Tensor]:
-        """Return the gradients by parameter name, after clipping. Available at the moment "gradients"."""
+        """Return the gradients by parameter name, after clipping, in the shapes of the parameters.
+
+        Available at the moment "gradients".
+        """
 
     def updates(self) -> Mapping[str, Tensor]:
-        """Return the change of each parameter in this step, by name. Available at the moment "update"."""
+        """Return the change of each parameter in this step, by name, in its shape. Available at the moment "update"."""
 
     @property
     def micro_batches(self) -> Sequence[Batch]:
@@ -593,11 +604,12 @@ class Operation:
     name: str
 
     forward: Callable[..., tuple[Tensor, Any]]
-    """`forward(*inputs.values())` returns (output, cache). It must consist of differentiable tensor operations: the
-    check runs it under autograd to get the expected gradients."""
+    """`forward(*inputs.values())` returns (output, cache); the output has any shape. It must consist of differentiable
+    tensor operations: the check runs it under autograd to get the expected gradients."""
 
     backward: Callable[[Tensor, Any], Tensor | Sequence[Tensor]]
-    """`backward(grad_output, cache)` returns dL/dinput for each floating-point tensor in `inputs`, in their order."""
+    """`backward(grad_output, cache)` returns dL/dinput for each floating-point tensor in `inputs`, in their order
+    and shapes."""
 
     inputs: Mapping[str, Any]
     """The arguments of `forward` by name, in order. Give every dimension a different size, to detect swapped axes."""

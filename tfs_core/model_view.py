@@ -14,7 +14,7 @@ from tfs_core.random_state import preserved_random_state
 
 @dataclass(frozen=True, kw_only=True)
 class StepView:
-    """The model at one moment of one step."""
+    """The model at one moment of one step. Parameters, gradients and updates have any shape."""
 
     step: int
     model: LanguageModel

@@ -168,9 +168,12 @@ class AutogradModel(nn.Module):
     ) -> Tensor:
         """Return the sum of nats over the valid targets, with its graph: [].
 
+        The ids are int64 [batch_size, seq_len].
+
         With `features` and `unembed`, and more positions than `loss_chunk`, the loss is computed in chunks of positions
         to save memory. The graph then stores only the features of a chunk. Its logits are released after the forward
-        pass and recomputed in `backward` (activation checkpointing).
+        pass and recomputed in `backward` (activation checkpointing): Chen et al. (2016), "Training Deep Nets with
+        Sublinear Memory Cost", https://arxiv.org/abs/1604.06174
         """
         inputs = (input_ids,) if document_ids is None else (input_ids, document_ids)
         targets = target_ids.flatten()  # [batch_size*seq_len]
@@ -254,7 +257,10 @@ class Objective:
         self._graph = _Graph() if has_autograd_loss(model) else None
 
     def loss(self, *inputs: Tensor) -> Tensor:
-        """Return the sum of nats of (input_ids, target_ids[, document_ids]), detached: []."""
+        """Return the sum of nats of (input_ids, target_ids[, document_ids]), detached: [].
+
+        Each of `inputs` is int64 [batch_size, seq_len].
+        """
         if self._graph is None:
             return self.module(*inputs)  # type: ignore[no-any-return]
         return self._graph.loss(self.module, *inputs, training=self.model.training)

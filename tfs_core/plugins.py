@@ -46,7 +46,7 @@ class Plugin:
     """Module with the hooks: the right side of the `=`."""
 
     kinds: list[Kind] = field(default_factory=list)
-    """The kinds of components that it declares."""
+    """The kinds of components that the plugin declares."""
 
     components: list[tuple[str, Component]] = field(default_factory=list)
     """(kind, component), in the order of `ALL_HOOKS`, then in the plugin's own order."""
@@ -64,7 +64,7 @@ class Plugin:
     """Exception behind the first problem, if the plugin's code raised one."""
 
     disabled_by: str | None = None
-    """Name of the environment variable that disables it, if any."""
+    """Name of the environment variable that disables the plugin, if any."""
 
     loaded: bool = False
     """True after the plugin was imported and its hooks were registered."""

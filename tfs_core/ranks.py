@@ -25,7 +25,7 @@ class OneRank:
     size = 1
 
     def sum(self, values: Tensor) -> Tensor:
-        """Return the values: there is nothing to add."""
+        """Return the values unchanged: there is only one process."""
         return values
 
     def last_micro_batch(self, is_last: bool) -> None:

@@ -60,5 +60,9 @@ class EventRecord:
 
 
 def perplexity_of(loss: float) -> float:
-    """Return exp(loss); infinity when a float overflows, NaN for NaN."""
+    """Return exp(loss), for a loss in nats per token; infinity when a float overflows, NaN for NaN.
+
+    Jelinek et al. (1977), "Perplexity -- a measure of the difficulty of speech recognition tasks",
+    https://doi.org/10.1121/1.2016299
+    """
     return math.inf if loss > 709.0 else math.exp(loss)

@@ -61,6 +61,7 @@ class ResumePoint:
 
     @property
     def run_name(self) -> str:
+        """The name of the run, even if the checkpoint is not in a run folder."""
         return self.checkpoint.parent.parent.name if self.run is None else self.run.name
 
 

@@ -317,7 +317,10 @@ class RunData:
 def prepare_data(
     config: RunConfig, *, assets: Path, previous: ResumePoint | None = None, ranks: Ranks, report: Report
 ) -> RunData:
-    """Return the data of a run. Raises TrainingError when a fingerprint differs from the one in `previous`."""
+    """Return the data of a run. Raises TrainingError when a fingerprint differs from the one in `previous`.
+
+    Raises ConfigError for a setting that has no effect, and PluginError when a component cannot be built.
+    """
     data, offline = config.data, is_offline_mode()
     source = build_source(data.dataset, assets=assets, offline=offline)
     if "validation" in source.splits() and data.validation_fraction != DataConfig.validation_fraction:
@@ -368,7 +371,7 @@ def prepare_data(
 
 
 def _batching_entry(config: RunConfig, source: DatasetSource) -> Entry:
-    """Return the batching component: that of the configuration; for a streaming data set, that of the data set."""
+    """Return the configured batching component; for a streaming data set, the data set's (by default `streaming`)."""
     name = config.data.batching.name
     if isinstance(source, SupportsStreaming):
         name = getattr(source, "batching", "streaming")

@@ -85,6 +85,7 @@ class Run:
 
     @property
     def name(self) -> str:
+        """The name of the run folder."""
         return self.folder.resolve().name
 
     @property

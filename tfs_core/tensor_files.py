@@ -1,7 +1,8 @@
 """Tensors of a checkpoint in safetensors files: weights, and optimizer state by parameter name.
 
-State by name fits any model with the same parameter names, independent of their order. A tensor of the optimizer is
-named `<state key>/<parameter>`, such as `exp_avg/final_norm.weight`; all other state is stored as JSON values.
+Tensors may have any shape. State by name fits any model with the same parameter names, independent of their order. A
+tensor of the optimizer is named `<state key>/<parameter>`, such as `exp_avg/final_norm.weight`; all other state is
+stored as JSON values.
 """
 
 from collections.abc import Iterable, Mapping

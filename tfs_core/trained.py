@@ -44,7 +44,7 @@ def load_model(
     """Return the model of a run (its latest checkpoint) or of a checkpoint, in eval mode, with its tokenizer.
 
     `model` names a mirror to load the weights into. Sets the number of threads and the matmul precision of this process
-    to those that the run recorded. Raises CheckpointError when the checkpoint is missing or damaged or does not fit,
+    to the recorded values of the run. Raises CheckpointError when the checkpoint is missing or damaged or does not fit,
     and ConfigError when `model` is no mirror.
     """
     folder = find_checkpoint(str(target), assets)

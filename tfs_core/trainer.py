@@ -1,6 +1,9 @@
 """The training loop, the same for every model: steps, validation, checkpoints and logging.
 
 Start reading at `Trainer.train`, then `Trainer._take_step`.
+
+Gradient clipping: Pascanu, Mikolov & Bengio (2013), "On the difficulty of training recurrent neural networks",
+https://arxiv.org/abs/1211.5063
 """
 
 import math

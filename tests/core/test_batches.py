@@ -190,7 +190,9 @@ def test_batches_resumed_at_any_step_go_on_as_if_never_stopped(
     running = make()
     for earlier in range(step):
         running.step(earlier)
-    for one, other in zip(running.step(step), make().step(step), strict=True):
+    resumed = make().step(step)
+    assert len(resumed) == 2
+    for one, other in zip(running.step(step), resumed, strict=True):
         assert torch.equal(one.input_ids, other.input_ids)
         assert torch.equal(one.target_ids, other.target_ids)
         assert one.valid_targets == other.valid_targets
@@ -200,7 +202,9 @@ def test_batches_resumed_at_any_step_go_on_as_if_never_stopped(
 @given(lengths=documents, max_length=st.integers(1, 13), batching=batchings, step=st.integers(0, 30))
 def test_padding_is_never_counted(lengths: list[int], max_length: int, batching: BatchingName, step: int) -> None:
     batches = batches_of(split_of(lengths), batching=batching, max_length=max_length, accumulation=2)
-    for batch in batches.step(step):
+    parts = batches.step(step)
+    assert len(parts) == 2
+    for batch in parts:
         assert batch.valid_targets == int((batch.target_ids != -100).sum())
 
 
@@ -225,8 +229,8 @@ def test_epoch_counts_the_passes_completed_before_a_step() -> None:
 
 
 def test_epochs_of_some_steps_are_counted_in_parts() -> None:
-    batches = batches_of(split_of([9, 9]), batch_size=1)  # 5 rows
-    assert [batches.epochs(steps) for steps in (1, 5, 7)] == [0.2, 1.0, 1.4]
+    batches = batches_of(split_of([9, 9]), batch_size=2)  # 5 rows
+    assert [batches.epochs(steps) for steps in (1, 5, 7)] == [0.4, 2.0, 2.8]
 
 
 @pytest.mark.parametrize("batching", ["packed", "padded"])
@@ -270,11 +274,11 @@ def test_batches_of_a_memory_mapped_store_are_those_of_the_same_tokens_in_memory
 @pytest.mark.parametrize("batching", ["packed", "padded"])
 def test_step_prefetches_the_tokens_of_the_next_step(batching: BatchingName, monkeypatch: pytest.MonkeyPatch) -> None:
     split = split_of([5, 1, 12, 7, 3, 9])
-    asked: set[int] = set()
+    asked: dict[str, set[int]] = {"tokens": set(), "offsets": set()}
 
     def record(array: Any, starts: Any, stops: Any) -> None:
-        if array is split.tokens:
-            asked.update(place for start, stop in zip(starts, stops, strict=True) for place in range(start, stop))
+        name = "tokens" if array is split.tokens else "offsets"
+        asked[name].update(place for start, stop in zip(starts, stops, strict=True) for place in range(start, stop))
 
     monkeypatch.setattr(batches_module, "read_ahead", record)
     batches = batches_of(split, batching=batching, max_length=5, batch_size=2)
@@ -282,9 +286,48 @@ def test_step_prefetches_the_tokens_of_the_next_step(batching: BatchingName, mon
     rows = batches.row_numbers(1, 0)
     starts = split.offsets[rows] if batching == "padded" else rows * 5
     ends = split.offsets[rows + 1] if batching == "padded" else starts + 5
-    read = {
+    assert asked["tokens"] == {
         place
         for start, end in zip(starts, ends, strict=True)
         for place in range(max(start - 1, 0), min(start + 5, end, split.n_tokens))
     }
-    assert asked == read
+    # A padded row begins and ends at an offset; a packed row needs none.
+    assert asked["offsets"] == ({place for row in rows for place in (row, row + 1)} if batching == "padded" else set())
+
+
+@pytest.mark.parametrize("batching", ["packed", "padded"])
+def test_documents_of_a_step_are_the_text_of_its_targets(batching: BatchingName) -> None:
+    split = split_of([5, 1, 12, 7, 3, 9])
+    batches = batches_of(split, batching=batching, max_length=6, batch_size=2, accumulation=2)
+    for step in range(4):
+        targets = [token for batch in batches.step(step) for _, row in rows_of([batch]) for token in row]
+        of_documents = []
+        for ref in batches.documents(step):
+            (document,) = ref.document
+            start, end = split.offsets[document : document + 2]
+            assert 0 <= ref.start < ref.stop <= end - start
+            of_documents += split.tokens[start + ref.start : start + ref.stop].tolist()
+        assert of_documents == targets
+
+
+def test_length_of_a_run_is_given_in_epochs_or_in_tokens() -> None:
+    batches = batches_of(split_of([5, 5, 5]))  # 18 tokens are 5 rows of 4; 2 rows a step
+    assert batches.total_steps(epochs=2, tokens=None) == batches.steps_for_epochs(2) == 5
+    assert batches.total_steps(epochs=None, tokens=2) == batches.steps_for_tokens(2) == 1
+
+
+@pytest.mark.parametrize(("token_before", "first"), [(None, END), (7, 7)])
+def test_first_input_of_the_first_row_is_the_token_before_or_end_of_text(token_before: int | None, first: int) -> None:
+    rows = Rows(split=split_of([9]), batching="packed", max_length=4, end_of_text_id=END, token_before=token_before)
+    assert rows.batch(np.array([0, 1])).input_ids.tolist() == [[first, 0, 1, 2], [3, 4, 5, 6]]
+
+
+def test_document_ids_number_the_documents_of_each_row() -> None:
+    split = split_of([3, 2, 1])  # 0 1 2 END 4 5 END 7 END
+    rows = Rows(split=split, batching="packed", max_length=5, end_of_text_id=END, document_masks=True)
+    batch = rows.batch(np.array([0, 1]))
+    assert batch.input_ids.tolist() == [[END, 0, 1, 2, END], [4, 5, END, 7, END]]
+    assert batch.document_ids is not None
+    assert batch.document_ids.tolist() == [[1, 1, 1, 1, 2], [0, 0, 1, 1, 2]]
+    without = Rows(split=split, batching="packed", max_length=5, end_of_text_id=END)
+    assert without.batch(np.array([0, 1])).document_ids is None

@@ -8,9 +8,10 @@ import pytest
 from torch import Tensor, nn
 
 import tfs_core
-from tfs_core.contracts import ModelConfig
+from tfs_core.contracts import ModelConfig, WrapContext
 from tfs_core.errors import ConfigError
 from tfs_core.models import AutogradModel, check_document_masks
+from tfs_core.ranks import OneRank
 from tfs_core.runs import Run
 
 VOCAB_SIZE = 7
@@ -50,7 +51,7 @@ def tfs_models():
 
 TABLE = """
 from torch import nn
-from tfs_core.contracts import ModelConfig
+from tfs_core.contracts import ModelConfig, WrapContext
 from tfs_core.models import AutogradModel
 
 class Table(AutogradModel):
@@ -111,3 +112,11 @@ def test_setting_whose_wrapper_is_not_installed_says_which(
     with pytest.raises(ConfigError, match=told):
         train(runtime={setting: True})
     assert not (tmp_path / "assets").exists(), "refused before any text is read"
+
+
+def test_wrapper_of_a_new_run_has_nothing_recorded_and_may_report() -> None:
+    context = WrapContext(model=Plain(), model_name="plain", device="cpu", ranks=OneRank())
+    assert dict(context.recorded) == {}
+    assert (context.trial_batch, context.lengths_vary) == (None, False)
+    context.report("a message")
+    context.warn("a warning")

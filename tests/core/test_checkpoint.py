@@ -14,8 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from tfs_core import checkpoint_folder, tensor_files
-from tfs_core.checkpoint import CheckpointKeeper, load_checkpoint, read_state, save_checkpoint
-from tfs_core.checkpoint_folder import list_checkpoints, newest_valid_checkpoint, remove_leftovers, verify_checkpoint
+from tfs_core.checkpoint import CheckpointKeeper, load_checkpoint, read_config, read_state, save_checkpoint
+from tfs_core.checkpoint_folder import (
+    checkpoint_step,
+    list_checkpoints,
+    move_aside,
+    newest_valid_checkpoint,
+    remove_leftovers,
+    verify_checkpoint,
+)
 from tfs_core.contracts import ModelConfig
 from tfs_core.errors import CheckpointError, TrainingError
 from tfs_core.models import AutogradModel
@@ -344,3 +351,69 @@ def test_leftovers_of_a_killed_process_are_removed_and_a_replaced_checkpoint_is_
     (keeper.folder / "step-00000002").rename(keeper.folder / ".replaced-step-00000002")
     remove_leftovers(keeper.folder)
     assert sorted(path.name for path in keeper.folder.iterdir()) == ["latest", "step-00000001", "step-00000002"]
+
+
+CONFIG = """
+experiment_name: saved
+model: {name: torch, d_model: 32}
+data: {dataset: {name: text, path: book.txt}, tokenizer: byte}
+training: {max_steps: 7}
+"""
+
+
+def test_configuration_of_a_checkpoint_is_read_with_overrides(tmp_path: Path) -> None:
+    folder = tmp_path / "step-00000002"
+    save_checkpoint(folder, model=Tied(), optimizer=None, state={}, config_yaml=CONFIG)
+    assert read_config(folder).training.max_steps == 7
+    assert read_config(folder, overrides=["training.max_steps=9"]).training.max_steps == 9
+
+
+def test_checkpoint_without_a_configuration_was_not_saved_by_a_run(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "step-00000002", model=Tied(), optimizer=None, state={})
+    with pytest.raises(CheckpointError, match=r"no config\.yaml, so it was not saved by `tfs run`"):
+        read_config(tmp_path / "step-00000002")
+
+
+@pytest.mark.parametrize("content", [None, "{", "[1]"])
+def test_unreadable_state_is_an_error_that_names_the_file(content: str | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "state.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"its state\.json"):
+        read_state(tmp_path)
+
+
+def test_checkpoint_that_is_not_there_is_an_error_that_says_so(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="step-00000002: there is no such checkpoint"):
+        verify_checkpoint(tmp_path / "step-00000002")
+
+
+def test_only_folders_with_the_name_of_a_checkpoint_are_listed(keeper: CheckpointKeeper) -> None:
+    folder = save(keeper, 1)
+    (keeper.folder / "step-00000002").touch()
+    (keeper.folder / "notes").mkdir()
+    assert list_checkpoints(keeper.folder) == [folder]
+    with pytest.raises(CheckpointError, match="notes: not the name of a checkpoint; expected one like step-00000500"):
+        checkpoint_step(keeper.folder / "notes")
+
+
+def test_checkpoint_is_written_over_what_a_killed_process_left(keeper: CheckpointKeeper) -> None:
+    unfinished = keeper.folder / ".writing-step-00000001"
+    unfinished.mkdir(parents=True)
+    (unfinished / "old.safetensors").touch()
+    assert not (save(keeper, 1) / "old.safetensors").exists()
+    assert not unfinished.exists()
+
+
+def test_cause_is_reported_when_the_temporary_folder_cannot_be_made(keeper: CheckpointKeeper) -> None:
+    keeper.folder.mkdir()
+    (keeper.folder / ".writing-step-00000001").touch()
+    with pytest.raises(TrainingError, match=r"step-00000001 cannot be saved.*File exists"):
+        save(keeper, 1)
+
+
+def test_checkpoints_moved_aside_replace_none_that_were_moved_before(keeper: CheckpointKeeper, tmp_path: Path) -> None:
+    aside = tmp_path / "aside"
+    for _ in range(3):
+        move_aside([save(keeper, 1)], aside)
+    assert sorted(path.name for path in aside.iterdir()) == ["step-00000001", "step-00000001-2", "step-00000001-3"]
+    assert list_checkpoints(keeper.folder) == []

@@ -32,15 +32,17 @@ def test_host_that_rejects_cannot_be_reached(port: int) -> None:
 
 
 def test_slow_name_lookup_counts_as_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
-    looked_up = threading.Event()
+    go_on, looked_up = threading.Event(), threading.Event()
 
     def look_up(*arguments: object, **options: object) -> None:
-        looked_up.wait(60)
+        go_on.wait(60)
+        looked_up.set()
         raise OSError("no such name")
 
     monkeypatch.setattr(network.socket, "create_connection", look_up)
     assert not can_reach("https://example.com", seconds=0.1)
-    looked_up.set()
+    assert not looked_up.is_set(), "it waited for the lookup"
+    go_on.set()
 
 
 def test_configured_proxy_is_checked_instead(port: int, monkeypatch: pytest.MonkeyPatch) -> None:

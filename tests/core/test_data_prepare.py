@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
+import threading
 import tracemalloc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -99,16 +99,26 @@ def test_store_is_the_same_for_every_number_of_threads(tmp_path: Path, monkeypat
     monkeypatch.setattr("tfs_core.data.encoder.BATCH_CHARACTERS", 30)
 
     class Uneven(Bytes):
-        """Takes longer for some batches than for later ones."""
+        """With several threads, the first batch is finished after a later one."""
+
+        def __init__(self, threads: int) -> None:
+            super().__init__()
+            self.threads, self.overtaken = threads, threading.Event()
+            self.finished: list[str] = []
 
         def encode_batch(self, texts: Sequence[str]) -> list[Any]:
-            time.sleep(0.01 * ("document 3" in "".join(texts)))
+            if texts[0] == TEXTS[0] and self.threads > 1:
+                assert self.overtaken.wait(60)
+            self.finished.append(texts[0])
+            self.overtaken.set()
             return super().encode_batch(texts)
 
-    texts = [*TEXTS, "", "one in many pieces " * 5, *TEXTS]
+    texts = [*TEXTS, "", "one in many pieces " * 5, *TEXTS[1:]]
     stores = []
     for threads in (1, 2, 5):
-        prepared = prepare_tokens(Documents(texts), Uneven(), assets=tmp_path / str(threads), threads=threads)
+        tokenizer = Uneven(threads)
+        prepared = prepare_tokens(Documents(texts), tokenizer, assets=tmp_path / str(threads), threads=threads)
+        assert (tokenizer.finished[0] == TEXTS[0]) == (threads == 1)
         stores.append({file.name: file.read_bytes() for file in prepared.folder.iterdir()})
     assert stores[0] == stores[1] == stores[2]
 
@@ -182,35 +192,42 @@ from tfs_core.data.prepare import prepare_tokens
 class Slow(Documents):
     def documents(self, split):
         print("reading", flush=True)
-        for text in self.texts[split]:
-            time.sleep({seconds})
-            yield text
+        deadline = time.monotonic() + 60
+        while not Path(sys.argv[1], "go-on").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        yield from self.texts[split]
 tokenizer = Bytes()
 prepared = prepare_tokens(Slow({texts}, ["own"]), tokenizer, assets=Path(sys.argv[1]), progress=print)
 print("calls", tokenizer.calls, "tokens", prepared.train.n_tokens, flush=True)
 """
 
 
-def start(assets: Path, seconds: float) -> "subprocess.Popen[str]":
-    script = RUN.format(stand_ins=inspect.getsource(Documents) + inspect.getsource(Bytes), texts=TEXTS, seconds=seconds)
-    return subprocess.Popen([sys.executable, "-c", script, str(assets)], stdout=subprocess.PIPE, text=True)
+def start(assets: Path, says: str) -> "subprocess.Popen[str]":
+    """Start a process that prepares tokens, and return it as soon as its output begins with `says`.
+
+    The reader of the documents waits until the test creates the file `go-on`.
+    """
+    script = RUN.format(stand_ins=inspect.getsource(Documents) + inspect.getsource(Bytes), texts=TEXTS)
+    process = subprocess.Popen([sys.executable, "-c", script, str(assets)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith(says)
+    return process
 
 
 def test_two_concurrent_processes_prepare_the_same_tokens_once(tmp_path: Path) -> None:
-    processes = [start(tmp_path, 0.05) for _ in range(2)]
-    outputs = [process.communicate(timeout=60)[0] for process in processes]
+    processes = [start(tmp_path, "reading"), start(tmp_path, "another process is preparing these tokens")]
+    (tmp_path / "go-on").touch()
+    first, second = (process.communicate(timeout=60)[0] for process in processes)
     assert [process.returncode for process in processes] == [0, 0]
-    assert sorted("reading" in output for output in outputs) == [False, True]
-    assert all(f"tokens {sum(len(text) + 1 for text in TEXTS)}" in output for output in outputs)
-    waiting = next(output for output in outputs if "reading" not in output)
-    assert "calls 0" in waiting
+    tokens = sum(len(text) + 1 for text in TEXTS)
+    assert f"calls 1 tokens {tokens}" in first
+    assert f"calls 0 tokens {tokens}" in second
+    assert "reading" not in second
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no kill -9")
 def test_killed_preparation_is_repeated_by_the_next_process(tmp_path: Path) -> None:
-    process = start(tmp_path, 1.0)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "reading\n"
+    process = start(tmp_path, "reading")
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     tokenizer = Bytes()

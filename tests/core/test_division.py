@@ -139,7 +139,7 @@ def test_subsets_are_the_first_documents_of_the_same_division(kind: type[Documen
 def test_sizes_that_decide_a_division_are_those_of_earlier_versions() -> None:
     sizes = (module.PIECE_CHARACTERS, module.MUCH_TEXT, module.MANY_DOCUMENTS, module.STREAM_BEGINNING)
     assert sizes == (65_536, 67_108_864, 100_000, 20_000)
-    assert (module.STREAM_CHARACTERS, module.STREAM_VALIDATION) == (33_554_432, 1_000)
+    assert (module.STREAM_CHARACTERS, module.STREAM_VALIDATION, module._CUT_WINDOW) == (33_554_432, 1_000, 4_096)
 
 
 def test_long_documents_are_divided_by_their_beginning_as_in_earlier_versions() -> None:
@@ -167,6 +167,7 @@ def test_tail_of_the_only_document_begins_where_it_did_in_earlier_versions(fract
 def test_copies_of_one_document_are_divided_as_in_earlier_versions() -> None:
     assert divided(Documents(["the same"] * 9), 0.3)["validation"] == [7, 8]
     assert divided(Documents(["the same"] * 9), 0.01)["validation"] == [8]
+    assert divided(Documents(["the same"] * 2), 0.01)["validation"] == [1]
 
 
 def test_division_of_a_stream_holds_out_the_same_documents_at_any_position() -> None:
@@ -208,3 +209,40 @@ def test_store_has_the_same_validation_tokens_under_the_same_name(
         validation_fraction=fraction,
     )
     assert (prepared.folder.name, hash_of(prepared.validation.tokens.tolist())) == (name, held_out)
+
+
+def test_text_is_much_from_the_limits_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Much text is divided by draws alone, without reading all of it. Checked at the first document after the limit."""
+    texts = uneven(17)
+    monkeypatch.setattr(module, "MANY_DOCUMENTS", 16)
+    assert Division.of(Documents(texts), 0.3).draws is None
+    assert Division.of(Documents(texts[:16]), 0.3).draws is not None
+    monkeypatch.setattr(module, "MANY_DOCUMENTS", 100)
+    characters = sum(map(len, texts[:16]))
+    monkeypatch.setattr(module, "MUCH_TEXT", characters)
+    assert Division.of(Documents(texts), 0.3).draws is None
+    monkeypatch.setattr(module, "MUCH_TEXT", characters + 1)
+    assert Division.of(Documents(texts), 0.3).draws is not None
+
+
+def test_training_text_of_a_stream_ends_with_the_document_that_reaches_the_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    texts = uneven(24)
+    first_three = sum(len(texts[index]) for index in [0, 2, 3])
+    for limit, documents in [(first_three, [0, 2, 3]), (first_three + 1, [0, 2, 3, 4])]:
+        monkeypatch.setattr(module, "STREAM_CHARACTERS", limit)
+        assert divided(Stream(texts), 0.3)["train"] == documents
+
+
+@pytest.mark.parametrize(
+    ("sizes", "wanted", "held_out"),
+    [
+        ({0.1: 100, 0.2: 5, 0.3: 100}, 1.0, {0.2}),  # none is small enough: the smallest
+        ({0.1: 10, 0.2: 5, 0.3: 10}, 24.9, {0.1, 0.3}),  # all are wanted: all but the smallest
+        ({0.3: 10, 0.1: 10, 0.2: 30}, 10.0, {0.1}),  # in the order of the draws, up to the size
+        ({0.1: 20, 0.2: 30}, 10.0, {0.1}),  # twice the size is as far away as nothing: not taken, so the smallest
+    ],
+)
+def test_share_has_about_the_wanted_size(sizes: dict[float, int], wanted: float, held_out: set[float]) -> None:
+    assert module._share(sizes, wanted) == held_out

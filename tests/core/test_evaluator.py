@@ -97,3 +97,9 @@ def test_perplexity_of_a_huge_loss_is_infinite() -> None:
     with torch.no_grad():
         model.bias[3] = 5000.0
     assert Evaluator(model).evaluate([batch([[1]])]).perplexity == math.inf
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint32, np.int32])
+def test_byte_lengths_may_have_any_integer_type(dtype: type) -> None:
+    evaluation = Evaluator(Uniform()).evaluate(BATCHES, byte_lengths=np.array([0, 100, 200, 250], dtype=dtype))
+    assert evaluation.bits_per_byte == pytest.approx(6 * 2 / (100 + 200 + 250 + 200 + 250 + 0), rel=1e-6)

@@ -1,11 +1,13 @@
 """`AutogradModel` and the functions of `tfs_core.models`, tested with a minimal model."""
 
+import inspect
 import math
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -342,3 +344,26 @@ class Counted:
 def test_parameters_are_counted_with_and_without_embeddings() -> None:
     counts = parameter_counts(Counted())  # type: ignore[arg-type]  # only a part of the protocol is used
     assert (counts.total, counts.without_embeddings) == (11 * 3 + 5 * 7, 5 * 7)
+
+
+def test_defaults_of_every_model_are_those_of_the_documentation() -> None:
+    config = ModelConfig()
+    assert (config.max_seq_len, config.dtype, config.dropout) == (256, "float32", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_seq_len": 0}, "max_seq_len must be at least 1, not 0"),
+        ({"dropout": 1.0}, r"dropout must be at least 0 and below 1, not 1\.0"),
+        ({"dropout": -0.1}, r"dropout must be at least 0 and below 1, not -0\.1"),
+    ],
+)
+def test_options_outside_their_range_are_rejected(options: dict[str, Any], message: str) -> None:
+    ModelConfig(max_seq_len=1, dropout=0.99)
+    with pytest.raises(ValueError, match=message):
+        ModelConfig(**options)
+
+
+def test_ignored_target_is_the_one_that_pytorch_ignores() -> None:
+    assert inspect.signature(F.cross_entropy).parameters["ignore_index"].default == IGNORED_TARGET

@@ -180,6 +180,7 @@ def test_updates_are_what_the_optimizer_added(documents: Path, watched: list[dic
     trained(documents, "watched", "watcher")
     for before, after in zip(at(watched, "gradients"), at(watched, "update"), strict=True):
         assert before["step"] == after["step"]
+        assert after["updates"].keys() == before["gradients"].keys() == after["parameters"].keys()
         for name, update in after["updates"].items():
             assert torch.equal(update, after["parameters"][name] - before["parameters"][name])
             torch.testing.assert_close(update, -0.5 * before["gradients"][name], rtol=1e-9, atol=1e-12)
@@ -214,8 +215,7 @@ def test_model_is_in_eval_mode_without_gradients_while_evaluating(
     documents: Path, watched: list[dict[str, Any]]
 ) -> None:
     trained(documents, "watched", "watcher")
-    for seen in watched:
-        assert seen["modes"][:3] == (False, False, False)
+    assert {seen["modes"][:3] for seen in watched} == {(False, False, False)}
 
 
 def test_observer_that_raises_is_reported_and_removed_and_training_continues(

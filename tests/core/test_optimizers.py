@@ -97,7 +97,9 @@ def test_parameters_that_are_not_trained_are_left_out() -> None:
 def test_model_without_biases_is_optimized() -> None:
     parameters = {"weight": some_parameters()["weight"]}
     with_gradients(parameters, 0)
+    before = parameters["weight"].detach().clone()
     adamw(AdamWConfig(), named_parameters=parameters.items(), learning_rate=0.1, weight_decay=0.1).step()
+    assert not torch.equal(parameters["weight"], before)
 
 
 @pytest.mark.parametrize(

@@ -297,6 +297,7 @@ def test_ranks_learn_together_what_one_learns_alone(batching: str, tmp_path: Pat
         return trainer, recorder.steps
 
     alone, steps_alone = trained(OneRank())
+    assert len(steps_alone) == 5
     for together, steps in Meeting(2).all_ranks(trained):
         for found, expected in zip(steps, steps_alone, strict=True):
             assert found == pytest.approx(expected, rel=1e-12)

@@ -12,7 +12,7 @@ import pytest
 
 from tfs_core.config.schema import Choice, DataConfig, RunConfig, SamplesConfig, TrainingConfig
 from tfs_core.errors import ConfigError
-from tfs_core.resume import MAY_CHANGE, ResumePoint, check_config
+from tfs_core.resume import MAY_CHANGE, ResumePoint, check_config, current_versions, machine_differences
 
 ALLOWED: dict[str, tuple[Any, str]] = {
     "group": ("widths", "a label"),
@@ -149,3 +149,14 @@ def test_fork_may_change_the_experiment_name_and_nothing_else_that_a_resume_reje
 
 def test_unchanged_configuration_changes_nothing() -> None:
     assert changes_on_resume(BEFORE) == {}
+
+
+def test_differences_of_the_machine_are_those_of_versions_and_facts() -> None:
+    saved = {"versions": current_versions(), "machine": {"device": "cpu", "threads": 4}}
+    assert machine_differences(saved, {"device": "cpu", "threads": 4, "compiled": False}) == []
+    assert machine_differences(saved, {"device": "cpu", "threads": 2, "compiled": True}) == [
+        "threads was 4, is 2",
+        "compiled was False, is True",
+    ]
+    other = {**saved, "versions": {**current_versions(), "torch": "2.0"}}
+    assert machine_differences(other, {}) == [f"torch was 2.0, is {current_versions()['torch']}"]

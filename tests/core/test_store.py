@@ -1,12 +1,14 @@
 """The token store: appendable .npy files, and detection of damage."""
 
 import json
+import mmap
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tfs_core.data.store import SPLITS, SplitWriter, open_store, token_dtype, write_info
+from tfs_core.data.store import SPLITS, SplitWriter, open_store, read_ahead, token_dtype, write_info
 
 IDENTITY = {"format_version": 1, "source": "abc"}
 TEXT = [[1, 2, 3], [], [4]]
@@ -100,3 +102,31 @@ def test_store_whose_counts_are_not_those_of_its_files_is_not_opened(tmp_path: P
     info["splits"]["train"]["documents"] += 1
     file.write_text(json.dumps(info), encoding="utf-8")
     assert open_store(tmp_path / "store", IDENTITY) is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no madvise")
+@pytest.mark.parametrize("dtype", [np.uint16, np.int64])
+def test_read_ahead_requests_the_pages_of_the_ranges(
+    dtype: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests: list[tuple[int, int, int]] = []
+
+    class Recording(mmap.mmap):
+        def madvise(self, *request: int) -> None:
+            requests.append(request)  # type: ignore[arg-type]  # three numbers
+
+    np.save(tmp_path / "array.npy", np.arange(50_000, dtype=dtype))
+    monkeypatch.setattr(mmap, "mmap", Recording)
+    array = np.load(tmp_path / "array.npy", mmap_mode="r")
+    ranges = [(0, 10), (20_000, 20_700), (49_990, 50_000)]
+    read_ahead(array, *(np.array(ends) for ends in zip(*ranges, strict=True)))
+    header = (tmp_path / "array.npy").stat().st_size - array.nbytes
+    for (start, stop), (advice, page, length) in zip(ranges, requests, strict=True):
+        assert advice == mmap.MADV_WILLNEED
+        assert page % mmap.PAGESIZE == 0
+        assert page <= header + start * array.itemsize < page + mmap.PAGESIZE
+        assert page + length == header + stop * array.itemsize
+
+
+def test_read_ahead_of_an_array_in_memory_does_nothing() -> None:
+    read_ahead(np.arange(9), np.array([0]), np.array([9]))

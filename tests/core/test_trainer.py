@@ -234,6 +234,7 @@ def test_accumulated_parts_make_the_update_of_the_big_batch(batching: str, make_
     parts.train()
     for name, tensor in weights(whole).items():
         torch.testing.assert_close(weights(parts)[name], tensor, rtol=1e-12, atol=1e-14)
+    assert told(whole).of(StepRecord)
     for one, other in zip(told(whole).of(StepRecord), told(parts).of(StepRecord), strict=True):
         assert one.loss == pytest.approx(other.loss, rel=1e-12)
         assert (one.tokens, one.epoch) == (other.tokens, other.epoch)
@@ -248,6 +249,23 @@ def test_update_is_that_of_the_mean_over_valid_targets(make_trainer: MakeTrainer
     expected = model.table.weight.detach() - 0.1 * model.table.weight.grad  # type: ignore[operator]
     trainer.train()
     torch.testing.assert_close(weights(trainer)["table.weight"], expected, rtol=1e-12, atol=1e-14)
+
+
+def test_each_step_has_the_gradient_of_its_own_batch(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(max_steps=3)
+    trainer.train()
+    model = Bigram()
+    for step in range(3):
+        (batch,) = trainer.batching.step(step)
+        model.zero_grad()
+        model.loss(batch.input_ids, batch.target_ids)
+        model.backward(1.0 / batch.valid_targets)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                assert parameter.grad is not None
+                parameter -= 0.1 * parameter.grad
+    for name, tensor in weights(trainer).items():
+        torch.testing.assert_close(tensor, model.state_dict()[name])
 
 
 def test_gradient_norm_is_logged_before_clipping_and_the_update_is_clipped(make_trainer: MakeTrainer) -> None:
@@ -317,12 +335,33 @@ def test_tokens_are_valid_targets_and_flops_are_executed_positions(make_trainer:
     trainer = make_trainer(max_steps=3)
     trainer.train()
     tokens = flops = 0.0
+    assert len(told(trainer).of(StepRecord)) == 3
     for step, record in enumerate(told(trainer).of(StepRecord)):
         (batch,) = trainer.batching.step(step)
         seq_len = batch.input_ids.shape[1]
         tokens += int((batch.target_ids >= 0).sum())
         flops += 4 * seq_len * (1000.0 + seq_len)
         assert (record.step, record.tokens, record.flops) == (step + 1, tokens, flops)
+
+
+def test_speed_of_steps_that_take_no_time_is_zero(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock of low resolution may not advance between two readings."""
+    trainer = make_trainer(max_steps=2)
+    monkeypatch.setattr("tfs_core.trainer.time.perf_counter", lambda: 5.0)
+    trainer.train()
+    assert [record.tokens_per_second for record in told(trainer).of(StepRecord)] == [0.0, 0.0]
+
+
+def test_validation_is_summed_over_the_ranks(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make_trainer(max_steps=1)
+    trainer.train()
+    (alone,) = told(trainer).of(ValidationRecord)
+    trainer = make_trainer(max_steps=1, folder="two")
+    monkeypatch.setattr(trainer.ranks, "sum", lambda tensor: 2 * tensor)
+    monkeypatch.setattr(trainer.ranks, "size", 2)
+    trainer.train()
+    (both,) = told(trainer).of(ValidationRecord)
+    assert both.tokens_evaluated == 2 * alone.tokens_evaluated
 
 
 def test_epoch_of_a_line_is_the_one_in_which_its_step_begins(make_trainer: MakeTrainer) -> None:
@@ -471,7 +510,7 @@ def test_nonfinite_step_is_not_applied_and_is_reported(what: str, named: str, ma
 
 def test_nonfinite_step_is_shown_in_the_log_and_as_an_event(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer(Breaking("loss", at=3))
-    with pytest.raises(TrainingError):
+    with pytest.raises(TrainingError, match="step 3 is not taken"):
         trainer.train()
     last = told(trainer).of(StepRecord)[-1]
     assert last.step == 3
@@ -482,7 +521,7 @@ def test_nonfinite_step_is_shown_in_the_log_and_as_an_event(make_trainer: MakeTr
 
 def test_nonfinite_run_saves_nothing_and_deletes_nothing(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer(Breaking("gradient", at=4), checkpoint_every=1, keep_checkpoints=2)
-    with pytest.raises(TrainingError):
+    with pytest.raises(TrainingError, match="step 4 is not taken"):
         trainer.train()
     assert saved(trainer) == ["02", "03"]
     assert newest_valid_checkpoint(trainer.checkpoints.folder)[1] == []
@@ -597,6 +636,55 @@ def test_validation_and_observers_do_not_change_training(make_trainer: MakeTrain
     never.train()
     for name, tensor in weights(never).items():
         assert torch.equal(weights(often)[name], tensor)
+
+
+def test_observers_see_the_update_of_the_step_and_cannot_leave_another_mode(make_trainer: MakeTrainer) -> None:
+    updates: list[dict[str, Tensor]] = []
+
+    class LeavesEvalMode(RunLogger):
+        def moments(self, step: int) -> set[str]:
+            return {"gradients", "update"}
+
+        def observe(self, moment: str, view: ModelView) -> None:
+            if moment == "update":
+                updates.append({name: tensor.clone() for name, tensor in view.updates().items()})
+            trainer.model.eval()
+
+    trainer = make_trainer(max_steps=2, observer=LeavesEvalMode())
+    before = weights(trainer)
+    trainer.train()
+    assert len(updates) == 2
+    for name, tensor in weights(trainer).items():
+        torch.testing.assert_close(tensor - before[name], updates[0][name] + updates[1][name])
+    assert trainer.model.training
+
+
+def test_model_in_eval_mode_is_trained_in_training_mode(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(max_steps=1)
+    trainer.model.eval()
+    trainer.train()
+    assert trainer.model.training
+    assert any(not torch.equal(tensor, Bigram().state_dict()[name]) for name, tensor in weights(trainer).items())
+
+
+def test_validation_uses_the_loss_of_the_wrappers(make_trainer: MakeTrainer) -> None:
+    class Doubled(nn.Module):
+        def __init__(self, model: LanguageModel) -> None:
+            super().__init__()
+            self.loss = LossModule(model)
+
+        def forward(self, *inputs: Tensor) -> Tensor:
+            doubled: Tensor = 2 * self.loss(*inputs)
+            return doubled
+
+    losses = []
+    for folder, module in (("one", LossModule), ("two", Doubled)):
+        trainer = make_trainer(max_steps=1, folder=folder, schedule=lambda step: 0.0)
+        trainer.objective = Objective(trainer.model, module(trainer.model))
+        trainer.train()
+        (record,) = told(trainer).of(ValidationRecord)
+        losses.append(record.loss)
+    assert losses[1] == pytest.approx(2 * losses[0], rel=1e-6)
 
 
 def test_improvement_saves_and_moves_best(make_trainer: MakeTrainer) -> None:

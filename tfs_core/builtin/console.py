@@ -1,6 +1,6 @@
 """The logger `console`: a progress bar on a terminal, plain lines at intervals elsewhere.
 
-It writes to standard output only.
+It writes to standard output only. Its options raise ValueError for invalid values.
 """
 
 import math

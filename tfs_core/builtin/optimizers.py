@@ -1,10 +1,12 @@
 """AdamW and SGD from torch, with weight decay on matrices only.
 
-A matrix is a parameter with two or more dimensions, embeddings included. Biases and the gains of norms are not decayed:
-pulling them toward zero shifts the function without limiting its complexity.
+Parameters may have any shape. A matrix is a parameter with two or more dimensions, embeddings included. Biases and the
+gains of norms are not decayed: pulling them toward zero shifts the function without limiting its complexity.
 
 On CPU and CUDA one fused kernel makes the update. It is faster, and bit-identical when repeated on the same machine
 with the same number of threads.
+
+The options raise ValueError for invalid values.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ class AdamWConfig:
     follows the changing gradients of a language model better than the usual 0.999; go higher for very small batches."""
 
     eps: float = 1e-8
-    """Added to the denominator, the root of the average square, so that a tiny gradient makes no large step."""
+    """Added to the denominator (the root of the mean squared gradient), so that a tiny gradient makes no large step."""
 
     def __post_init__(self) -> None:
         if not all(0.0 <= beta < 1.0 for beta in self.betas):

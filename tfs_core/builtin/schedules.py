@@ -8,7 +8,8 @@ With T = `total_steps`, W = `warmup_steps` and steps counted from 0, every sched
     step >= T                 floor
 
 where `shape` falls from 1 to 0 and S is the last step at the peak. For `linear` and `cosine` S is the end of warm-up,
-max(W - 1, 0); for `warmup_stable_decay` it may be later. If warm-up fills the run, there is no decay.
+max(W - 1, 0); for `warmup_stable_decay` it may be later. If warm-up fills the run, there is no decay. `peak` and
+`floor` are learning rates. `WarmupStableDecayConfig` raises ValueError for an invalid decay_ratio.
 
 Warm-up: Goyal et al. (2017), "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour",
 https://arxiv.org/abs/1706.02677

@@ -102,7 +102,7 @@ class CommandLine(click.Group):
         sys.exit(code)
 
     def make_context(self, *arguments: Any, **extra: Any) -> click.Context:
-        """Return the context of the group's own options, and note `--debug` for `main`."""
+        """Return the context with the group's own options parsed, and store `--debug` for `main`."""
         context = super().make_context(*arguments, **extra)
         self.debug = context.params["debug"]
         return context

@@ -54,7 +54,7 @@ def _list(json_: bool) -> None:
 @click.argument("name")
 @as_json
 def show(name: str, json_: bool) -> None:
-    """Show a component, or all of a distribution, with options.
+    """Show a component, or all components of a distribution, with options.
 
     NAME is a component (cosine, tfs-core/cosine) or a distribution (tfs-core).
     """

@@ -19,8 +19,8 @@ from tfs_core.errors import ConfigError
 def load_config(path: Path, *, overrides: Sequence[str] = (), model: str | None = None) -> RunConfig:
     """Return the configuration in a YAML file, changed by `--set` ("a.b=c") and `--model`.
 
-    Paths in the file are relative to its folder, paths from `--set` to the current directory. Of the components, only
-    the classes of their options are imported. Raises ConfigError that lists all problems.
+    Paths in the file are relative to its folder, paths from `--set` to the current directory. Imports the classes of
+    the components' options, but not the components. Raises ConfigError that lists all problems.
     """
     return _checked(read_yaml(Path(path)), overrides, model)
 

@@ -28,7 +28,7 @@ def check_relations(known: Known, document: Document) -> None:
     """Add a problem to the document for every rule that its settings violate."""
 
     def tell(message: str, *names: str) -> None:
-        """Add a problem for the first name; its place is that of the first name written in the document."""
+        """Add a problem for the first name, at the place of the first of the names that the document contains."""
         keys: list[Key] = [tuple(int(part) if part.isdecimal() else part for part in name.split(".")) for name in names]
         written = next((key for key in keys if key in document.places), keys[0])
         document.problem(keys[0], f": {message}", document.place(written))

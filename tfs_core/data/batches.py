@@ -61,7 +61,7 @@ class Rows:
         return np.asarray(self.split.offsets[rows] if self.batching == "padded" else rows * self.max_length)
 
     def read_ahead(self, rows: NDArray[np.int64]) -> None:
-        """Ask the operating system to prefetch the pages of these rows, asynchronously."""
+        """Ask the operating system to prefetch the pages of these rows [batch_size], asynchronously."""
         if self.batching == "padded":
             read_ahead(self.split.offsets, rows, rows + 2)
         starts = self.starts(rows)

@@ -165,7 +165,10 @@ class Division:
 
     @classmethod
     def of(cls, source: DatasetSource, fraction: float) -> "Division":
-        """Return the division of a source's documents. Reads all of a small source, the beginning of a large one."""
+        """Return the division of a source's documents. Reads all of a small source, the beginning of a large one.
+
+        Raises DataError for a source without enough text, and for a single document that is streamed.
+        """
         sizes: dict[float, int] = {}  # draw -> characters of the documents with this draw
         documents, characters, lowest, highest = 0, 0, 1.0, 0.0
         for piece in read_pieces(source, "train"):

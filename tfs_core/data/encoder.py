@@ -28,7 +28,7 @@ MAX_THREADS = 8
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive tokens of a split."""
+    """Consecutive tokens [n_tokens] of a split, and the ends of its documents [documents]."""
 
     split: str
     tokens: NDArray[np.int64]  # with end of text after each document

@@ -34,7 +34,7 @@ class Permutation:
         self._keys = np.frombuffer(digest, dtype="<u8").reshape(ROUNDS, 2)
 
     def __call__(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the row at each position: int64 of the same shape, one to one."""
+        """Return the row at each of `places` (any shape): int64 of the same shape, one to one."""
         rows = self._shuffle(places.astype(np.uint64))
         while (outside := rows >= self.length).any():
             rows[outside] = self._shuffle(rows[outside])

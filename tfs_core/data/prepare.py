@@ -80,11 +80,11 @@ def prepare_tokens(
 ) -> TokenStore:
     """Return the token store of a data set in `assets/tokens`. Writes it unless a complete one exists.
 
-    Of a streaming source, only the beginning of the training text is stored; the rest is read during training.
+    For a streaming source, only the beginning of the training text is stored; the rest is read during training.
 
     `subset_size` and `val_subset_size` limit the number of documents of each split. `validation_fraction` is the
     fraction to hold out of a source without a validation split (see `tfs_core.data.documents`). `threads` is the number
-    of encoding threads, by default that of processors, and does not change the result. Raises DataError when there is
+    of encoding threads, by default one per processor, and does not change the result. Raises DataError when there is
     no text, when a document is not Unicode, or when the store cannot be written.
     """
     has_own = "validation" in source.splits()

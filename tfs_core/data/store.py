@@ -48,6 +48,8 @@ class TokenSplit:
 def read_ahead(array: NDArray[Any], starts: NDArray[np.int64], stops: NDArray[np.int64]) -> None:
     """Prefetch ranges of a memory-mapped array asynchronously (madvise with MADV_WILLNEED).
 
+    The array has one dimension [length]; `starts` and `stops` are indices in it, int64 [ranges].
+
     Without it, each missing page is a blocking page fault that also reads megabytes around it: slow for random access,
     on a slow disk or with a store larger than memory. A no-op on Windows and for arrays in memory.
     """
@@ -134,10 +136,10 @@ class SplitWriter:
         return self._offsets.length - 1
 
     def add(self, tokens: NDArray[Any], document_ends: NDArray[np.int64], n_bytes: int) -> None:
-        """Append tokens, end of text included, that encode `n_bytes` bytes of text.
+        """Append tokens [n_tokens], end of text included, that encode `n_bytes` bytes of text.
 
-        `document_ends` are the indices in `tokens` after each end of text. Tokens after the last one belong to a
-        document that continues in the next block.
+        `document_ends` [documents] are the indices in `tokens` after each end of text. Tokens after the last one belong
+        to a document that continues in the next block.
         """
         self._offsets.append(document_ends + self._tokens.length)
         self._tokens.append(tokens)

@@ -51,7 +51,7 @@ def tokens_back(input_ids: Tensor, places: int, *, absent: int) -> Tensor:
 
 
 def hashed_contexts(input_ids: Tensor, n_context: int, *, n_rows: int, vocab_size: int) -> Tensor:
-    """Return the row of an n-gram table [batch_size, seq_len] for the last `n_context` ids at every position.
+    """Return row numbers [batch_size, seq_len] of an n-gram table: each position's row for its last `n_context` ids.
 
     When the table has enough rows, every context has its own row, the shorter ones at the start of a sequence included.
     Otherwise contexts share rows by a hash, which costs little because most contexts are rare. (The products may

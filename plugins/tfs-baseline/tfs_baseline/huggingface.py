@@ -2,7 +2,8 @@
 
 With its default options (RMSNorm, rotary positions, SwiGLU), `baseline` is the same function as Qwen3, and with
 `qk_norm: false` the same as Llama. Every tensor corresponds to one of their tensors, in the same layout; only the names
-differ. Pretrained weights need the sizes, `rope_theta` and `norm_epsilon` of their config.json.
+differ. Pretrained weights need the sizes, `rope_theta` and `norm_epsilon` of their config.json. Shapes are those of the
+model's parameters.
 """
 
 import re

@@ -27,7 +27,10 @@ from tfs_core.models import check_input_ids
 
 
 class BlockCache:
-    """The keys and values of one block: a slot for each position."""
+    """The keys and values of one block: a slot for each position.
+
+    `empty` has the shape of `keys` and `values`.
+    """
 
     def __init__(self, empty: Tensor) -> None:
         self.keys = empty.clone()  # [batch_size, n_kv_heads, max_seq_len, d_head]
@@ -36,7 +39,7 @@ class BlockCache:
     def write(self, keys: Tensor, values: Tensor, positions: Tensor | slice) -> None:
         """Put keys and values [batch_size, n_kv_heads, seq_len, d_head] in the slots of their positions.
 
-        If all sequences are at the same positions, a slice for `positions` is faster than a tensor.
+        `positions` is [batch_size, seq_len]. If all sequences are at the same positions, a slice is faster.
         """
         if isinstance(positions, slice):
             self.keys[:, :, positions] = keys
@@ -50,7 +53,10 @@ class BlockCache:
 def block_with_cache(
     block: Block, x: Tensor, shared: Shared, positions: Tensor | slice, n_keys: int, cache: BlockCache
 ) -> Tensor:
-    """Return `block.forward` of x [batch_size, seq_len, d_model], with earlier keys and values from the cache."""
+    """Return `block.forward` of x [batch_size, seq_len, d_model], with earlier keys and values from the cache.
+
+    `positions` is a slice or [batch_size, seq_len]; `n_keys` is the number of slots that are read.
+    """
     # 1. x + attention(norm(x)), which writes to the cache and then reads from it
     attention = block.attention
     normalized = block.attention_norm(x)  # [batch_size, seq_len, d_model]
@@ -73,8 +79,8 @@ def block_with_cache(
 def attend_to_all(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Return the attention output of one new token [batch_size, n_heads, 1, d_head], computed by one kernel.
 
-    The token sees every key. The query heads that share a key/value head are concatenated along the positions, as in
-    `Attention.attend`.
+    Queries have the same shape; keys and values are [batch_size, n_kv_heads, n_keys, d_head]. The token sees every key.
+    The query heads that share a key/value head are concatenated along the positions, as in `Attention.attend`.
     """
     d_head = queries.shape[-1]
     stacked = queries.reshape(*keys.shape[:2], -1, d_head)  # [batch_size, n_kv_heads, n_shared, d_head]

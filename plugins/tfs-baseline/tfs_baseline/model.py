@@ -42,10 +42,11 @@ class Shared(NamedTuple):
     """The inputs of attention that are the same in every block, computed once."""
 
     rotation: tuple[Tensor, Tensor] | None
-    """The cosines and sines that `rotate` needs; None with learned positions."""
+    """The cosines and sines that `rotate` needs, each [..., seq_len, 1, d_head]; None with learned positions."""
 
     mask: Tensor | None
-    """Added to the scores: -inf where a key is hidden. None if the fused form needs no mask."""
+    """Added to the scores: -inf where a key is hidden. [n_rows, 1, n_shared*seq_len, n_keys], or None if the fused form
+    needs no mask."""
 
     fused: bool
     """True for the fused form of attention, False for the explicit form."""
@@ -108,7 +109,10 @@ class Rotation(Module):
         self.register_buffer("sines", sines, persistent=False)
 
     def forward(self, positions: Tensor | slice) -> tuple[Tensor, Tensor]:
-        """Return cosines and sines of these positions, each [..., seq_len, 1, d_head]: the same for all heads."""
+        """Return cosines and sines of these positions, each [..., seq_len, 1, d_head]: the same for all heads.
+
+        `positions` is a slice or int64 [..., seq_len].
+        """
         cosines, sines = self.get_buffer("cosines"), self.get_buffer("sines")  # each [max_seq_len, d_head]
         return cosines[positions].unsqueeze(-2), sines[positions].unsqueeze(-2)
 
@@ -117,6 +121,7 @@ def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     """Return x [batch_size, seq_len, heads, d_head], each pair of features (a, b) rotated by the angle of its position.
 
     The rotated pair is (a * cos - b * sin, b * cos + a * sin). The two features of a pair are half a head apart.
+    `rotation` is (cosines, sines), each [..., seq_len, 1, d_head].
     """
     cosines, sines = rotation  # each [..., seq_len, 1, d_head]
     partners = x.roll(x.shape[-1] // 2, dims=-1)  # [batch_size, seq_len, ..., d_head]
@@ -168,7 +173,10 @@ class Attention(Module):
         return self.dropout(output)
 
     def project(self, x: Tensor, rotation: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries [batch_size, n_heads, seq_len, d_head], and keys and values, which have n_kv_heads heads."""
+        """Return queries [batch_size, n_heads, seq_len, d_head], and keys and values, which have n_kv_heads heads.
+
+        x is [batch_size, seq_len, d_model]; `rotation` is that of `Shared`.
+        """
         # 1. Each head gets d_head features of its own
         queries = self.query(x).unflatten(-1, (-1, self.d_head))  # [batch_size, seq_len, n_heads, d_head]
         keys = self.key(x).unflatten(-1, (-1, self.d_head))  # [batch_size, seq_len, n_kv_heads, d_head]
@@ -189,9 +197,10 @@ class Attention(Module):
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
         """Return softmax(queries @ keys^T / sqrt(d_head) + mask) @ values [batch_size, n_heads, seq_len, d_head].
 
-        The mask is [n_rows, 1, n_shared*seq_len, n_keys]. The queries of the n_shared heads that share a key/value head
-        are concatenated along the positions, so that their keys need not be copied. One call multiplies, scales and
-        adds the mask, which saves two passes over the scores forward, and two backward.
+        Queries have the shape of the result, keys and values are [batch_size, n_kv_heads, n_keys, d_head], and the mask
+        is [n_rows, 1, n_shared*seq_len, n_keys]. The queries of the n_shared heads that share a key/value head are
+        concatenated along the positions, so that their keys need not be copied. One call multiplies, scales and adds
+        the mask, which saves two passes over the scores forward, and two backward.
         """
         assert mask is not None, "the explicit form needs a mask"
         # 1. Query heads that share a key/value head, concatenated; the mask for each of them
@@ -217,6 +226,8 @@ class Attention(Module):
 
     def attend_fused(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
         """Return the same as `attend`, computed by one kernel in tiles, which never stores all attention weights.
+
+        Arguments and result have the shapes of `attend`: the mask is [n_rows, 1, n_shared*seq_len, n_keys].
 
         Dao et al. (2022), "FlashAttention", https://arxiv.org/abs/2205.14135. Without a mask, `is_causal` skips the
         tiles that causality hides, half of the work.
@@ -283,7 +294,10 @@ class Block(Module):
         self.feed_forward = SwiGLU(config) if config.feed_forward == "swiglu" else FeedForward(config)
 
     def forward(self, x: Tensor, shared: Shared) -> Tensor:
-        """Return x with the contributions of both parts added [batch_size, seq_len, d_model]."""
+        """Return x with the contributions of both parts added [batch_size, seq_len, d_model].
+
+        x has the same shape; the other argument is that of `Attention.forward`.
+        """
         # 1. x + attention(norm(x))
         normalized = self.attention_norm(x)  # [batch_size, seq_len, d_model]
         branch = self.attention(normalized, shared)  # [batch_size, seq_len, d_model]
@@ -340,13 +354,17 @@ class Transformer(AutogradModel):
     def forward(self, input_ids: Tensor, document_ids: Tensor | None = None) -> Tensor:
         """Return the logits [batch_size, seq_len, vocab_size] of the token after each of `input_ids`.
 
+        `input_ids` are [batch_size, seq_len].
         With `document_ids` [batch_size, seq_len] a position sees earlier positions of its own document only.
         Raises ValueError for ids outside the vocabulary and for more than max_seq_len of them.
         """
         return self.unembed(self.features(input_ids, document_ids))
 
     def features(self, input_ids: Tensor, document_ids: Tensor | None = None) -> Tensor:
-        """Return the last x, normalized [batch_size, seq_len, d_model]. Each block reads x and adds to it."""
+        """Return the last x, normalized [batch_size, seq_len, d_model]. Each block reads x and adds to it.
+
+        Takes the arguments of `forward`, and raises ValueError as it does.
+        """
         check_input_ids(input_ids, vocab_size=self.vocab_size, context_limit=self.context_limit)
         seq_len = input_ids.shape[-1]
         positions = torch.arange(seq_len, device=input_ids.device)  # [seq_len]
@@ -362,7 +380,10 @@ class Transformer(AutogradModel):
         return self.final_norm(x)
 
     def embed(self, input_ids: Tensor, positions: Tensor | slice) -> Tensor:
-        """Return the first x [batch_size, seq_len, d_model]: token embedding, plus position embedding if learned."""
+        """Return the first x [batch_size, seq_len, d_model]: token embedding, plus position embedding if learned.
+
+        `input_ids` are [batch_size, seq_len], `positions` a slice or [batch_size, seq_len].
+        """
         x = self.token_embedding(input_ids)  # [batch_size, seq_len, d_model]
         if self.config.positions == "learned":
             position_vectors = self.position_embedding.weight[positions]  # [..., seq_len, d_model]
@@ -375,7 +396,10 @@ class Transformer(AutogradModel):
         return F.linear(features, table.weight)
 
     def share(self, positions: Tensor | slice, mask: Tensor | None, fused: bool) -> Shared:
-        """Return the inputs that all blocks share. The rotation is for `positions`; None if they are learned."""
+        """Return the inputs that all blocks share. The rotation is for `positions`; None if they are learned.
+
+        `positions` is a slice or [batch_size, seq_len], the mask [n_rows, 1, n_shared*seq_len, n_keys].
+        """
         rotation = self.rotation(positions) if self.config.positions == "rotary" else None
         return Shared(rotation, mask, fused)
 

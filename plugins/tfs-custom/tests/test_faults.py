@@ -68,13 +68,16 @@ def test_fault_is_in_one_instance_only(fault: str) -> None:
     faulty.plant_fault(fault)
     expected = gradients.gradients(untouched, *SUBJECT.batch())
     gradients.gradients(faulty, *SUBJECT.batch())
-    for name, gradient in gradients.gradients(clean, *SUBJECT.batch()).items():
+    found = gradients.gradients(clean, *SUBJECT.batch())
+    assert found.keys() == dict(clean.named_parameters()).keys()
+    for name, gradient in found.items():
         assert torch.equal(gradient, expected[name])
 
 
 def test_faults_say_in_a_sentence_what_goes_wrong() -> None:
     model = SUBJECT.build()
     assert isinstance(model, CachedTransformer)
+    assert model.faults().keys() == FAULTS.keys()
     for name, sentence in model.faults().items():
         assert sentence.endswith("."), name
         assert sentence[0].isupper(), name

@@ -89,6 +89,7 @@ def test_backward_lets_go_of_every_cache() -> None:
     assert isinstance(model, CachedTransformer)
     model.loss(*batch())
     layers = [module for module in model.modules() if isinstance(module, Layer)]
+    assert layers
     assert all(layer.cache is not None for layer in layers)
     model.backward(1.0)
     assert all(layer.cache is None for layer in layers)

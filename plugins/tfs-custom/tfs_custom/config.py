@@ -1,4 +1,7 @@
-"""The options of the model `custom` and of the two hand-written optimizers."""
+"""The options of the model `custom` and of the two hand-written optimizers.
+
+The classes raise ValueError for invalid values.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -45,7 +48,7 @@ class AdamWByHandConfig:
     """Decay rates (beta1, beta2) of the exponential moving averages of the gradient and of its square."""
 
     eps: float = 1e-8
-    """Added to the denominator, the root of the average square: keeps the division finite where that is near 0."""
+    """Added to the denominator (the root of the mean squared gradient): prevents division by a number near 0."""
 
     def __post_init__(self) -> None:
         if not all(0.0 <= beta < 1.0 for beta in self.betas):

@@ -2,7 +2,8 @@
 
     tfs check custom --break residual-in-place
 
-A fault replaces some operations of one model instance by wrong ones; `ops/` and `model.py` stay unchanged.
+A fault replaces some operations of one model instance by wrong ones; `ops/` and `model.py` stay unchanged. Each wrong
+operation takes and returns tensors of the same shapes as the operation in `ops/` that it replaces.
 """
 
 import math
@@ -41,10 +42,12 @@ def layer_norm_forward_keeping_x(x: Tensor, gain: Tensor, bias: Tensor) -> tuple
 
 
 def layer_norm_backward_keeping_x(grad_output: Tensor, cache: tuple[Tensor, Tensor, Tensor]) -> Any:
+    """Normalize the stored x again, then call the correct backward."""
     return layer_norm_backward(grad_output, layer_norm_forward(*cache)[1])
 
 
 def residual_in_place(x: Tensor, branch: Tensor) -> tuple[Tensor, None]:
+    """Add the branch to x in place: the only wrong operation of this fault."""
     x += branch  # the x that is in the layer norm's cache
     return x, None
 
@@ -53,10 +56,12 @@ def residual_in_place(x: Tensor, branch: Tensor) -> tuple[Tensor, None]:
 
 
 def residual_backward_without_x(grad_output: Tensor, _cache: None) -> tuple[Tensor, Tensor]:
+    """Return zeros as grad_x: the gradient reaches the branch only."""
     return torch.zeros_like(grad_output), grad_output
 
 
 def layer_norm_backward_without_variance(grad_output: Tensor, cache: LayerNormCache) -> tuple[Tensor, Tensor, Tensor]:
+    """Omit the path through the variance from grad_x."""
     _, grad_gain, grad_bias = layer_norm_backward(grad_output, cache)
     grad_normalized = grad_output * cache.gain
     grad_x = cache.inverse_std * (grad_normalized - grad_normalized.mean(dim=-1, keepdim=True))
@@ -64,15 +69,18 @@ def layer_norm_backward_without_variance(grad_output: Tensor, cache: LayerNormCa
 
 
 def softmax_backward_without_row_mean(grad_weights: Tensor, cache: SoftmaxCache) -> Tensor:
+    """Omit the weighted mean of the row from grad_scores."""
     return cache.weights * grad_weights
 
 
 def unembedding_backward_without_table(grad_logits: Tensor, cache: UnembeddingCache) -> tuple[Tensor, Tensor]:
+    """Return zeros as grad_table."""
     grad_x, grad_table = unembedding_backward(grad_logits, cache)
     return grad_x, torch.zeros_like(grad_table)
 
 
 def dropout_backward_without_mask(grad_output: Tensor, _cache: DropoutCache) -> Tensor:
+    """Return the gradient without multiplying it by the mask."""
     return grad_output
 
 
@@ -80,11 +88,13 @@ def dropout_backward_without_mask(grad_output: Tensor, _cache: DropoutCache) -> 
 
 
 def gelu_backward_of_the_other_form(grad_output: Tensor, cache: GeluCache) -> Tensor:
+    """Use the derivative of `exact` for `tanh`, and of `tanh` for `exact`."""
     _, other_cache = gelu_forward(cache.x, "exact" if cache.form == "tanh" else "tanh")
     return gelu_backward(grad_output, other_cache)
 
 
 def attention_backward_without_scale(grad_output: Tensor, cache: AttentionCache) -> tuple[Tensor, Tensor, Tensor]:
+    """Omit the factor 1 / sqrt(d_head) from grad_queries."""
     grad_queries, grad_keys, grad_values = attention_backward(grad_output, cache)
     return grad_queries * math.sqrt(cache.keys.shape[-1]), grad_keys, grad_values
 
@@ -93,27 +103,32 @@ def attention_backward_without_scale(grad_output: Tensor, cache: AttentionCache)
 
 
 def cross_entropy_mean_forward(logits: Tensor, target_ids: Tensor) -> tuple[Tensor, tuple[CrossEntropyCache, float]]:
+    """Return the mean over the valid targets, in nats per token, instead of the sum."""
     loss, cache = cross_entropy_forward(logits, target_ids)
     share = 1.0 / max(1, int(cache.valid.sum()))
     return loss * share, (cache, share)
 
 
 def cross_entropy_mean_backward(grad_loss: float, cache: tuple[CrossEntropyCache, float]) -> Tensor:
+    """Return the gradient of the mean over the valid targets."""
     return cross_entropy_backward(grad_loss * cache[1], cache[0])
 
 
 def linear_backward_with_mean_bias(grad_output: Tensor, cache: LinearCache) -> tuple[Tensor, Tensor, Tensor]:
+    """Average grad_bias over the positions instead of summing it."""
     grad_x, grad_weight, _ = linear_backward(grad_output, cache)
     return grad_x, grad_weight, grad_output.mean(dim=(0, 1))
 
 
 def embedding_backward_by_assignment(grad_output: Tensor, cache: EmbeddingCache) -> Tensor:
+    """Assign the rows of grad_table, so that the last occurrence of an id overwrites the others."""
     grad_table = grad_output.new_zeros(cache.n_rows, grad_output.shape[-1])
     grad_table[cache.ids] = grad_output
     return grad_table
 
 
 def overwrite(parameter: Tensor, gradient: Tensor) -> None:
+    """Replace the stored gradient instead of adding to it."""
     parameter.grad = gradient
 
 
@@ -121,14 +136,17 @@ def overwrite(parameter: Tensor, gradient: Tensor) -> None:
 
 
 def everything_visible(seq_len: int, device: torch.device) -> Tensor:
+    """Return a mask that hides no position."""
     return torch.ones(seq_len, seq_len, dtype=torch.bool, device=device)
 
 
 def scores_hidden_by_a_finite_number(attention_scores: Tensor, visible: Tensor) -> Tensor:
+    """Set hidden scores to -30 instead of -inf."""
     return attention_scores.masked_fill(~visible, -30.0)
 
 
 def positions_off_by_one(input_ids: Tensor) -> Tensor:
+    """Return each position minus 1, and 0 for the first."""
     return (positions_of(input_ids) - 1).clamp(min=0)
 
 

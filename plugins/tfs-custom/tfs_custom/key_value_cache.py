@@ -24,7 +24,10 @@ from tfs_custom.ops.residual import residual_forward
 
 
 class BlockCache:
-    """The keys and values of one block: a slot for each position."""
+    """The keys and values of one block: a slot for each position.
+
+    `empty` has the shape of `keys` and `values`.
+    """
 
     def __init__(self, empty: Tensor) -> None:
         self.keys = empty.clone()  # [batch_size, max_seq_len, d_model]
@@ -40,7 +43,7 @@ class BlockCache:
 def block_with_cache(block: Block, x: Tensor, visible: Tensor, positions: Tensor, cache: BlockCache) -> Tensor:
     """Return `block.forward` of x [batch_size, seq_len, d_model], with earlier keys and values from the cache.
 
-    `visible` is [batch_size, 1, seq_len, n_keys].
+    `visible` is [batch_size, 1, seq_len, n_keys], `positions` [batch_size, seq_len].
     """
     # 1. x + attention(norm(x)), which writes to the cache and then reads from it
     attention = block.attention

@@ -2,7 +2,8 @@
 
 `forward` calls the operation's forward and keeps the cache. `backward` takes the gradient of the output, calls the
 operation's backward with the cache, adds the parameters' gradients to their `.grad`, and returns the gradient of the
-input. The cache is released by then, so memory falls as the backward pass goes on.
+input. The cache is released by then, so memory falls as the backward pass goes on. Every gradient has the shape of its
+tensor.
 
 Shapes in this file
     batch_size    sequences in the batch
@@ -56,7 +57,7 @@ class Layer(Module, Generic[Cache]):
 
 
 class Embedding(Layer[EmbeddingCache]):
-    """A table with a vector for each id."""
+    """A table with a vector for each id: ids [batch_size, seq_len] select vectors [batch_size, seq_len, d_model]."""
 
     def __init__(self, n_rows: int, d_model: int) -> None:
         self.weight = torch.empty(n_rows, d_model)  # [n_rows, d_model]
@@ -72,7 +73,10 @@ class Embedding(Layer[EmbeddingCache]):
 
 
 class Linear(Layer[LinearCache]):
-    """A weighted sum of all input features for each output feature, and a bias."""
+    """A weighted sum of all input features for each output feature, and a bias.
+
+    x is [batch_size, seq_len, in_features], the output [batch_size, seq_len, out_features].
+    """
 
     def __init__(self, in_features: int, out_features: int) -> None:
         self.weight = torch.empty(out_features, in_features)  # [out_features, in_features]
@@ -91,7 +95,10 @@ class Linear(Layer[LinearCache]):
 
 
 class LayerNorm(Layer[LayerNormCache]):
-    """Zero mean and unit variance at every position, then a gain (`weight`, as in PyTorch) and a bias."""
+    """Zero mean and unit variance at every position, then a gain (`weight`, as in PyTorch) and a bias.
+
+    x and the output are [batch_size, seq_len, d_model].
+    """
 
     def __init__(self, d_model: int) -> None:
         self.weight = torch.empty(d_model)  # [d_model]
@@ -110,7 +117,7 @@ class LayerNorm(Layer[LayerNormCache]):
 
 
 class GELU(Layer[GeluCache]):
-    """The nonlinearity of the feed-forward part."""
+    """The nonlinearity of the feed-forward part. x and the output are [batch_size, seq_len, d_ffn]."""
 
     def __init__(self, form: GeluForm) -> None:
         self.form: GeluForm = form
@@ -125,7 +132,10 @@ class GELU(Layer[GeluCache]):
 
 
 class Dropout(Layer[DropoutCache]):
-    """A random share of the numbers set to zero, in training only."""
+    """A random share of the numbers set to zero, in training only.
+
+    x and the output are [batch_size, seq_len, d_model].
+    """
 
     def __init__(self, rate: float) -> None:
         self.rate = rate
@@ -140,7 +150,11 @@ class Dropout(Layer[DropoutCache]):
 
 
 class CausalAttention(Layer[AttentionCache]):
-    """Attention of queries, keys and values; it has no parameters of its own."""
+    """Attention of queries, keys and values; it has no parameters of its own.
+
+    The output has the shape of the queries [batch_size, seq_len, d_model]. During generation there may be more keys and
+    values than queries; see `attention_forward` for all shapes.
+    """
 
     def __init__(self, n_heads: int, dropout: float) -> None:
         self.n_heads = n_heads
@@ -157,7 +171,10 @@ class CausalAttention(Layer[AttentionCache]):
 
 
 class Unembedding(Layer[UnembeddingCache]):
-    """A logit for each token. The table belongs to the token embedding, so `backward` returns the table's gradient."""
+    """A logit for each token. The table belongs to the token embedding, so `backward` returns the table's gradient.
+
+    x is [batch_size, seq_len, d_model], the table [vocab_size, d_model], logits [batch_size, seq_len, vocab_size].
+    """
 
     def forward(self, x: Tensor, table: Tensor) -> Tensor:
         logits, cache = unembedding_forward(x, table)  # [batch_size, seq_len, vocab_size]
@@ -169,7 +186,10 @@ class Unembedding(Layer[UnembeddingCache]):
 
 
 class CrossEntropy(Layer[CrossEntropyCache]):
-    """The loss: the sum of nats over the valid targets."""
+    """The loss: the sum of nats over the valid targets, a tensor without dimensions.
+
+    Logits are [batch_size, seq_len, vocab_size], target ids [batch_size, seq_len].
+    """
 
     def forward(self, logits: Tensor, target_ids: Tensor) -> Tensor:
         loss, cache = cross_entropy_forward(logits, target_ids)  # []

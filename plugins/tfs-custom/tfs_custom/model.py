@@ -10,7 +10,7 @@ https://cdn.openai.com/better-language-models/language_models_are_unsupervised_m
 
 Each class has a `forward` and a `backward`. The backward follows the lines of the forward from last to first: it
 takes the gradient of the output and returns the gradient of the input. The layers (`self.query`, `self.dropout`, ...)
-keep their caches in between; the mathematics of each layer is in `ops/`.
+keep their caches in between; the mathematics of each layer is in `ops/`. A gradient has the shape of its tensor.
 
 Shapes in this file
     batch_size  sequences in the batch
@@ -81,7 +81,7 @@ class Attention(Module):
         return self.dropout.forward(output)
 
     def backward(self, grad_output: Tensor) -> Tensor:
-        """Return the gradient of the input x [batch_size, seq_len, d_model], given that of the output."""
+        """Return the gradient of the input x [batch_size, seq_len, d_model], given the gradient of the output."""
         # 3. Forward was: dropout(output), output = output_projection(gathered)
         grad_output = self.dropout.backward(grad_output)  # [batch_size, seq_len, d_model]
         grad_gathered = self.output.backward(grad_output)  # [batch_size, seq_len, d_model]
@@ -115,7 +115,7 @@ class FeedForward(Module):
         return self.dropout.forward(output)
 
     def backward(self, grad_output: Tensor) -> Tensor:
-        """Return the gradient of the input x [batch_size, seq_len, d_model], given that of the output.
+        """Return the gradient of the input x [batch_size, seq_len, d_model], given the gradient of the output.
 
         The chain rule: the gradient that one line returns is the one that the next line takes.
         """
@@ -135,7 +135,10 @@ class Block(Module):
         self.feed_forward = FeedForward(config)
 
     def forward(self, x: Tensor, visible: Tensor) -> Tensor:
-        """Return x with the contributions of both parts added [batch_size, seq_len, d_model]."""
+        """Return x with the contributions of both parts added [batch_size, seq_len, d_model].
+
+        x has the same shape; the other argument is that of `Attention.forward`.
+        """
         # 1. x + attention(norm(x))
         normalized = self.attention_norm.forward(x)  # [batch_size, seq_len, d_model]
         branch = self.attention.forward(normalized, visible)  # [batch_size, seq_len, d_model]
@@ -148,7 +151,7 @@ class Block(Module):
         return x
 
     def backward(self, grad_x: Tensor) -> Tensor:
-        """Return the gradient of the block's input [batch_size, seq_len, d_model], given that of its output.
+        """Return the gradient of the block's input [batch_size, seq_len, d_model], given the gradient of its output.
 
         x was used twice, by the residual connection and by the norm before the branch, so the two gradients are added.
         """
@@ -204,13 +207,17 @@ class Transformer(Module):
     def forward(self, input_ids: Tensor) -> Tensor:
         """Return the logits [batch_size, seq_len, vocab_size] of the token after each of `input_ids`.
 
+        `input_ids` are [batch_size, seq_len].
         Raises ValueError for ids outside the vocabulary and for more than max_seq_len of them.
         """
         with self.computing(keep_caches=False):
             return self.logits(input_ids)
 
     def logits(self, input_ids: Tensor) -> Tensor:
-        """Return the logits [batch_size, seq_len, vocab_size]. Each block reads x and adds to it."""
+        """Return the logits [batch_size, seq_len, vocab_size]. Each block reads x and adds to it.
+
+        `input_ids` are [batch_size, seq_len]. Raises ValueError as `forward` does.
+        """
         check_input_ids(input_ids, vocab_size=self.vocab_size, context_limit=self.context_limit)
         positions = positions_of(input_ids)  # [batch_size, seq_len]
         visible = visible_positions(input_ids.shape[-1], input_ids.device)  # [seq_len, seq_len]
@@ -221,7 +228,10 @@ class Transformer(Module):
         return self.unembed(features)
 
     def embed(self, input_ids: Tensor, positions: Tensor) -> Tensor:
-        """Return the first x [batch_size, seq_len, d_model]: token embedding plus position embedding."""
+        """Return the first x [batch_size, seq_len, d_model]: token embedding plus position embedding.
+
+        `input_ids` are [batch_size, seq_len], `positions` [..., seq_len].
+        """
         token_vectors = self.token_embedding.forward(input_ids)  # [batch_size, seq_len, d_model]
         position_vectors = self.position_embedding.forward(positions)  # [batch_size, seq_len, d_model]
         x = token_vectors + position_vectors  # [batch_size, seq_len, d_model]
@@ -254,8 +264,8 @@ class Transformer(Module):
     def loss(self, input_ids: Tensor, target_ids: Tensor) -> Tensor:
         """Return the sum of nats over the valid targets, a scalar tensor. In training mode, keep caches for `backward`.
 
-        A second training-mode loss replaces the caches of the first. Raises ValueError for ids outside the vocabulary
-        and for more than max_seq_len of them.
+        `input_ids` and `target_ids` are [batch_size, seq_len]. A second training-mode loss replaces the caches of the
+        first. Raises ValueError for ids outside the vocabulary and for more than max_seq_len of them.
         """
         with self.computing(keep_caches=self.training):
             check_target_ids(target_ids, input_ids, vocab_size=self.vocab_size)
@@ -274,7 +284,10 @@ class Transformer(Module):
             self.logits_backward(self.cross_entropy.backward(scale))
 
     def logits_backward(self, grad_logits: Tensor) -> None:
-        """Add the gradient of every parameter to its `.grad`, given that of the logits."""
+        """Add the gradient of every parameter to its `.grad`.
+
+        `grad_logits` is the gradient of the logits [batch_size, seq_len, vocab_size].
+        """
         grad_features = self.unembed_backward(grad_logits)  # [batch_size, seq_len, d_model]
         grad_x = self.final_norm.backward(grad_features)  # [batch_size, seq_len, d_model]
         for block in reversed(self.blocks):
@@ -282,7 +295,7 @@ class Transformer(Module):
         self.embed_backward(grad_x)
 
     def unembed_backward(self, grad_logits: Tensor) -> Tensor:
-        """Return the gradient of the features [batch_size, seq_len, d_model].
+        """Return the gradient of the features [batch_size, seq_len, d_model], given the gradient of the logits.
 
         The token table gets the first of its two gradients here, and the second in `embed_backward`.
         """
@@ -291,7 +304,10 @@ class Transformer(Module):
         return grad_features
 
     def embed_backward(self, grad_x: Tensor) -> None:
-        """Add to the gradients of both tables: each term of a sum has the gradient of the sum."""
+        """Add to the gradients of both tables: each term of a sum has the gradient of the sum.
+
+        `grad_x` is the gradient of the first x [batch_size, seq_len, d_model].
+        """
         grad_sum = self.dropout.backward(grad_x)  # [batch_size, seq_len, d_model]
         self.position_embedding.backward(grad_sum)
         self.token_embedding.backward(grad_sum)
@@ -329,7 +345,7 @@ class Transformer(Module):
 
 
 def check_target_ids(target_ids: Tensor, input_ids: Tensor, *, vocab_size: int) -> None:
-    """Raise ValueError for targets with another shape than the ids and, on the CPU, for invalid targets.
+    """Raise ValueError for targets not [batch_size, seq_len] like the ids and, on the CPU, for invalid targets.
 
     A valid target is -100 or an id of the vocabulary. On other devices the values are not checked, because that would
     synchronize with the device at every step; there PyTorch's `gather` rejects invalid ones.

@@ -30,13 +30,16 @@ class Module:
                 yield from ((f"{name}.{index}", part) for index, part in enumerate(value))
 
     def modules(self) -> Iterator["Module"]:
-        """Iterate over this module and all inside it."""
+        """Iterate over this module and all its submodules, nested ones included."""
         yield self
         for _, part in self.parts():
             yield from part.modules()
 
     def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
-        """Iterate over (name, tensor), in the order of the attributes: `blocks.0.attention.query.weight`."""
+        """Iterate over (name, tensor), in the order of the attributes: `blocks.0.attention.query.weight`.
+
+        The tensors have any shape.
+        """
         yield from ((name, value) for name, value in vars(self).items() if isinstance(value, Tensor))
         for prefix, part in self.parts():
             yield from ((f"{prefix}.{name}", tensor) for name, tensor in part.named_parameters())
@@ -57,12 +60,12 @@ class Module:
         return next(self.named_parameters())[1].device
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the parameters by name: nothing else needs to be saved."""
+        """Return the parameters, of any shape, by name: nothing else needs to be saved."""
         return dict(self.named_parameters())
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
-        """Copy the tensors in. Raises CheckpointError, and copies none, when names or shapes differ."""
+        """Copy the tensors, of any shape, in. Raises CheckpointError, and copies none, when names or shapes differ."""
         own = self.state_dict()
         wrong = [f"'{name}' is missing" for name in own if name not in state_dict]
         wrong += [f"'{name}' is no parameter of this model" for name in state_dict if name not in own]

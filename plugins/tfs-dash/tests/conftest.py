@@ -168,7 +168,7 @@ class Watched:
         self.page, self.base = page, base
         self.errors: list[str] = []
         self.elsewhere: list[str] = []
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(60_000)
         page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("request", self._look)

@@ -2,7 +2,7 @@
 
 import json
 import re
-import time
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -143,29 +143,28 @@ def test_run_that_trains_appears_and_grows_and_the_zoom_stays(make_run: MakeRun,
         for step in range(101, 151):
             row = {"step": step, "tokens": step, "flops": step, "elapsed_seconds": step, "loss": 2.0}
             file.write(json.dumps(row) + "\n")
-    page.wait_for_function(
-        "() => Math.max(...document.querySelector('.js-plotly-plot')._fullData[0].x) === 150", timeout=5000
-    )
+    page.wait_for_function("() => Math.max(...document.querySelector('.js-plotly-plot')._fullData[0].x) === 150")
     assert page.evaluate(RANGE) == pytest.approx([low, high])
     make_run("another", [4.0] * 50)
-    page.wait_for_function(
-        "() => document.querySelector('.js-plotly-plot').textContent.includes('another')", timeout=5000
-    )
+    page.wait_for_function("() => document.querySelector('.js-plotly-plot').textContent.includes('another')")
     assert page.evaluate(RANGE) == pytest.approx([low, high])
 
 
-def delay_pages(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Delay the filling of every page."""
-    from tfs_dash import app
+class HeldPages:
+    """Hold every page back on the server after it was filled, until `go_on` is set."""
 
-    fill = app.fill
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from tfs_dash import app
 
-    def slowly(*arguments: Any, **options: Any) -> bool:
-        is_filled = fill(*arguments, **options)
-        time.sleep(seconds)
+        self.filled, self.go_on = threading.Event(), threading.Event()
+        self._fill = app.fill
+        monkeypatch.setattr(app, "fill", self._hold)
+
+    def _hold(self, *arguments: Any, **options: Any) -> bool:
+        is_filled = self._fill(*arguments, **options)
+        self.filled.set()
+        self.go_on.wait(60)
         return is_filled
-
-    monkeypatch.setattr(app, "fill", slowly)
 
 
 def test_runs_chosen_while_a_page_is_made_are_on_it(
@@ -173,11 +172,12 @@ def test_runs_chosen_while_a_page_is_made_are_on_it(
 ) -> None:
     page = watch().open("/config")
     page.get_by_text("settings differ").wait_for()
-    delay_pages(monkeypatch, 2.0)
+    held = HeldPages(monkeypatch)
     page.get_by_role("link", name="Compare").click()
-    page.wait_for_timeout(500)
+    assert held.filled.wait(60)
     page.evaluate("dash_clientside.set_props({type: 'control', name: 'runs'}, {value: ['wider']})")
     page.wait_for_function("() => location.search === '?runs=wider'")
+    held.go_on.set()
     page.get_by_role("heading", name="Compare").wait_for()
     page.wait_for_function(DRAWN)
     page.wait_for_function(
@@ -192,12 +192,13 @@ def test_lines_that_come_while_a_page_is_made_are_on_it(
     folder = make_run("live", [3.0] * 100, info={"status": "running"})
     page = watch().open("/config")
     page.get_by_role("heading", name="Config").wait_for()
-    delay_pages(monkeypatch, 2.0)
+    held = HeldPages(monkeypatch)
     page.get_by_role("link", name="Compare").click()
-    page.wait_for_timeout(600)
+    assert held.filled.wait(60)
     with (folder / "metrics.jsonl").open("a") as file:
         for step in range(101, 151):
             file.write(json.dumps({"step": step, "tokens": step, "flops": step, "loss": 2.0}) + "\n")
+    held.go_on.set()
     page.get_by_role("heading", name="Compare").wait_for()
     page.wait_for_function(DRAWN)
     page.wait_for_function("() => Math.max(...document.querySelector('.js-plotly-plot')._fullData[0].x) === 150")
@@ -233,12 +234,14 @@ def test_page_of_finished_runs_gets_empty_responses(three_runs: None, watch: Wat
     watched = watch()
     page = watched.open("/compare")
     page.wait_for_function(DRAWN)
-    page.wait_for_timeout(1500)
+    page.wait_for_event("response", lambda answer: answer.status == 204)
     answers: list[Any] = []
     page.on("response", lambda answer: answers.append(answer))
-    page.wait_for_timeout(3500)
-    assert 2 <= len(answers) <= 5
-    assert all(answer.status == 204 for answer in answers)
+    while len(answers) < 3:
+        page.wait_for_event("response")
+    assert [answer.status for answer in answers] == [204] * len(answers)
+    ticks = [asked["value"] for answer in answers for asked in answer.request.post_data_json["inputs"][:1]]
+    assert ticks == list(range(ticks[0], ticks[0] + len(answers))), "one request at each tick of the clock"
     names_and_values = [[*answer.all_headers().items()] for answer in answers]
     assert all(sum(len(f"{name}: {value}\r\n") for name, value in headers) < 270 for headers in names_and_values)
 
@@ -332,9 +335,9 @@ def test_back_pressed_quickly_ends_at_the_right_view(three_runs: None, watch: Wa
     for _ in range(3):
         page.go_back(wait_until="commit")
         page.wait_for_timeout(80)
-    page.wait_for_timeout(1000)
-    assert page.url.endswith("/compare")
-    assert page.locator("input[value=steps]").is_checked()
+    page.wait_for_timeout(1000)  # what a late response would undo
+    page.wait_for_url(re.compile("/compare$"))
+    page.wait_for_function("() => document.querySelector('input[value=steps]').checked")
     page.get_by_role("radiogroup", name="x axis").get_by_text("tokens").click()
     page.wait_for_url(re.compile("x=tokens"))
 

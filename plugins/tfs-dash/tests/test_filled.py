@@ -2,15 +2,15 @@
 
 import json
 import threading
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from dash import dcc, html
-from tfs_dash import create_app
-from tfs_dash.filled import fill
+from tfs_dash import app, create_app
+from tfs_dash.filled import fill, in_time
 from tfs_dash.once import Once
 from tfs_dash.pages.compare import ComparePage
 
@@ -25,14 +25,14 @@ def a_page() -> html.Div:
 def test_page_comes_with_its_parts_and_charts() -> None:
     page = a_page()
 
-    assert fill(page, lambda kind, name: f"{kind} {name}")
+    assert fill(page, lambda kind, name: f"{kind} {name}", seconds=60)
     assert (page.children[1].children, page.children[2].data) == ("part top", "figure curve")
     assert getattr(page.children[3], "data", None) is None
 
 
 def test_parts_at_the_top_are_made_last() -> None:
     made = []
-    fill(a_page(), lambda kind, name: made.append(name))
+    fill(a_page(), lambda kind, name: made.append(name), seconds=60)
 
     assert made == ["curve", "top"]
 
@@ -41,24 +41,23 @@ def test_late_page_is_sent_empty_and_the_work_continues() -> None:
     page, go_on, ended = a_page(), threading.Event(), threading.Event()
 
     def make(kind: str, name: str) -> str:
-        go_on.wait(10)
+        go_on.wait(60)
         if name == "top":
             ended.set()
         return kind
 
-    began = time.monotonic()
     assert not fill(page, make, seconds=0.05)
-    assert time.monotonic() - began < 5
+    assert not ended.is_set()  # the work continues in its thread
     assert getattr(page.children[1], "children", None) is None
     go_on.set()
-    assert ended.wait(10)
+    assert ended.wait(60)
 
 
 def test_failure_leaves_the_page_empty() -> None:
     def make(kind: str, name: str) -> str:
         raise ValueError("no such run")
 
-    assert not fill(a_page(), make, seconds=10)
+    assert not fill(a_page(), make, seconds=60)
 
 
 def test_late_work_does_not_pile_up() -> None:
@@ -66,7 +65,7 @@ def test_late_work_does_not_pile_up() -> None:
 
     def make(kind: str, name: str) -> None:
         begun.append(name)
-        go_on.wait(10)
+        go_on.wait(60)
 
     try:
         assert not any(fill(a_page(), make, seconds=0.01) for _ in range(20))
@@ -76,6 +75,13 @@ def test_late_work_does_not_pile_up() -> None:
 
 
 # The dashboard's own pages
+
+
+@pytest.fixture
+def without_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a page be filled however long it takes, so that a busy machine sends the same page."""
+    monkeypatch.setattr(app, "in_time", partial(in_time, seconds=60))
+    monkeypatch.setattr(app, "fill", partial(fill, seconds=60))
 
 
 def layout_for(assets: Path, address: str | None) -> dict[str, Any]:
@@ -100,6 +106,7 @@ def layout_for(assets: Path, address: str | None) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.usefixtures("without_timeout")
 def test_layout_has_the_page_that_asks_for_it_and_its_chart(assets: Path, make_run: MakeRun) -> None:
     make_run("wide")
     make_run("narrow")
@@ -115,6 +122,7 @@ def test_layout_has_the_page_that_asks_for_it_and_its_chart(assets: Path, make_r
     assert found["base"]["data"]["x"] == "steps"
 
 
+@pytest.mark.usefixtures("without_timeout")
 def test_runs_are_part_of_the_place_of_a_page_that_follows_them(assets: Path, make_run: MakeRun) -> None:
     make_run("wide")
     found = layout_for(assets, "http://127.0.0.1:7860/compute?axes=xy&runs=wide,a%20b")
@@ -123,6 +131,7 @@ def test_runs_are_part_of_the_place_of_a_page_that_follows_them(assets: Path, ma
     assert found["follow-runs"]["data"] == ["/compute", "/samples"]
 
 
+@pytest.mark.usefixtures("without_timeout")
 @pytest.mark.parametrize(
     "address",
     [None, "http://127.0.0.1:7860/", "http://127.0.0.1:7860/none", "http://[", "/config", "http://x/samples?step=x"],
@@ -131,7 +140,7 @@ def test_layout_at_an_address_without_charts_has_no_page(assets: Path, make_run:
     make_run("run")
     found = layout_for(assets, address)
 
-    assert "data" not in found["place"] or found["place"]["data"] is None
+    assert found["place"].get("data") is None
     assert found["page"].get("children") is None
 
 
@@ -142,9 +151,10 @@ def test_layout_with_a_late_chart_has_the_page_without_it(
     go_on = threading.Event()
 
     def slowly(*_: object) -> dict[str, Any]:
-        go_on.wait(10)
+        go_on.wait(60)
         return {"data": [], "layout": {}}
 
+    monkeypatch.setattr(app, "in_time", partial(in_time, seconds=60))  # the layout itself is not late
     monkeypatch.setattr(ComparePage, "charts", {"loss": slowly})
     try:
         found = layout_for(assets, "http://127.0.0.1:7860/compare")
@@ -155,6 +165,7 @@ def test_layout_with_a_late_chart_has_the_page_without_it(
     assert found["now"].get("data") is None
 
 
+@pytest.mark.usefixtures("without_timeout")
 def test_layout_of_a_page_that_cannot_be_made_has_its_error(
     assets: Path, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,7 +190,7 @@ def test_concurrent_callers_share_one_computation() -> None:
 
     def make() -> str:
         made.append(1)
-        go_on.wait(10)
+        go_on.wait(60)
         return "a chart"
 
     results: list[str] = []
@@ -188,7 +199,7 @@ def test_concurrent_callers_share_one_computation() -> None:
         thread.start()
     go_on.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert (results, made) == (["a chart"] * 5, [1])
 
 

@@ -202,6 +202,7 @@ def test_table_reads_no_log_but_the_last_lines(
 
 def test_every_page_has_a_layout_with_and_without_runs(assets: Path, make_run: MakeRun) -> None:
     store = RunStore(assets)
+    assert len(installed_pages()) == 6
     for page in installed_pages():
         assert page.title in text_of(page.page.layout(View(), store))
     make_run("run")
@@ -221,10 +222,10 @@ def test_pages_without_runs_give_advice(assets: Path) -> None:
 
 def test_every_graph_has_the_sharing_button_off(assets: Path) -> None:
     store = RunStore(assets)
-    for page in installed_pages():
-        for component in page.page.layout(View(), store)._traverse():
-            if type(component).__name__ == "Graph":
-                assert component.config == GRAPH_CONFIG
+    layouts = [page.page.layout(View(), store) for page in installed_pages()]
+    graphs = [one for layout in layouts for one in layout._traverse() if type(one).__name__ == "Graph"]
+    assert graphs
+    assert [graph.config for graph in graphs] == [GRAPH_CONFIG] * len(graphs)
     assert GRAPH_CONFIG["showSendToCloud"] is False
     assert GRAPH_CONFIG["plotlyServerURL"] == ""
 

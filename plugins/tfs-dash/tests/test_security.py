@@ -3,7 +3,6 @@
 import hmac
 import logging
 import re
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +15,7 @@ from tfs_dash import security
 from tfs_dash.front import Front, script_hash
 from tfs_dash.security import MAX_BODY_BYTES, Gate, harden
 from werkzeug.test import Client, TestResponse
+from werkzeug.wrappers import Request
 
 TOKEN = "the-right-token"
 HOME = "http://127.0.0.1:7860"
@@ -34,15 +34,27 @@ def small_app() -> dash.Dash:
     return app
 
 
-def guard(app: dash.Dash, *, after_seconds: float = 0.0, **options: Any) -> Gate:
-    """Return a gate in front of an app, which is available at once or after a delay."""
-    front = Front()
+class EarlyFront(Front):
+    """Hands over to the app only when a request needs it."""
+
+    def __init__(self, app: dash.Dash) -> None:
+        super().__init__()
+        self._late = app.server.wsgi_app
+
+    def _answer(self, request: Request) -> Any:
+        answer = super()._answer(request)
+        if answer is None:
+            self.hand_over(self._late)
+        return answer
+
+
+def guard(app: dash.Dash, *, is_early: bool = False, **options: Any) -> Gate:
+    """Return a gate in front of an app, which is available at once or from the first request that needs it."""
+    front = EarlyFront(app) if is_early else Front()
     options = {"token": TOKEN, "script_hashes": [script_hash()], **options}
     gate = Gate(front, **options)
     harden(app)
-    if after_seconds:
-        threading.Timer(after_seconds, front.hand_over, [app.server.wsgi_app]).start()
-    else:
+    if not is_early:
         gate.allow_scripts(app.csp_hashes())
         front.hand_over(app.server.wsgi_app)
     return gate
@@ -56,9 +68,9 @@ def app() -> dash.Dash:
     return small_app()
 
 
-@pytest.fixture(params=[0.0, 0.05], ids=["with Dash", "before Dash is there"])
+@pytest.fixture(params=[False, True], ids=["with Dash", "before Dash is there"])
 def gate(app: dash.Dash, request: pytest.FixtureRequest) -> Gate:
-    return guard(app, after_seconds=request.param)
+    return guard(app, is_early=request.param)
 
 
 @pytest.fixture

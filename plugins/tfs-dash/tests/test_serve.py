@@ -56,7 +56,7 @@ def port_of(server: Server) -> int:
 def ask(
     server: Server, path: str, *, method: str = "GET", body: bytes | None = None, **headers: str
 ) -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", port_of(server), timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port_of(server), timeout=60)
     try:
         connection.request(method, path, body=body, headers={k.replace("_", "-"): v for k, v in headers.items()})
         response = connection.getresponse()
@@ -67,7 +67,7 @@ def ask(
 
 def speak(server: Server, *lines: str) -> str:
     """Return the status line of the response to a raw request."""
-    with socket.create_connection(("127.0.0.1", port_of(server)), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", port_of(server)), timeout=60) as connection:
         connection.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
         return connection.makefile("rb").readline().decode("latin-1").strip()
 
@@ -77,7 +77,7 @@ def cookie(server: Server) -> str:
 
 
 def test_address_with_the_token_opens_the_dashboard(server: Server) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", port_of(server), timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port_of(server), timeout=60)
     connection.request("GET", "/" + server.url.split("/", 3)[3])
     welcome = connection.getresponse()
     welcome.read()
@@ -109,7 +109,7 @@ def test_attack_through_the_socket_is_refused(server: Server, lines: list[str], 
 
 
 def test_redirect_of_a_double_slash_stays_on_this_host(server: Server) -> None:
-    with socket.create_connection(("127.0.0.1", port_of(server)), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", port_of(server)), timeout=60) as connection:
         connection.sendall(f"GET //evil.example/?token={TOKEN} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n".encode())
         answer = connection.makefile("rb").read().decode("latin-1")
 
@@ -126,7 +126,7 @@ def test_path_out_of_the_assets_is_not_followed(server: Server) -> None:
 def test_idle_connections_do_not_block_others(server: Server) -> None:
     with ExitStack() as idle:
         for position in range(150):
-            connection = idle.enter_context(socket.create_connection(("127.0.0.1", port_of(server)), timeout=10))
+            connection = idle.enter_context(socket.create_connection(("127.0.0.1", port_of(server)), timeout=60))
             connection.sendall(b"GET / HTTP/1.1\r\nHost: 127" if position % 2 else b"")
         assert ask(server, "/", Cookie=cookie(server))[0] == 200
 
@@ -138,7 +138,7 @@ def test_huge_body_is_cut_off(server: Server) -> None:
 
 
 def test_huge_chunked_body_is_cut_off(server: Server) -> None:
-    with socket.create_connection(("127.0.0.1", port_of(server)), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", port_of(server)), timeout=60) as connection:
         connection.sendall(
             b"POST /_dash-update-component HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
         )
@@ -154,7 +154,7 @@ def test_huge_chunked_body_is_cut_off(server: Server) -> None:
 
 
 def test_slow_clients_do_not_keep_others_waiting(server: Server) -> None:
-    slow = [socket.create_connection(("127.0.0.1", port_of(server)), timeout=10) for _ in range(3 * serving.THREADS)]
+    slow = [socket.create_connection(("127.0.0.1", port_of(server)), timeout=60) for _ in range(3 * serving.THREADS)]
     try:
         for connection in slow:
             connection.sendall(
@@ -168,7 +168,7 @@ def test_slow_clients_do_not_keep_others_waiting(server: Server) -> None:
 
 
 def test_answer_names_no_server_software(server: Server) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", port_of(server), timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port_of(server), timeout=60)
     connection.request("GET", "/")
     response = connection.getresponse()
 
@@ -192,7 +192,7 @@ def test_stopped_server_frees_its_port_and_its_threads() -> None:
     server.stop()
 
     listen("127.0.0.1", port).close()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.05)
     assert threading.active_count() <= before
@@ -244,11 +244,13 @@ def test_no_token_serves_this_machine_without_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small_dashboard")
+@pytest.mark.skipif(sys.platform != "linux", reason="the second loopback address, 127.0.0.2, is Linux's")
 def test_server_listens_on_loopback_only(tmp_path: Path) -> None:
     with serve(tmp_path, port=0) as server:
         assert server.url.startswith("http://127.0.0.1:")
-        with pytest.raises(OSError):  # noqa: PT011  # refused, or unreachable
-            socket.create_connection(("127.0.0.2", port_of(server)), timeout=2).close()
+        socket.create_connection(("127.0.0.1", port_of(server)), timeout=60).close()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.2", port_of(server)), timeout=60).close()
 
 
 @pytest.mark.usefixtures("small_dashboard")
@@ -259,7 +261,7 @@ def test_url_reaches_the_server_wherever_it_listens(tmp_path: Path, host: str) -
     with serve(tmp_path, port=0, host=host) as server:
         for url in (server.url, server.url.replace("127.0.0.1", "localhost")):
             parts = urlsplit(url)
-            connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=10)
+            connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=60)
             connection.request("GET", f"/?{parts.query}")
             assert connection.getresponse().status == 303
             connection.close()
@@ -271,14 +273,14 @@ def test_broken_app_frees_the_port(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with listen("127.0.0.1", 0) as probe:
         port = probe.getsockname()[1]
 
-    with pytest.raises(ImportError):
+    with pytest.raises(ImportError, match="app_of"):
         serve(tmp_path, port=port)
     listen("127.0.0.1", port).close()
 
 
 def test_every_inline_script_of_the_whole_dashboard_is_in_its_policy(tmp_path: Path) -> None:
     with serve(tmp_path, port=0, with_token=False) as server:
-        connection = http.client.HTTPConnection("127.0.0.1", port_of(server), timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", port_of(server), timeout=60)
         connection.request("GET", "/")
         response = connection.getresponse()
         policy = response.headers["Content-Security-Policy"]

@@ -35,7 +35,7 @@ def free_port(address: str = "127.0.0.1") -> int:
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain: {what}"
         time.sleep(0.02)
@@ -43,7 +43,7 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
 
 def answers(address: str, port: int) -> bool:
     try:
-        socket.create_connection((address, port), timeout=5).close()
+        socket.create_connection((address, port), timeout=60).close()
     except OSError:
         return False
     return True
@@ -97,7 +97,7 @@ def start_sshd(tmp_path: Path) -> Iterator[StartSshd]:
     yield start
     for server in servers:
         server.terminate()
-        server.wait(timeout=10)
+        server.wait(timeout=60)
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def server() -> Iterator[Server]:
 
 def status(url: str, path: str = "/", **headers: str) -> int:
     parts = urlsplit(url)
-    connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=10)
+    connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=60)
     try:
         connection.request("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})
         return connection.getresponse().status
@@ -300,13 +300,23 @@ def test_unknown_failure_quotes_ssh_without_its_control_characters() -> None:
 # The relay, simulated by a script
 
 
-RELAY = """
+WAIT = """
 import sys, time
+from pathlib import Path
+def wait_to_go_on():
+    deadline = time.monotonic() + 600
+    while not Path(__file__).with_name("go-on").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+"""
+"""Wait until the test creates the file `go-on` next to the script."""
+
+RELAY = f"""{WAIT}
 print("Welcome! See https://admin.localhost.run/ and https://localhost.run/docs/")
 print("** your connection id is 1234 **")
-for name in sys.argv[1].split(","):
-    print(f"{name} tunneled with tls termination, https://{name}", flush=True)
-    time.sleep(0.2)
+for number, name in enumerate(sys.argv[1].split(",")):
+    if number:
+        wait_to_go_on()
+    print(f"{{name}} tunneled with tls termination, https://{{name}}", flush=True)
 time.sleep(600)
 """
 
@@ -329,10 +339,13 @@ def test_relays_name_is_read_from_its_greeting(relay: Callable[..., list[str]]) 
     tunnel.close()
 
 
-def test_new_name_of_the_relay_replaces_the_old_one(server: Server, relay: Callable[..., list[str]]) -> None:
+def test_new_name_of_the_relay_replaces_the_old_one(
+    server: Server, relay: Callable[..., list[str]], tmp_path: Path
+) -> None:
     said: list[str] = []
     ssh = relay("one.lhr.life", "two.lhr.life")
     first = server.share("nokey@localhost.run", hours=1, report=said.append, interactive=False, ssh=ssh)
+    (tmp_path / "go-on").touch()
     wait_for(lambda: bool(said), "the new name is told")
 
     assert first == f"https://one.lhr.life/?token={TOKEN}"
@@ -344,15 +357,16 @@ def test_new_name_of_the_relay_replaces_the_old_one(server: Server, relay: Calla
 def test_broken_tunnel_is_reported(server: Server, tmp_path: Path) -> None:
     script = tmp_path / "broken.py"
     script.write_text(
-        "import time\n"
+        f"{WAIT}\n"
         "print('x tunneled with tls termination, https://one.lhr.life', flush=True)\n"
-        "time.sleep(0.3)\n"
+        "wait_to_go_on()\n"
         "print('client_loop: send disconnect: Broken pipe\\x1b[31m')\n",
         encoding="utf-8",
     )
     said: list[str] = []
     ssh = [sys.executable, str(script)]
     server.share("nokey@localhost.run", hours=1, report=said.append, interactive=False, ssh=ssh)
+    (tmp_path / "go-on").touch()
     wait_for(lambda: bool(said), "the end is told")
 
     assert "closed unexpectedly. ssh said: client_loop: send disconnect: Broken pipe\\x1b[31m" in said[0]

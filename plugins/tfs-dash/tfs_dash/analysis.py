@@ -76,9 +76,9 @@ def _smooth_evenly(values: np.ndarray, kept: float) -> np.ndarray:
 def thin(x: np.ndarray, y: np.ndarray, points: int = POINTS) -> np.ndarray:
     """Return the indices of about `points` elements that draw nearly the same line as all elements.
 
-    The x axis (pass log10 of x for a log axis) is divided into equal bins, and the minimum and maximum of each bin are
-    kept, so that no spike is lost. The first and the last point are kept too. Non-finite points are dropped. If x
-    decreases anywhere, the points are binned in the order of x.
+    `x` and `y` are [rows]. The x axis (pass log10 of x for a log axis) is divided into equal bins, and the minimum and
+    maximum of each bin are kept, so that no spike is lost. The first and the last point are kept too. Non-finite points
+    are dropped. If x decreases anywhere, the points are binned in the order of x.
     """
     known = np.isfinite(x) & np.isfinite(y)
     if not known.all():
@@ -100,7 +100,10 @@ def thin(x: np.ndarray, y: np.ndarray, points: int = POINTS) -> np.ndarray:
 
 
 def inside(x: np.ndarray, low: float, high: float) -> slice:
-    """Return the slice of an increasing x within a range, plus one element on either side to continue the line."""
+    """Return the slice of an increasing x within a range, plus one element on either side to continue the line.
+
+    `x` is [rows]; `low` and `high` are in its unit.
+    """
     first, last = np.searchsorted(x, [low, high], side="left")[0], np.searchsorted(x, high, side="right")
     return slice(max(int(first) - 1, 0), int(last) + 1)
 
@@ -115,7 +118,7 @@ class Spread(NamedTuple):
 
 
 def mean_and_spread(curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> Spread:
-    """Return mean and standard deviation of curves (x, y) over their common range of x.
+    """Return mean and standard deviation of curves (x, y), each [points], over their common range of x.
 
     The grid is the x of the curve with the most points in that range; the others are linearly interpolated. The
     result is empty if there is no common range.

@@ -51,7 +51,7 @@ def create_app(assets: str | Path = "assets") -> dash.Dash:
 
 
 def app_of(store: RunStore) -> dash.Dash:
-    """Return the dashboard of the runs of a store."""
+    """Return a dashboard for the runs in a store."""
     app = dash.Dash(
         "tfs_dash",
         title="tfs",
@@ -356,7 +356,7 @@ def _view(now: object) -> View:
 
 
 def _control_values(layout: Component) -> dict[str, Any]:
-    """Return the values of a page's controls by name, and an empty list for the run selector above it."""
+    """Return the values of a page's controls by name, and an empty list for the run selector (`runs`)."""
     ids = ((component, getattr(component, "id", None)) for component in layout._traverse())
     values = {
         place["name"]: component.value

@@ -43,7 +43,7 @@ ALIGNMENT = 64
 
 @dataclass(frozen=True)
 class Extent:
-    """The part of a log that was read, and the state of the file before reading."""
+    """The part of a log that was read, and the state of the file before reading. Sizes are in bytes."""
 
     inode: int
     modified_at_ns: int
@@ -103,7 +103,7 @@ class ColumnCache:
             return False
 
     def keep(self, log: Path, extent: Extent, column: str, values: "np.ndarray") -> None:
-        """Write a column to the cache, replacing its previous entry atomically."""
+        """Write a column, float64 [rows], to the cache, replacing its previous entry atomically."""
         path = self._path(log, column)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
@@ -160,7 +160,7 @@ def _is_private(folder: Path) -> bool:
 
 
 def extent_of(descriptor: int, state: os.stat_result, *, offset: int, rows: int, bad_lines: int) -> Extent:
-    """Return the extent of an open log that was read up to `offset`; `state` is its stat before reading."""
+    """Return the extent of an open log that was read up to the byte `offset`; `state` is its stat before reading."""
     return Extent(state.st_ino, state.st_mtime_ns, state.st_size, offset, rows, bad_lines, _probe(descriptor, offset))
 
 

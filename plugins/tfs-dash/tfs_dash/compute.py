@@ -1,7 +1,7 @@
 """Loss as a function of cost: loss at a budget, cost to reach a loss, crossovers, and gain per doubling of cost.
 
 Every function takes curves (cost, loss), each float64 [points], with cost in FLOPs (or tokens, or seconds) and not
-decreasing. Only `meets_at` extrapolates.
+decreasing, and loss in nats per token. Only `meets_at` extrapolates.
 """
 
 from itertools import pairwise
@@ -18,7 +18,7 @@ class Curve(NamedTuple):
 
 
 def clean(cost: np.ndarray, loss: np.ndarray) -> Curve:
-    """Return the curve without non-finite values and negative costs. Of points with equal cost, the last is kept."""
+    """Return the curve without non-finite values and negative costs. The last point of each cost is kept."""
     known = np.isfinite(cost) & np.isfinite(loss) & (cost >= 0)
     cost, loss = cost[known], loss[known]
     last_of_its_cost = np.append(np.diff(cost) > 0, True)[: len(cost)]

@@ -82,7 +82,7 @@ def _still_learning(curves: dict[str, compute.Curve]) -> list[str]:
 
 
 def _extrapolated_meeting(curves: dict[str, compute.Curve]) -> list[str]:
-    """Extrapolate the cost at which another run reaches the best run's loss; of several runs, use the largest gain."""
+    """Extrapolate the cost at which another run reaches the best run's loss; if several do, use the largest gain."""
     best = min(curves, key=lambda name: float(curves[name].loss.min()))
     found = []
     for name, curve in curves.items():

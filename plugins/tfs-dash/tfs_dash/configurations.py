@@ -23,6 +23,7 @@ class Row:
 
     @property
     def differs(self) -> bool:
+        """True if the runs have different values."""
         return len(set(self.values)) > 1
 
 

@@ -21,7 +21,7 @@ _SMOOTHED: Once[np.ndarray] = Once(48)
 
 
 class Line(NamedTuple):
-    """The thinned points of a curve."""
+    """The thinned points of a curve: x and y, each [points]."""
 
     x: np.ndarray
     y: np.ndarray
@@ -62,7 +62,10 @@ def training_curve(run: RunData, view: View) -> tuple[np.ndarray, np.ndarray, np
 
 
 def smoothed_column(run: RunData, name: str, weight: float) -> np.ndarray:
-    """Return a column of the training log, smoothed at full resolution (float32, cached) unless `weight` is 0."""
+    """Return a column of the training log, smoothed at full resolution (float32, cached) unless `weight` is 0: [rows].
+
+    `weight` is the decay per step, from 0 to 1.
+    """
     columns = run.training("step", name)
     values = columns[name]
     if weight <= 0 or not len(values):
@@ -96,7 +99,7 @@ def compute_curve(run: RunData, view: View) -> compute.Curve:
 
 
 def drawn(x: np.ndarray, y: np.ndarray, *, log_x: bool, window: Window = None, points: int = analysis.POINTS) -> Line:
-    """Return the curve thinned to about `points`, plus up to about `points` more inside the window."""
+    """Return the curve, x and y [rows], thinned to about `points`, plus up to about `points` more inside the window."""
     on_axis = _log10(x) if log_x else x
     indices = analysis.thin(on_axis, y, points)
     if window is not None:

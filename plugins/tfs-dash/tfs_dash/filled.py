@@ -16,7 +16,7 @@ FILL_TIMEOUT_SECONDS = 0.2
 """Timeout for filling a page: too short for a user to notice an empty page."""
 
 PROPERTIES = {"figure": "data", "part": "children"}
-"""The property that holds the content of a placeholder, by its type."""
+"""Type of a placeholder -> the property that holds its content."""
 
 _SLOTS = threading.BoundedSemaphore(4)
 """Limits the number of threads: they continue after a timeout. A call that gets no slot in time counts as timed out."""

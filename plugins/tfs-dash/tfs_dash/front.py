@@ -3,9 +3,9 @@
 Meanwhile the browser loads, compiles and runs eight megabytes of JavaScript, above all plotly.js. Requests that need
 Dash (the layout, the callbacks) block until it is imported.
 
-Dash knows the files of its page only after the import, so they are listed here, for the versions in
-MADE_FOR. With other versions, or if another distribution has a page, this module serves nothing and Dash
-generates the page itself, half a second later.
+Dash can list the files of its page only after the import, so this module has its own list, for the versions in
+MADE_FOR. With other versions, or if another distribution adds a page to the dashboard, this module serves nothing and
+Dash generates the HTML page itself, half a second later.
 """
 
 import base64

@@ -142,7 +142,7 @@ class LogColumns:
             self.offset += len(block)
 
     def _reserve(self, names: list[str], rows: int, block_bytes: int, end: int) -> None:
-        """Grow the columns: at the first block to the estimated rows of the whole file, later by half."""
+        """Grow the columns: first to the estimated rows of the whole file, later to 1.5 times the rows needed."""
         for name in names:
             column = self._columns[name]
             if len(column) < rows:

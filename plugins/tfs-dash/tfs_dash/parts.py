@@ -55,7 +55,7 @@ def slider(
 ) -> Component:  # fmt: skip
     """Return a slider for a numeric field of View; `label` names the function in assets/tfs.js that formats the value.
 
-    With `stops` the slider is restricted to these values.
+    All numbers are in the unit of the field. With `stops` the slider is restricted to these values.
     """
     return html.Div(
         [

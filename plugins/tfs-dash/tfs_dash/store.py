@@ -196,7 +196,7 @@ class RunStore:
         return sum(self._bad.get((str(run.folder), log), 0) for log in LOGS)
 
     def _read_lines(self, run: Run, log: str) -> list[dict[str, Any]]:
-        """Return the lines of a log that are JSON objects; of a longer log, those in its last MAX_LINES_BYTES."""
+        """Return the JSON objects in the lines of a log. Only its last MAX_LINES_BYTES are read."""
 
         def read(size: int) -> list[dict[str, Any]]:
             return run.read(log, max(size - MAX_LINES_BYTES, 0)).rows

@@ -34,7 +34,7 @@ class Summary:
 
 
 def summarize(run: RunData) -> Summary:
-    """Return the summary of a run from its logs. Of the training log, only the losses and the last lines are read."""
+    """Return the summary of a run from its logs. It reads only the losses and the last lines of the training log."""
     last = _last(run, "metrics")
     validation = run.validation("step", "loss", "bits_per_byte")
     known = np.flatnonzero(np.isfinite(validation["loss"]))  # argmin would return a NaN
@@ -70,9 +70,9 @@ def best_of(
 
 
 def common_target(runs: Sequence[RunData], view: View) -> float | None:
-    """Return the target loss for comparing costs: that of the view, or the lowest that all runs with a curve reached.
+    """Return the target loss for comparing costs: `view.target`, or the lowest loss reached by all runs with a curve.
 
-    Returns None when no target is set and no run has a curve.
+    It is in nats per token. Returns None when no target is set and no run has a curve.
     """
     if view.target > 0:
         return view.target

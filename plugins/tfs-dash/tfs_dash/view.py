@@ -41,7 +41,10 @@ MAX_VALUES = {"smooth": 0.999, "budget": 60.0}
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """The chosen runs and the display settings. Fields named in CHOICES have one of its values; other text is free."""
+    """The chosen runs and the display settings. Fields named in CHOICES have one of its values; other text is free.
+
+    `target` is in nats per token.
+    """
 
     runs: tuple[str, ...] = ()
     x: str = "steps"

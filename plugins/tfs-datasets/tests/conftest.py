@@ -4,7 +4,6 @@ import importlib.util
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,15 +38,25 @@ def hub(tmp_path: Path) -> Iterator[Any]:
 
 @dataclass
 class Said:
-    """Output, exit code and duration of a command."""
+    """Output and exit code of a command, and the number of network connections that it tried to open."""
 
     output: str
     errors: str
     exit_code: int
-    seconds: float
+    connections: int
 
 
 Tfs = Callable[..., Said]
+
+COUNT_CONNECTIONS = """
+import sys
+def count(event, arguments):
+    if event == "socket.connect":
+        with open(CONNECTIONS, "ab") as file:
+            file.write(b"1")
+sys.addaudithook(count)
+"""
+"""Add a byte to a file whenever a socket is connected, whichever library does it."""
 
 
 @pytest.fixture
@@ -55,22 +64,21 @@ def tfs(tmp_path: Path) -> Tfs:
     """Return a function that runs `tfs` with its own home and assets; `endpoint` is the URL of its Hub."""
 
     def run(*arguments: str, endpoint: str, **environment: str) -> Said:
-        return run_python(
-            ["-c", "from tfs_core.cli.main import main; main()", *arguments], tmp_path, endpoint, environment
-        )
+        return run_python("from tfs_core.cli.main import main; main()", arguments, tmp_path, endpoint, environment)
 
     return run
 
 
-def run_python(arguments: Sequence[str], folder: Path, endpoint: str, environment: dict[str, str]) -> Said:
-    """Run Python in a folder, without the user's Hugging Face and proxy settings."""
+def run_python(code: str, arguments: Sequence[str], folder: Path, endpoint: str, environment: dict[str, str]) -> Said:
+    """Run Python code in a folder, without the user's Hugging Face and proxy settings."""
     own = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING", "http", "HTTP"))}
     own |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(folder / "home"), "TFS_ASSETS": str(folder / "assets")}
-    started_at = time.monotonic()
-    ended = subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=own | environment, capture_output=True, text=True, timeout=600
-    )
-    return Said(ended.stdout, ended.stderr, ended.returncode, time.monotonic() - started_at)
+    counted = folder / "connections"
+    counted.write_bytes(b"")
+    code = f"CONNECTIONS = {str(counted)!r}{COUNT_CONNECTIONS}{code}"
+    command = [sys.executable, "-c", code, *arguments]
+    ended = subprocess.run(command, cwd=folder, env=own | environment, capture_output=True, text=True, timeout=600)
+    return Said(ended.stdout, ended.stderr, ended.returncode, counted.stat().st_size)
 
 
 @pytest.fixture

@@ -217,7 +217,7 @@ class TestRefusals:
         assert len(said.errors.splitlines()) == 1
         for way_out in ("tfs datasets download tinystories", "data.dataset=text", "data.dataset=python-stdlib"):
             assert way_out in said.errors
-        assert said.seconds < 10  # retries would take 23
+        assert said.connections == 1, "it was tried again"
 
     @pytest.mark.parametrize("path", ["../x", "/etc/x", "a/../../x", "C:/x", "a\\..\\x", ""])
     def test_path_traversal_is_refused(self, path: str) -> None:

@@ -227,6 +227,7 @@ class TestBadHub:
         said = mortal(stories.url, config=config(), assets=tmp_path / "streamed")
         assert said.exit_code == 0, said.errors
         assert not any(stories.faults.unavailable.values())
+        assert not any(stories.faults.too_many.values())
         assert not any(stories.faults.dropped.values())
         assert not any(stories.faults.corrupted.values())
         assert_same_run(tmp_path / "streamed" / "runs" / "streamed", tmp_path / "assets" / "runs" / "streamed")

@@ -1,4 +1,7 @@
-"""Options of the data sets."""
+"""Options of the data sets.
+
+The classes raise ValueError for invalid values.
+"""
 
 import re
 from dataclasses import dataclass

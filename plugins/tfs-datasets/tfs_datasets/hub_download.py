@@ -61,7 +61,10 @@ def download(
 
 
 def listed(wanted: Wanted, splits: Sequence[str] | None, folder: Path) -> HubSet:
-    """Return the files of some splits (None: of all splits) as the Hub lists them, without downloading."""
+    """Return the files of some splits (None: of all splits) as the Hub lists them, without downloading.
+
+    Raises DataError for an unknown split, and for a file that is outside the repository or not listed.
+    """
     from datasets import load_dataset_builder
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile

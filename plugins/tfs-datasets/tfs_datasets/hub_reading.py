@@ -32,7 +32,10 @@ def read_documents(hub_set: HubSet, files: Sequence[Path], column: str) -> Itera
 
 
 def read_rows(hub_set: HubSet, files: Sequence[Path]) -> Iterator[dict[str, Any]]:
-    """Iterate over the rows of local files with the streaming mode of `datasets`, which makes no copy."""
+    """Iterate over the rows of local files with the streaming mode of `datasets`, which makes no copy.
+
+    Raises DataError when the files cannot be read.
+    """
     import datasets
 
     datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # otherwise it reports reads of local files to a server

@@ -36,7 +36,7 @@ class Mixture:
         return ("train", "validation") if all_have_it else ("train",)
 
     def documents(self, split: str) -> Iterator[str]:
-        """Iterate over the documents of all sources."""
+        """Iterate over the documents of all sources. Raises DataError as `pieces` does."""
         parts: list[str] = []
         for part, ends in self.pieces(split):
             parts.append(part)
@@ -45,7 +45,10 @@ class Mixture:
                 parts.clear()
 
     def pieces(self, split: str) -> Iterator[tuple[str, bool]]:
-        """Iterate over the documents in parts: (text, True for the last part of a document)."""
+        """Iterate over the documents in parts: (text, True for the last part of a document).
+
+        Raises DataError when a weight is so small that no document of its source remains.
+        """
         if split == "validation":
             for source, _ in self._sources:
                 for piece in read_pieces(source, split):

@@ -32,7 +32,7 @@ LEFT_OUT_FILES = ("_sysconfigdata*.py", "_opcode_metadata.py", "entities.py", "s
 
 
 class PythonLibrary:
-    """The source files, one document each, sorted by path."""
+    """The source files, one document each, sorted by path. Raises DataError when the folder has none."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

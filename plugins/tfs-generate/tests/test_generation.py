@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from tfs_generate.generation import Sampling, choose_token, generate, stream_text, use_column_major_weights
+from tfs_generate.generation import (
+    FEW_THREADS_UP_TO,
+    Sampling,
+    choose_token,
+    generate,
+    single_token_cpu_settings,
+    stream_text,
+    use_column_major_weights,
+)
 from torch import Tensor, nn
 
 from tfs_core.contracts import ModelConfig
@@ -375,3 +383,34 @@ def test_stream_text_is_the_same_for_the_same_seed_and_other_for_another(transfo
         )
 
     assert text(1) == text(1) != text(2)
+
+
+def test_top_p_ends_with_the_id_that_reaches_the_share_exactly() -> None:
+    assert drawn([0.0] * 4, Sampling(temperature=1.0, top_k=0, top_p=0.5)) == {0, 1}
+
+
+@pytest.mark.usefixtures("two_threads_and_medium")
+@pytest.mark.parametrize(("compiled", "threads"), [(False, 1), (True, 2)])
+def test_compiled_step_may_use_two_threads(compiled: bool, threads: int) -> None:
+    torch.set_num_threads(4)
+    with single_token_cpu_settings(torch.device("cpu"), FEW_THREADS_UP_TO, compiled=compiled):
+        assert torch.get_num_threads() == threads
+    assert torch.get_num_threads() == 4
+    with single_token_cpu_settings(torch.device("cpu"), FEW_THREADS_UP_TO + 1, compiled=compiled):
+        assert torch.get_num_threads() == 4
+
+
+def test_stream_text_uses_the_token_step(transformer: Any) -> None:
+    lengths = []
+
+    class Step:
+        in_force = True
+
+        def __call__(self, input_ids: Tensor, positions: Tensor, cache: Any) -> Tensor:
+            lengths.append(input_ids.shape[1])
+            logits: Tensor = transformer.forward_with_cache(input_ids, positions, cache)
+            return logits
+
+    text = text_of(transformer, max_length=4)
+    assert text_of(transformer, max_length=4, token_step=Step()) == text
+    assert lengths == [1, 1, 1]

@@ -26,7 +26,10 @@ caches, use all threads."""
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """Sampling parameters: how the next token is selected from the model's logits."""
+    """Sampling parameters: how the next token is selected from the model's logits.
+
+    Raises UsageError for values out of range.
+    """
 
     temperature: float = SamplesConfig.temperature
     """Below 1 more predictable, above 1 more random, 0 always the most likely token (of equal ones, the lowest id)."""
@@ -49,6 +52,7 @@ class Sampling:
 def choose_token(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
     """Return an id sampled from logits [vocab_size]. Raises TrainingError when the largest logit is infinite or NaN.
 
+    Fan et al. (2018), "Hierarchical Neural Story Generation", https://arxiv.org/abs/1805.04833 (top-k)
     Holtzman et al. (2020), "The Curious Case of Neural Text Degeneration", https://arxiv.org/abs/1904.09751 (top-p)
     """
     highest, most_likely = logits.detach().max(dim=-1)  # each []; of equal ones the first

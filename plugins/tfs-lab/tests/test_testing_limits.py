@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tfs_lab.testing.model_checks import check_model
+from tfs_lab.testing.model_checks import MODEL_CHECKS, check_model
 from tfs_lab.testing.small_model import SmallModel
 from torch import Tensor, nn
 
@@ -61,7 +61,9 @@ def small(factory: type[OneHead], max_seq_len: int = 11) -> SmallModel:
 
 @pytest.mark.parametrize("factory", [OneHead, LateLeak, ScoresIgnored])
 def test_faults_that_the_docs_call_unseen_pass_every_check(factory: type[OneHead]) -> None:
-    assert [result.name for result in check_model(small(factory)) if not result.passed] == []
+    results = list(check_model(small(factory)))
+    assert {result.name for result in results} == {check.name for check in MODEL_CHECKS}
+    assert [result.name for result in results if not result.passed] == []
 
 
 def test_softmax_without_its_maximum_overflows_at_large_weights() -> None:

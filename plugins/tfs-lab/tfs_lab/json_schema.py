@@ -19,8 +19,8 @@ Schema = dict[str, Any]
 def json_schema() -> Schema:
     """Return the JSON schema (draft 2020-12) of a configuration for the installed plugins.
 
-    Each component is one alternative: its name alone, or a mapping with its name and its options. Rules that involve
-    several settings (n_heads must divide d_model) are left to `tfs config validate`.
+    A component is its name alone, or a mapping with its name and its options. Rules that involve several settings
+    (n_heads must divide d_model) are left to `tfs config validate`.
     """
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A run of tfs", **_section(RunConfig)}
     schema["$defs"] = {kind: _choices(kind) for kind in COMPONENT_KINDS.values()}

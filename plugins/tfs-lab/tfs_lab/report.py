@@ -26,7 +26,7 @@ TABLES = {
     },
     "Gradients, operation by operation": {"each operation": ""},
 }
-"""The title of each table -> the checks shown in it -> the column of each check; "" means the name of the reference."""
+"""{title of a table: {check in the table: its column}}. For the column "", the reference's name is the column."""
 
 
 @dataclass(kw_only=False)

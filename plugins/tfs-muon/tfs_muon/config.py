@@ -1,4 +1,7 @@
-"""The options of the optimizer `muon`."""
+"""The options of the optimizer `muon`.
+
+The class raises ValueError for invalid values.
+"""
 
 from dataclasses import dataclass
 
@@ -25,8 +28,8 @@ class MuonConfig:
     """AdamW's decay rates (beta1, beta2) of the exponential moving averages of the gradient and of its square."""
 
     eps: float = 1e-8
-    """AdamW's constant in the denominator, added to the root of the average square: it limits the updates of parameters
-    with very small gradients."""
+    """Added to AdamW's denominator (the root of the mean squared gradient): limits the updates of parameters with very
+    small gradients."""
 
     adamw_rate_ratio: float = 1.0
     """The learning rate of AdamW's parameters, as a multiple of training.learning_rate."""

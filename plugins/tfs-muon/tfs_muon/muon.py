@@ -102,7 +102,7 @@ class Muon(Optimizer):
                 self.update_by_muon(same_shape, group)
 
     def update_by_muon(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        """Update parameters of one shape in place, by the formula at the top of this file."""
+        """Update parameters of one shape [..., rows, columns] in place, by the formula at the top of this file."""
         momentum, learning_rate, weight_decay = group["momentum"], group["lr"], group["weight_decay"]
         rows, columns = parameters[0].shape[-2:]
 
@@ -125,7 +125,7 @@ class Muon(Optimizer):
             parameter.add_(update, alpha=-step_size)
 
     def update_by_adamw(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        """Update parameters in place as `torch.optim.AdamW` does, with the fused kernel where there is one.
+        """Update parameters (any shape) in place as `torch.optim.AdamW` does, with the fused kernel where there is one.
 
         Kingma & Ba (2015), "Adam: A Method for Stochastic Optimization", https://arxiv.org/abs/1412.6980
         Loshchilov & Hutter (2019), "Decoupled Weight Decay Regularization", https://arxiv.org/abs/1711.05101
@@ -162,8 +162,8 @@ def build(
 ) -> Muon:
     """Return the optimizer of these parameters in up to three groups: hidden matrices, tables, vectors.
 
-    Vectors have no weight decay. Frozen parameters are in no group. Raises ConfigError when no matrix remains for Muon,
-    or when a pattern of adamw_parameters that is not a default matches no name.
+    Parameters have any shape. Vectors have no weight decay. Frozen parameters are in no group. Raises ConfigError when
+    no matrix remains for Muon, or when a pattern of adamw_parameters that is not a default matches no name.
     """
     # The parameters of a model with a hand-written backward are plain tensors without requires_grad; they are trained.
     trained = {name: p for name, p in named_parameters if p.requires_grad or not isinstance(p, Parameter)}

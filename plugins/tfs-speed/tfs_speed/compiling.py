@@ -38,7 +38,10 @@ class CompiledLoss(nn.Module):
         }
 
     def forward(self, input_ids: Tensor, target_ids: Tensor, document_ids: Tensor | None = None) -> Tensor:
-        """Return the loss in nats, summed over the valid targets, with its autograd graph."""
+        """Return the loss in nats, summed over the valid targets, with its autograd graph: [].
+
+        All arguments are int64 [batch_size, seq_len].
+        """
         (model,) = self._model
         tensors = (input_ids, target_ids) if document_ids is None else (input_ids, target_ids, document_ids)
         if self.in_force:
@@ -63,7 +66,10 @@ class Compile:
     changes_weights = False
 
     def wrap(self, loss: nn.Module, *, context: WrapContext) -> nn.Module:
-        """Return the compiled loss after a trial; `loss` itself if it fails or the run began without compiling."""
+        """Return the compiled loss, or `loss` itself if it is not compiled.
+
+        Not compiled: the model has its own backward, the trial fails, or a resumed run started without compiling.
+        """
 
         def on_failure(reason: str) -> None:
             context.record(compiled=False, why={"compile": f"not compiled: {reason}"})

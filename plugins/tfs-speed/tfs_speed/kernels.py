@@ -48,7 +48,7 @@ class Kernels:
     changes_weights = False
 
     def wrap(self, loss: nn.Module, *, context: WrapContext) -> nn.Module:
-        """Return `loss`. On a CPU, freed memory is also kept for reuse from now on (`keep_freed_memory`)."""
+        """Set the matmul precision and return `loss` unchanged. On a CPU, also call `keep_freed_memory`."""
 
         def training_step() -> None:
             if context.trial_batch is None:

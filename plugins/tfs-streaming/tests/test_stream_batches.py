@@ -4,7 +4,7 @@ import errno
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -171,6 +171,12 @@ def rows_in_order(batches: StreamBatches, steps: int) -> tuple[list[int], list[i
     return [i for row in sorted(inputs) for i in inputs[row]], [t for row in sorted(targets) for t in targets[row]]
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+
+
 ALL = [text for file in TEXTS for text in file]
 TOKENS = tokens_of(ALL)
 STEPS = STEPS_PER_SHARD * (2 * len(TOKENS) // (STEPS_PER_SHARD * TOKENS_PER_STEP))
@@ -237,12 +243,13 @@ def test_shards_on_disk_are_few_and_those_a_checkpoint_needs_stay(tmp_path: Path
     with spooled(batches, tmp_path, kept=[needed]):
         for step in range(STEPS):
             batches.step(step)
-            time.sleep(0.005)  # let the spooler prefetch up to its limit
+            last = batches.shard(step) + SHARDS_AHEAD
+            wait_until(lambda last=last: last in shards_in(tmp_path))
             found = shards_in(tmp_path)
             most = max(most, len(found))
             if step >= needed:
                 assert batches.shard(needed) in found
-    assert 1 + SHARDS_AHEAD <= most <= 1 + SHARDS_AHEAD + 1
+    assert most == 1 + SHARDS_AHEAD + 1  # the one that is read, those ahead, and the one that the checkpoint needs
     assert shards_in(tmp_path) == [batches.shard(needed)]
 
 
@@ -424,12 +431,10 @@ def test_source_that_recovers_after_its_error_was_raised_continues(tmp_path: Pat
     source.broken[0] = DataError("the Hub is busy")
     batches = batches_of(source)
     with spooled(batches, tmp_path):
-        with pytest.raises(DataError):
+        with pytest.raises(DataError, match="the Hub is busy"):
             batches.step(0)
         source.broken.clear()
-        deadline = time.monotonic() + 20
-        while not _is_ready(batches):
-            assert time.monotonic() < deadline
+        wait_until(lambda: _is_ready(batches))
         _, targets = rows_in_order(batches, STEPS)
     assert targets == (TOKENS * 2)[: len(targets)]
 
@@ -445,7 +450,7 @@ def test_bug_in_a_source_is_raised_as_its_own_exception(tmp_path: Path) -> None:
     source = Stream()
     source.broken[0] = KeyError("a mistake")
     batches = batches_of(source)
-    with spooled(batches, tmp_path), pytest.raises(KeyError):
+    with spooled(batches, tmp_path), pytest.raises(KeyError, match="a mistake"):
         batches.step(0)
 
 
@@ -462,7 +467,7 @@ def test_waiting_is_reported_once_a_shard(tmp_path: Path) -> None:
     original = source.stream
 
     def slow(split: str, start: Sequence[int]) -> Iterator[tuple[Sequence[int], str]]:
-        assert released.wait(20)
+        assert released.wait(60)
         return original(split, start)
 
     source.stream = slow  # type: ignore[method-assign]
@@ -508,9 +513,7 @@ def test_full_disk_is_reported_and_no_partial_file_is_left(tmp_path: Path, monke
 def test_deleted_shard_is_reported(tmp_path: Path) -> None:
     batches = batches_of(Stream())
     with spooled(batches, tmp_path):
-        batches.ready(0)
-        while not batches.ready(0):
-            pass
+        wait_until(lambda: batches.ready(0))
         for file in tmp_path.glob("shards/shard-00000000*"):
             file.unlink()
         with pytest.raises(DataError, match="Resume the run to rebuild it"):

@@ -192,7 +192,8 @@ def test_loader_refuses_the_file_of_another_tokenizer(
     built: Callable[[str], Tokenizer], name: str, tmp_path: Path
 ) -> None:
     built({"byte": "character", "character": "bpe", "bpe": "character"}[name]).save(tmp_path)
-    with pytest.raises(DataError):
+    reason = "is not byte-level BPE" if name == "bpe" else f"was not written by the tokenizer '{name}'"
+    with pytest.raises(DataError, match=reason):
         get_registry().find("tokenizer", f"tfs-tokenizers/{name}").load_loader()(tmp_path)
 
 
@@ -279,7 +280,7 @@ class TestCache:
 
 
 TRAIN = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from tfs_tokenizers import bpe
 from tfs_tokenizers.config import BpeConfig
@@ -287,9 +288,13 @@ class Slow:
     fingerprint = "slow"
     def __call__(self):
         print("reading", flush=True)
-        for i in range(20):
-            time.sleep(0.05)
-            yield "the same text for both " * 3
+        deadline = time.monotonic() + 60
+        while len(list(started.glob("*"))) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        yield "the same text for both " * 60
+started = Path(sys.argv[1], "started")
+started.mkdir(exist_ok=True)
+(started / str(os.getpid())).touch()
 tokenizer = bpe.build(BpeConfig(vocab_size=270), assets=Path(sys.argv[1]), offline=True, documents=Slow())
 print("ids", tokenizer.vocab_size)
 """

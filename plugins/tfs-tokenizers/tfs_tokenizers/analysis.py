@@ -68,7 +68,7 @@ class SizeRow:
 
 @dataclass(frozen=True)
 class EdgeCase:
-    """A group of ids with a common property."""
+    """A group of ids with a common property; `ids` is their number."""
 
     name: str
     ids: int
@@ -286,7 +286,7 @@ def analyze_texts(
 
 
 def _compared_sizes(tokenizer: Tokenizer, texts: Sequence[str]) -> list[SizeRow]:
-    """Return the bytes per token of a byte-level BPE truncated to each of `SIZES`, and in full; else an empty list."""
+    """Return the bytes per token of a byte-level BPE, whole and truncated to `SIZES`; [] for other tokenizers."""
     if not isinstance(tokenizer, ByteLevelTokenizer):
         return []
     n_bytes = sum(len(text.encode("utf-8")) for text in texts)

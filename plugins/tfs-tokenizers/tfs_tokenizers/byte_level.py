@@ -119,7 +119,7 @@ class ByteLevelTokenizer:
         return fast_encoder(self._content, self._tokenizer, self._bytes_of_id)
 
     def encode_batch(self, texts: Sequence[str]) -> Sequence[list[int] | NDArray[np.uint32]]:
-        """Return the ids of each text. Raises DataError for a lone surrogate."""
+        """Return the ids of each text, a list or uint32 [n_tokens]. Raises DataError for a lone surrogate."""
         lengths = [len(text) for text in texts]
         try:
             if sum(lengths) > FEW_CHARACTERS and max(lengths) <= LONGEST_TEXT and self._fast is not None:

@@ -41,7 +41,8 @@ def compare_tokenizers(
 ) -> list[ComparedTokenizer]:
     """Return the measurements of each tokenizer on the first `COMPARED_BYTES` bytes (4 MB) of a training text.
 
-    The names are registered names, paths, or YAML with options. Raises TfsErrors when one is not available.
+    The names are registered names, paths, or YAML with options. Raises TfsErrors when one is not available or
+    there is no text.
     """
     root = assets_folder(assets)
     text = TrainingText(named.dataset(dataset, assets=root), subset_size)

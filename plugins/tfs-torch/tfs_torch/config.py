@@ -1,4 +1,7 @@
-"""The options of the model `torch`, in addition to the options of every model."""
+"""The options of the model `torch`, in addition to the options of every model.
+
+The classes raise ValueError for invalid values.
+"""
 
 from dataclasses import dataclass
 from typing import Literal

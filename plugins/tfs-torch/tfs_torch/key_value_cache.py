@@ -25,7 +25,10 @@ from tfs_torch.model import Attention, Block, Transformer, merge_heads, split_he
 
 
 class BlockCache:
-    """The keys and values of one block: a slot for each position."""
+    """The keys and values of one block: a slot for each position.
+
+    `empty` has the shape of `keys` and `values`.
+    """
 
     def __init__(self, empty: Tensor) -> None:
         self.keys = empty.clone()  # [batch_size, max_seq_len, d_model]
@@ -41,7 +44,7 @@ class BlockCache:
 def block_with_cache(block: Block, x: Tensor, visible: Tensor, positions: Tensor, cache: BlockCache) -> Tensor:
     """Return `block.forward` of x [batch_size, seq_len, d_model], with earlier keys and values from the cache.
 
-    `visible` is [batch_size, 1, seq_len, n_keys].
+    `visible` is [batch_size, 1, seq_len, n_keys], `positions` [batch_size, seq_len].
     """
     # 1. x + attention(norm(x)), which writes to the cache and then reads from it
     attention = block.attention
@@ -63,6 +66,9 @@ def block_with_cache(block: Block, x: Tensor, visible: Tensor, positions: Tensor
 
 def attend_fused(attention: Attention, queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor) -> Tensor:
     """Return the same as `attention.attend` [batch_size, seq_len, d_model], computed by one kernel.
+
+    Queries are [batch_size, seq_len, d_model], keys and values [batch_size, n_keys, d_model], and `visible` is
+    [batch_size, 1, seq_len, n_keys].
 
     A single new token of a single sequence sees every key, so it needs no mask: the kernel is twice as fast without.
     """

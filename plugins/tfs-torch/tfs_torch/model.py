@@ -77,7 +77,9 @@ class Attention(Module):
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor) -> Tensor:
         """Return softmax(queries @ keys^T / sqrt(d_head)) @ values of each head [batch_size, seq_len, d_model].
 
-        `visible` is True where a query may read from a key. The steps are those of tfs_custom/ops/attention.py.
+        Queries are [batch_size, seq_len, d_model], keys and values [batch_size, n_keys, d_model]. `visible` is True
+        where a query may read from a key, of a shape that broadcasts to [batch_size, n_heads, seq_len, n_keys]. The
+        steps are those of tfs_custom/ops/attention.py.
         """
         # 1. Each head gets d_head features of its own
         head_queries = split_heads(queries, self.n_heads)  # [batch_size, n_heads, seq_len, d_head]
@@ -105,6 +107,8 @@ class Attention(Module):
 
     def attend_fused(self, queries: Tensor, keys: Tensor, values: Tensor, _visible: Tensor) -> Tensor:
         """Return the same as `attend`, computed by one kernel in tiles, which never stores all attention weights.
+
+        Queries, keys, values and the result are [batch_size, seq_len, d_model].
 
         Dao et al. (2022), "FlashAttention", https://arxiv.org/abs/2205.14135. It needs no mask: `is_causal` skips the
         tiles that causality hides, half of the work.
@@ -152,7 +156,10 @@ class Block(Module):
         self.feed_forward = FeedForward(config)
 
     def forward(self, x: Tensor, visible: Tensor) -> Tensor:
-        """Return x with the contributions of both parts added [batch_size, seq_len, d_model]."""
+        """Return x with the contributions of both parts added [batch_size, seq_len, d_model].
+
+        x has the same shape; the other argument is that of `Attention.forward`.
+        """
         # 1. x + attention(norm(x))
         normalized = self.attention_norm(x)  # [batch_size, seq_len, d_model]
         branch = self.attention(normalized, visible)  # [batch_size, seq_len, d_model]
@@ -200,12 +207,16 @@ class Transformer(AutogradModel):
     def forward(self, input_ids: Tensor) -> Tensor:
         """Return the logits [batch_size, seq_len, vocab_size] of the token after each of `input_ids`.
 
+        `input_ids` are [batch_size, seq_len].
         Raises ValueError for ids outside the vocabulary and for more than max_seq_len of them.
         """
         return self.unembed(self.features(input_ids))
 
     def features(self, input_ids: Tensor) -> Tensor:
-        """Return the last x, normalized [batch_size, seq_len, d_model]. Each block reads x and adds to it."""
+        """Return the last x, normalized [batch_size, seq_len, d_model]. Each block reads x and adds to it.
+
+        Takes the arguments of `forward`, and raises ValueError as it does.
+        """
         check_input_ids(input_ids, vocab_size=self.vocab_size, context_limit=self.context_limit)
         positions = torch.arange(input_ids.shape[-1], device=input_ids.device)  # [seq_len]
         visible = positions <= positions[:, None]  # [seq_len, seq_len]
@@ -215,7 +226,10 @@ class Transformer(AutogradModel):
         return self.final_norm(x)
 
     def embed(self, input_ids: Tensor, positions: Tensor) -> Tensor:
-        """Return the first x [batch_size, seq_len, d_model]: token embedding plus position embedding."""
+        """Return the first x [batch_size, seq_len, d_model]: token embedding plus position embedding.
+
+        `input_ids` are [batch_size, seq_len], `positions` [..., seq_len].
+        """
         token_vectors = self.token_embedding(input_ids)  # [batch_size, seq_len, d_model]
         position_vectors = self.position_embedding(positions)  # [..., seq_len, d_model]
         x = token_vectors + position_vectors  # [batch_size, seq_len, d_model]

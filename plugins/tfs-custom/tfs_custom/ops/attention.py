@@ -41,7 +41,10 @@ class AttentionCache(NamedTuple):
 
 
 def split_heads(x: Tensor, n_heads: int) -> Tensor:
-    """Return x [batch_size, n_keys, d_model] cut into heads: the first d_head features are the first head's."""
+    """Return x [batch_size, n_keys, d_model] cut into heads [batch_size, n_heads, n_keys, d_head].
+
+    The first d_head features belong to the first head.
+    """
     separated = x.reshape(*x.shape[:2], n_heads, -1)  # [batch_size, n_keys, n_heads, d_head]
     heads = separated.transpose(1, 2).contiguous()  # [batch_size, n_heads, n_keys, d_head]
     return heads
@@ -73,7 +76,8 @@ def visible_positions(seq_len: int, device: torch.device) -> Tensor:
 def hide_scores(attention_scores: Tensor, visible: Tensor) -> Tensor:
     """Return the scores [batch_size, n_heads, seq_len, n_keys], set to -inf where a key is not visible.
 
-    exp(-inf) is exactly 0. With any finite number a hidden key would keep a small weight.
+    `attention_scores` have that shape, and `visible` broadcasts to it. exp(-inf) is exactly 0. With any finite number a
+    hidden key would keep a small weight.
     """
     return attention_scores.masked_fill(~visible, -math.inf)
 
@@ -114,6 +118,8 @@ def attention_forward(
 
 def attention_backward(grad_output: Tensor, cache: AttentionCache) -> tuple[Tensor, Tensor, Tensor]:
     """Return (grad_queries, grad_keys, grad_values), each with the shape of its input.
+
+    grad_output is [batch_size, seq_len, d_model].
 
     The forward steps in reverse order. For one head, without dropout, writing dX for dL/dX, .T for transposed and
     rowsum for the sum over a row:

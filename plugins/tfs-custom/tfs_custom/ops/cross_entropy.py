@@ -31,7 +31,8 @@ class CrossEntropyCache(NamedTuple):
 def cross_entropy_forward(logits: Tensor, target_ids: Tensor) -> tuple[Tensor, CrossEntropyCache]:
     """Return the SUM of nats over the valid targets, a tensor without dimensions, and the cache.
 
-    A target of -100 marks padding, which adds nothing: where all targets are padding the loss is 0.
+    `logits` are [batch_size, seq_len, vocab_size], `target_ids` int64 [batch_size, seq_len]. A target of -100 marks
+    padding, which adds nothing: where all targets are padding the loss is 0.
     """
     # 1. Softmax, with the max trick of `softmax.py`: no exponential overflows, and no denominator is 0
     row_max = logits.amax(dim=-1, keepdim=True)  # [batch_size, seq_len, 1]
@@ -53,7 +54,9 @@ def cross_entropy_forward(logits: Tensor, target_ids: Tensor) -> tuple[Tensor, C
 
 
 def cross_entropy_backward(grad_loss: float, cache: CrossEntropyCache) -> Tensor:
-    """Return grad_logits, given `grad_loss`, the gradient of the summed loss: 1 / number of tokens for a mean.
+    """Return grad_logits [batch_size, seq_len, vocab_size].
+
+    `grad_loss` is the gradient of the summed loss: 1 / number of tokens for a mean.
 
     At one position, with t the target,
 

@@ -20,7 +20,7 @@ class DropoutCache(NamedTuple):
 
 
 def dropout_forward(x: Tensor, rate: float) -> tuple[Tensor, DropoutCache]:
-    """Return x with a share `rate` of its numbers set to zero and the others scaled up, and the cache.
+    """Return x (any shape) with a share `rate` of its numbers set to zero and the others scaled up, and the cache.
 
     Each number is kept with probability 1 - rate, drawn from torch's global random state. Dividing the kept numbers by
     1 - rate preserves the expected value of each, so that nothing needs to be rescaled when dropout is off. With rate 0
@@ -35,7 +35,7 @@ def dropout_forward(x: Tensor, rate: float) -> tuple[Tensor, DropoutCache]:
 
 
 def dropout_backward(grad_output: Tensor, cache: DropoutCache) -> Tensor:
-    """Return grad_x.
+    """Return grad_x, of the same shape as grad_output.
 
     The forward pass multiplied each number by a constant, 0 or 1 / (1 - rate). The gradient of a number that was
     multiplied by a constant is the gradient of the product times the same constant:

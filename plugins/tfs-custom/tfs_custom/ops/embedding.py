@@ -25,7 +25,10 @@ class EmbeddingCache(NamedTuple):
 
 
 def positions_of(input_ids: Tensor) -> Tensor:
-    """Return the position of every token in its sequence: 0, 1, 2, ... in each row."""
+    """Return the position of every token in its sequence [batch_size, seq_len]: 0, 1, 2, ... in each row.
+
+    `input_ids` have the same shape.
+    """
     batch_size, seq_len = input_ids.shape
     counted = torch.arange(seq_len, device=input_ids.device)  # [seq_len]
     positions = counted.expand(batch_size, seq_len)  # [batch_size, seq_len]
@@ -39,7 +42,9 @@ def embedding_forward(ids: Tensor, table: Tensor) -> tuple[Tensor, EmbeddingCach
 
 
 def embedding_backward(grad_output: Tensor, cache: EmbeddingCache) -> Tensor:
-    """Return grad_table. In all operations, grad_x means dL/dx and has the shape of x.
+    """Return grad_table [n_rows, d_model], given grad_output [batch_size, seq_len, d_model].
+
+    In all operations, grad_x means dL/dx and has the shape of x.
 
     A look-up copies a row. The gradient of a copy is the gradient of the row, and a row that was copied many times
     (that of a frequent word) gets the sum over its copies. A row that no id selected has gradient zero. Ids have no

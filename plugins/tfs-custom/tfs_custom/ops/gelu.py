@@ -48,13 +48,13 @@ class GeluCache(NamedTuple):
 
 
 def exact_gate(x: Tensor) -> Tensor:
-    """Return Phi(x) [batch_size, seq_len, d_ffn]."""
+    """Return Phi(x), of x [batch_size, seq_len, d_ffn]."""
     gate = (1.0 + torch.erf(x / math.sqrt(2.0))) / 2.0  # [batch_size, seq_len, d_ffn]
     return gate
 
 
 def tanh_gate(x: Tensor) -> Tensor:
-    """Return (1 + tanh(u)) / 2 = sigmoid(z) [batch_size, seq_len, d_ffn], z = 2u."""
+    """Return (1 + tanh(u)) / 2 = sigmoid(z), z = 2u, of x [batch_size, seq_len, d_ffn]."""
     z = 2.0 * math.sqrt(2.0 / math.pi) * (x + CUBIC * x * x * x)  # [batch_size, seq_len, d_ffn]
     gate = torch.sigmoid(z)  # [batch_size, seq_len, d_ffn]
     return gate
@@ -68,7 +68,7 @@ def gelu_forward(x: Tensor, form: GeluForm) -> tuple[Tensor, GeluCache]:
 
 
 def gelu_backward(grad_output: Tensor, cache: GeluCache) -> Tensor:
-    """Return grad_x.
+    """Return grad_x, given grad_output, both [batch_size, seq_len, d_ffn].
 
     x occurs twice in x * gate(x). By the product rule,
 

@@ -30,7 +30,10 @@ class LayerNormCache(NamedTuple):
 
 
 def layer_norm_forward(x: Tensor, gain: Tensor, bias: Tensor) -> tuple[Tensor, LayerNormCache]:
-    """Return `gain * normalized + bias` [batch_size, seq_len, d_model], and the cache for `layer_norm_backward`."""
+    """Return `gain * normalized + bias` [batch_size, seq_len, d_model], and the cache for `layer_norm_backward`.
+
+    x has the same shape; gain and bias are [d_model].
+    """
     # 1. Subtract the mean of the position's features
     mean = x.mean(dim=-1, keepdim=True)  # [batch_size, seq_len, 1]
     centered = x - mean  # [batch_size, seq_len, d_model]
@@ -46,7 +49,7 @@ def layer_norm_forward(x: Tensor, gain: Tensor, bias: Tensor) -> tuple[Tensor, L
 
 
 def layer_norm_backward(grad_output: Tensor, cache: LayerNormCache) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (grad_x, grad_gain, grad_bias).
+    """Return (grad_x, grad_gain, grad_bias), given grad_output [batch_size, seq_len, d_model].
 
     Write g for dL/doutput, x_hat for `normalized` and s for `inverse_std`, all at one position.
 

@@ -27,7 +27,8 @@ class LinearCache(NamedTuple):
 def linear_forward(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, LinearCache]:
     """Return `x @ weight.T + bias` [batch_size, seq_len, out_features], and the cache for `linear_backward`.
 
-    A row of `weight` [out_features, in_features] holds the factors of one output feature.
+    x is [batch_size, seq_len, in_features], `bias` [out_features]. A row of `weight` [out_features, in_features] holds
+    the factors of one output feature.
     """
     weighted_sums = matrix_product(x, weight.mT)  # [batch_size, seq_len, out_features]
     output = weighted_sums + bias  # [batch_size, seq_len, out_features]
@@ -35,7 +36,7 @@ def linear_forward(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Lin
 
 
 def linear_backward(grad_output: Tensor, cache: LinearCache) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (grad_x, grad_weight, grad_bias).
+    """Return (grad_x, grad_weight, grad_bias), given grad_output [batch_size, seq_len, out_features].
 
     At one position, with o counting output features and i counting input features,
 

@@ -46,6 +46,8 @@ from torch import Tensor
 def matrix_product(a: Tensor, b: Tensor) -> Tensor:
     """Return a @ b [..., n_rows, n_columns], in the type of a.
 
+    a is [..., n_rows, n_inner], b [..., n_inner, n_columns].
+
     With `dtype: bfloat16` the model runs inside `torch.autocast`, where `@` rounds both factors to bfloat16, sums in
     float32, and rounds the product to bfloat16. Here the product is converted back to float32 at once, so that
     everything between two products is computed and kept in float32: long sums, exponentials and averages need its

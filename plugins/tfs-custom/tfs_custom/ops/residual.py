@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def residual_forward(x: Tensor, branch: Tensor) -> tuple[Tensor, None]:
-    """Return x + branch, a new tensor, and None: the backward pass needs no cache.
+    """Return x + branch, all [batch_size, seq_len, d_model], as a new tensor, and None: the backward needs no cache.
 
     Never `x += branch`: an operation that has x in its cache would then read the changed numbers in the backward pass.
     Layer norm, which comes before every branch, keeps `normalized` and is not affected. A layer norm that keeps x, as
@@ -23,7 +23,7 @@ def residual_forward(x: Tensor, branch: Tensor) -> tuple[Tensor, None]:
 
 
 def residual_backward(grad_output: Tensor, _cache: None) -> tuple[Tensor, Tensor]:
-    """Return (grad_x, grad_branch).
+    """Return (grad_x, grad_branch), given grad_output, all [batch_size, seq_len, d_model].
 
     If x grows by a small amount, output = x + branch grows by the same amount, and likewise for branch. So both have
     the gradient of the output, unchanged:

@@ -37,7 +37,7 @@ def softmax_forward(scores: Tensor) -> tuple[Tensor, SoftmaxCache]:
 
 
 def softmax_backward(grad_weights: Tensor, cache: SoftmaxCache) -> Tensor:
-    """Return grad_scores.
+    """Return grad_scores, given grad_weights, both [..., n_keys].
 
     Write n[i] = exp(score[i]) for the numerators and z = sum over j of n[j] for the denominator: weight[i] = n[i] / z.
     A change of score[j] changes the numerator n[j] (exp is its own derivative) and the denominator:

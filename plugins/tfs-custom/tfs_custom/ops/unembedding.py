@@ -27,13 +27,16 @@ class UnembeddingCache(NamedTuple):
 
 
 def unembedding_forward(x: Tensor, table: Tensor) -> tuple[Tensor, UnembeddingCache]:
-    """Return the logits `x @ table.T` [batch_size, seq_len, vocab_size], and the cache for `unembedding_backward`."""
+    """Return the logits `x @ table.T` [batch_size, seq_len, vocab_size], and the cache for `unembedding_backward`.
+
+    x is [batch_size, seq_len, d_model], the table [vocab_size, d_model].
+    """
     logits = matrix_product(x, table.mT)  # [batch_size, seq_len, vocab_size]
     return logits, UnembeddingCache(x, table)
 
 
 def unembedding_backward(grad_logits: Tensor, cache: UnembeddingCache) -> tuple[Tensor, Tensor]:
-    """Return (grad_x, grad_table).
+    """Return (grad_x, grad_table), given grad_logits [batch_size, seq_len, vocab_size].
 
     This is a linear layer without a bias, with the gradients that are derived in `linear.py`: the table is used at all
     positions of all sequences, so its gradient is summed over them.

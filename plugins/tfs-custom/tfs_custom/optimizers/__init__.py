@@ -1,1 +1,1 @@
-"""Two optimizers, their updates written out."""
+"""AdamW and SGD, with their update formulas written out."""

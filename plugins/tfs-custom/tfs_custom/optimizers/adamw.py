@@ -31,7 +31,9 @@ class AdamWByHand(Optimizer):
                     self.update(parameter, parameter.grad, group)
 
     def update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        """Change one parameter in place. In the papers, p is parameter, g gradient, m mean, v mean_square, t step.
+        """Change one parameter, of any shape, in place; `gradient` has the same shape.
+
+        In the papers, p is parameter, g gradient, m mean, v mean_square, t step.
 
         With numbers: in the first step the parameter moves by the learning rate, whether its gradient is 100 or 0.01
             >>> parameter = torch.tensor([1.0, 1.0])
@@ -77,6 +79,6 @@ def build(
     learning_rate: float,
     weight_decay: float,
 ) -> AdamWByHand:
-    """Return the optimizer of these parameters; only matrices decay."""
+    """Return the optimizer of these parameters, of any shape; only matrices decay."""
     groups = groups_by_decay(named_parameters, weight_decay)
     return AdamWByHand(groups, {"lr": learning_rate, "betas": config.betas, "eps": config.eps})

@@ -10,7 +10,7 @@ def groups_by_decay(named_parameters: Iterable[tuple[str, Tensor]], weight_decay
     """Return two parameter groups: matrices (embeddings included), with weight decay, and all others, without.
 
     Small weights make a smooth function. Biases and gains are few, and shrinking them does not make the function
-    simpler. (Any: a group holds parameters and options of all types.)
+    simpler. Parameters have any shape. (Any: a group holds parameters and options of all types.)
     """
     parameters = [parameter for _, parameter in named_parameters]
     groups = [

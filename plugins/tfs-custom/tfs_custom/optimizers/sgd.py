@@ -32,7 +32,7 @@ class SGDByHand(Optimizer):
                     self.update(parameter, parameter.grad, group)
 
     def update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        """Change one parameter in place.
+        """Change one parameter, of any shape, in place; `gradient` has the same shape.
 
         With numbers: two steps with momentum 0.9 and the gradient 1. The second step is longer: 0.1 * (0.9 + 1)
             >>> parameter = torch.tensor([1.0])
@@ -69,6 +69,6 @@ def build(
     learning_rate: float,
     weight_decay: float,
 ) -> SGDByHand:
-    """Return the optimizer of these parameters; only matrices decay."""
+    """Return the optimizer of these parameters, of any shape; only matrices decay."""
     groups = groups_by_decay(named_parameters, weight_decay)
     return SGDByHand(groups, {"lr": learning_rate, "momentum": config.momentum, "nesterov": config.nesterov})

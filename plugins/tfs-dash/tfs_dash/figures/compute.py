@@ -1,4 +1,4 @@
-"""Figures of loss against compute: curves over FLOPs, loss at a budget, and gain per doubling."""
+"""Figures of loss against compute: curves over FLOPs, loss at a budget, and gain per doubling of compute."""
 
 from collections.abc import Sequence
 

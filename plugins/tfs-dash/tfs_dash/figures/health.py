@@ -100,7 +100,7 @@ def health_figure(column: str, runs: Sequence[RunData], view: View, window: Wind
 
 
 def nonfinite_at(run: RunData, x_column: str, most: int = 50) -> np.ndarray:
-    """Return the x of the first `most` steps whose loss or gradient norm was not finite."""
+    """Return the x of the first `most` steps whose loss or gradient norm was not finite: [steps]."""
     columns = run.training(x_column, "loss", "grad_norm")
     nonfinite = ~np.isfinite(columns["loss"])
     if np.isfinite(columns["grad_norm"]).any():  # a log without any norm does not mean NaN

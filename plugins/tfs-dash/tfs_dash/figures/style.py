@@ -71,7 +71,7 @@ TEMPLATES = {
 
 
 def color(run: RunData) -> str:
-    """Return the color of the run's position: its rank by start time, or as set by view.with_distinct_colors."""
+    """Return the color for `run.position`: the run's rank by start time, or a value from view.with_distinct_colors."""
     return COLORS[run.position % len(COLORS)]
 
 
@@ -81,7 +81,7 @@ def dash(run: RunData) -> str:
 
 
 def faint(hex_color: str, opacity: float) -> str:
-    """Return the color with an opacity."""
+    """Return the color with an opacity from 0 to 1."""
     red, green, blue = (int(hex_color[start : start + 2], 16) for start in (1, 3, 5))
     return f"rgba({red},{green},{blue},{opacity})"
 

@@ -47,7 +47,7 @@ COLUMNS: list[dict[str, Any]] = [
 
 
 _FIELDS = {"tag": "tags"}
-"""The row field of each grouping that has a different name than its field."""
+"""Grouping -> field of the table rows, if the two names differ."""
 
 MAX_AUTO_HEIGHT_ROWS = 12
 """Up to this many rows the table grows with its content; with more it has a fixed height and scrolls."""

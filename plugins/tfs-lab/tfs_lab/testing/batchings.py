@@ -143,7 +143,10 @@ class BatchingUnderCheck:
 
     @contextmanager
     def built(self, *ranks: OneRank) -> Iterator[tuple[TokenStore, list[Batching]]]:
-        """Yield the token store and one batching per rank; without `ranks`, one batching for a single rank."""
+        """Yield the token store and one batching per rank; without `ranks`, one batching for a single rank.
+
+        Raises the error that `rejection` returns, if any.
+        """
         component = chosen("batching", self.name, self.options)
         settings = self._batch_settings()
         if error := self.rejection():

@@ -1,4 +1,4 @@
-"""Checks of the optional capabilities of a model: document masks, and logits in two steps."""
+"""Checks of the optional capabilities of a model: document masks, and logits in two steps (`features`, `unembed`)."""
 
 from __future__ import annotations
 

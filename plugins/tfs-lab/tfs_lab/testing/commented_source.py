@@ -130,7 +130,7 @@ class _Attach(ast.NodeVisitor):
         self.statement(node, None)
 
     def statement(self, node: ast.stmt, target: ast.expr | None, last: ast.expr | None = None) -> None:
-        """Attach the shape comment at the end of the last line of a statement, or else of its first line."""
+        """Attach a shape comment to a statement: the one on its last line, or else the one on its first line."""
         last_line = _last_line(last or node)
         line = last_line if last_line in self.comments else node.lineno
         if not isinstance(self.scope, CommentedFunction) or line not in self.comments:

@@ -1,5 +1,8 @@
 """Checks of gradients against autograd and against central differences. A falling loss proves nothing.
 
+`input_ids` and `target_ids` are int64 [batch_size, seq_len], and a loss is a tensor without dimensions: []. Parameters
+have any shape, and a gradient has the shape of its parameter.
+
 Autograd applies the chain rule to the model's own forward. Central differences use no rule: they move the weights a
 little and measure the slope of the loss.
 """
@@ -33,7 +36,7 @@ DROPOUT_SEED = 5
 
 
 def gradients(model: LanguageModel, input_ids: Tensor, target_ids: Tensor, *, scale: float = 1.0) -> dict[str, Tensor]:
-    """Return the `.grad` of every parameter after `loss` and `backward(scale)`, starting from None."""
+    """Reset the gradients, call `loss` and `backward(scale)`, and return the `.grad` of every trainable parameter."""
     parameters = trainable(model)
     for parameter in parameters.values():
         parameter.grad = None
@@ -58,7 +61,7 @@ def loss_and_gradients(model: LanguageModel, module: nn.Module, *inputs: Tensor)
 
 
 def trainable(model: LanguageModel) -> dict[str, Tensor]:
-    """Return the trainable parameters: those that require a gradient, or all of a model without autograd."""
+    """Return the parameters that require a gradient; for a model without autograd, all parameters."""
     parameters = dict(model.named_parameters())
     learning = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
     return learning or parameters
@@ -82,7 +85,10 @@ def collected_gradients(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def cross_entropy(logits: Tensor, target_ids: Tensor) -> Tensor:
-    """Return PyTorch's cross-entropy, summed over the valid targets (nats)."""
+    """Return PyTorch's cross-entropy, summed over the valid targets (nats): [].
+
+    `logits` are [batch_size, seq_len, vocab_size], `target_ids` [batch_size, seq_len].
+    """
     return F.cross_entropy(logits.flatten(0, 1), target_ids.flatten(), ignore_index=IGNORED_TARGET, reduction="sum")
 
 

@@ -74,7 +74,7 @@ def padding_changes_nothing(subject: SmallModel) -> Finding:
 
 @check("batch invariance")
 def rows_do_not_see_each_other(subject: SmallModel) -> Finding:
-    """The logits of a row do not depend on other rows: bit-identical when those change, within rounding without them.
+    """Logits of a row are bit-identical if the other rows change, and equal within rounding if the row is alone.
 
     With another number of rows, a matrix product may use another kernel, which sums in another order.
     """
@@ -110,7 +110,10 @@ def arguments_are_left_alone(subject: SmallModel) -> Finding:
 
 
 def held_tensors(owner: object) -> Iterator[Tensor]:
-    """Iterate over the tensors reachable from an object's attributes, through containers and other objects."""
+    """Iterate over the tensors reachable from an object's attributes, through containers and other objects.
+
+    The tensors have any shape.
+    """
     seen: set[int] = set()
     pending: list[Any] = [owner]
     while pending:

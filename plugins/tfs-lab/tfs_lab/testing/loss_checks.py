@@ -20,7 +20,7 @@ ROUNDING = 1e-12
 
 
 def close(found: Tensor, expected: Tensor, rtol: float = ROUNDING) -> bool:
-    """Return True when the norm of the difference is at most `rtol` times the norm of `expected`."""
+    """Return True when the norm of the difference is at most `rtol` times the norm of `expected` (any shape)."""
     return norm_of([found.double() - expected.double()]) <= rtol * norm_of([expected])
 
 

@@ -24,7 +24,7 @@ class OptimizerUnderCheck:
     options: Mapping[str, Any]
 
     def build(self, parameters: Mapping[str, Tensor], *, weight_decay: float = 0.0) -> torch.optim.Optimizer:
-        """Return the optimizer of these parameters."""
+        """Return the optimizer of these parameters, of any shape."""
         component = chosen("optimizer", self.name, self.options)
         optimizer: torch.optim.Optimizer = component.factory(
             component.config,

@@ -74,7 +74,10 @@ class ErrorRule:
     def compare_tensors(
         self, reference: str, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]
     ) -> list[Comparison]:
-        """Compare tensors by name. The norm of the whole gradient is that of all expected tensors together."""
+        """Compare tensors by name. The norm of the whole gradient is the norm over all expected tensors.
+
+        The tensors have any shape; `found` has the shapes of `expected`.
+        """
         whole = norm_of(expected.values())
         return [
             self.compare(
@@ -89,7 +92,7 @@ class ErrorRule:
 
 
 def norm_of(tensors: Iterable[Tensor]) -> float:
-    """Return the Euclidean norm over the elements of all tensors."""
+    """Return the Euclidean norm over the elements of all tensors, of any shape."""
     return math.sqrt(sum(float(tensor.detach().double().square().sum()) for tensor in tensors))
 
 

@@ -159,7 +159,7 @@ class _Tracer:
         values: Sequence[object],
         bound: dict[str, int],
     ) -> None:
-        """Compare values from left to right with the shapes of a comment, or all with its one shape (`each`)."""
+        """Compare values with the shapes of a comment in order; with `each`, compare all items with its only shape."""
         shapes: Sequence[Shape] = comment.shapes
         if comment.each:
             items = [pair for name, value in zip(names, values, strict=True) for pair in _items(name, value)]

@@ -130,6 +130,8 @@ def small_model(
 ) -> SmallModel:
     """Return the model of that name, or of a file (`./my_model.py:MyModel`), at small sizes; `options` override them.
 
+    `shake` is the standard deviation of the noise that is added to every initial weight.
+
     Raises ConfigError when the options are wrong or the sizes are too small to check; PluginError when there is no such
     model.
     """
