@@ -216,6 +216,42 @@ def test_model_in_a_file_is_not_imported_because_a_run_folder_names_it(own_model
     assert len(run.metrics()) == 4
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["generate", "own", "--prompt", "x"],
+        ["generate", "own", "--prompt", "x", "--model", "custom"],
+        ["evaluate", "own"],
+        ["evaluate", "own", "--model", "custom"],
+        ["evaluate", "assets/runs/own/checkpoints/step-00000003", "--model", "torch"],
+        ["chat", "own"],
+        ["chat", "own", "--model", "custom"],
+        ["run", "--resume", "own"],
+        ["run", "--resume", "own", "--model", "custom"],
+        ["run", "--resume", "own", "--set", "model=custom"],
+        ["run", "--resume", "own", "--set", "model={name: custom}"],
+        ["run", "--config", "own.yaml", "--model", "custom", "--resume", "own"],
+        ["run", "--config", "other.yaml", "--resume", "own"],
+        ["run", "--config", "other.yaml", "--resume", "own", "--set", "training.max_steps=9"],
+    ],
+    ids=" ".join,
+)
+def test_no_command_imports_a_file_because_a_run_names_it(
+    command: list[str], own_model: Tfs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = {**TINY, "experiment_name": "own", "model": {"name": "custom"}}
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(other), encoding="utf-8")
+    imported = tmp_path / "imported"
+    hostile = f"import pathlib\npathlib.Path({str(imported)!r}).touch()\n{OWN_MODEL}"
+    (tmp_path / "own.py").write_text(hostile, encoding="utf-8")
+    for name in [name for name in sys.modules if name.startswith("tfs_local_model_")]:
+        monkeypatch.delitem(sys.modules, name)
+    result = own_model(*command)
+    assert not imported.exists()
+    assert result.exit_code == 2
+    assert "--allow-local-code" in result.output
+
+
 def test_configuration_that_names_the_file_resumes_it(own_model: Tfs) -> None:
     result = own_model("run", "--config", "own.yaml", "--resume", "--set", "training.max_steps=5")
     assert result.exit_code == 0, result.output

@@ -187,12 +187,11 @@ def configure(
         given = read_config(previous.checkpoint, overrides=overrides)
         if model is not None:
             given = with_model(given, model)
+        given = with_local_model(given, allowed=allow_local_code)
     else:
-        allow_local_code = True
-    given = with_local_model(given, allowed=allow_local_code)
-    if given.model.name == previous.config.model.name:
-        previous = dataclasses.replace(previous, config=with_local_model(previous.config, allowed=allow_local_code))
-    return given, previous
+        given = with_local_model(given, allowed=True)
+        allow_local_code = allow_local_code or given.model.name == previous.config.model.name
+    return given, dataclasses.replace(previous, config=with_local_model(previous.config, allowed=allow_local_code))
 
 
 def _read_config(config: ConfigLike, *, overrides: Sequence[str], model: str | None) -> RunConfig:

@@ -51,8 +51,8 @@ def load_model(
     verify_checkpoint(folder)
     overrides = [] if device == "auto" else [f"runtime.device={device}"]
     own_config, state = read_config(folder, overrides=overrides), read_state(folder)
+    own_config = with_local_model(own_config, allowed=allow_local_code)
     config = own_config if model is None else with_model(own_config, model)
-    config = with_local_model(config, allowed=allow_local_code)
     machine = choose_machine(config.runtime, state["machine"])
     apply_machine(machine)
     tokenizer = _read_tokenizer(config.data.tokenizer.name, folder / "tokenizer")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tfs_core import checkpoint_folder, tensor_files
 from tfs_core.checkpoint import CheckpointKeeper, load_checkpoint, read_config, read_state, save_checkpoint
 from tfs_core.checkpoint_folder import (
+    checkpoint_name,
     checkpoint_step,
     list_checkpoints,
     move_aside,
@@ -417,3 +418,9 @@ def test_checkpoints_moved_aside_replace_none_that_were_moved_before(keeper: Che
         move_aside([save(keeper, 1)], aside)
     assert sorted(path.name for path in aside.iterdir()) == ["step-00000001", "step-00000001-2", "step-00000001-3"]
     assert list_checkpoints(keeper.folder) == []
+
+
+def test_checkpoints_are_ordered_by_step_beyond_eight_digits(tmp_path: Path) -> None:
+    for step in (100_000_000, 99_999_999, 7):
+        (tmp_path / checkpoint_name(step)).mkdir()
+    assert [checkpoint_step(folder) for folder in list_checkpoints(tmp_path)] == [7, 99_999_999, 100_000_000]

@@ -1,7 +1,8 @@
 """Import a model from a local file instead of a plugin: `name: ./my_model.py:MyModel`.
 
-This is the only place where such a file is imported. Security: a run folder or checkpoint that names a file is not
-enough. The user must name it in a configuration (`--config`) or allow it with `--allow-local-code`.
+This is the only place where such a file is imported, and it asks for the permission itself. Security: a run folder or
+checkpoint that names a file is not enough. The user must name it in a configuration (`--config`) or allow it with
+`--allow-local-code`.
 """
 
 from __future__ import annotations
@@ -34,24 +35,27 @@ def with_local_model(config: RunConfig, *, allowed: bool) -> RunConfig:
     """
     if not is_local_model(config.model.name):
         return config
-    if not allowed:
-        raise ConfigError(
-            f"the model is code in the file {config.model.name}, and a run folder or checkpoint is not allowed to run "
-            "it: add --allow-local-code if you trust the file"
-        )
-    _, options = load_local_model(config.model)
+    _, options = load_local_model(config.model, allowed=allowed)
     complete = replace(config, model=Choice(config.model.name, options))
     check_together(complete)
     return complete
 
 
-def load_local_model(choice: Choice) -> tuple[Callable[..., Any], Any]:
-    """Import the file of a local model, and return (factory, options).
+def load_local_model(choice: Choice, *, allowed: bool = False) -> tuple[Callable[..., Any], Any]:
+    """Import the file of a local model if that is allowed, and return (factory, options).
+
+    A choice whose options are an instance of their class has been imported with permission before. Every other choice
+    comes from a file and needs `allowed`: the user named the model, or gave --allow-local-code.
 
     The name after the colon is the factory, a class or a function. The annotation of its first parameter is the class
     of the options, which are checked here. The file may import other files of its folder. Raises ConfigError for
-    problems with the file or the options.
+    problems with the file or the options, and without permission.
     """
+    if not (allowed or isinstance(choice.options, ModelConfig)):
+        raise ConfigError(
+            f"the model is code in the file {choice.name}, and a run folder or checkpoint is not allowed to run "
+            "it: add --allow-local-code if you trust the file"
+        )
     path, _, attribute = choice.name.rpartition(":")
     file = Path(path)
     module = _import_file(file)

@@ -414,3 +414,8 @@ def test_stream_text_uses_the_token_step(transformer: Any) -> None:
     text = text_of(transformer, max_length=4)
     assert text_of(transformer, max_length=4, token_step=Step()) == text
     assert lengths == [1, 1, 1]
+
+
+def test_a_draw_that_rounds_to_the_whole_probability_takes_the_last_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "rand", lambda *size, **options: torch.ones(1, dtype=torch.float64))
+    assert choose_token(torch.tensor([0.0, 1.0, 0.5]), ALL, seeded()) == 2

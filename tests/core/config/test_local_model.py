@@ -102,14 +102,14 @@ def test_local_models_rows_are_checked_against_the_length_that_is_given(
 
 @pytest.mark.parametrize("attribute", ["MyModel", "build"])
 def test_loading_a_local_model_gives_its_factory_and_checked_options(folder: Path, attribute: str) -> None:
-    factory, options = load_local_model(choose(folder, attribute, width=6, max_seq_len=32))
+    factory, options = load_local_model(choose(folder, attribute, width=6, max_seq_len=32), allowed=True)
     assert (options.width, options.max_seq_len, options.dropout) == (6, 32, 0.0)
     assert factory(options, vocab_size=3, generator=None).config is options
 
 
 def test_loading_a_local_model_runs_its_file_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    first, _ = load_local_model(choose(folder))
-    second, _ = load_local_model(choose(folder))
+    first, _ = load_local_model(choose(folder), allowed=True)
+    second, _ = load_local_model(choose(folder), allowed=True)
     assert first is second
 
 
@@ -123,19 +123,19 @@ def test_loading_a_local_model_runs_its_file_once(folder: Path, capsys: pytest.C
 )
 def test_loading_a_local_model_checks_its_options(folder: Path, options: dict[str, object], expected: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        load_local_model(choose(folder, **options))
+        load_local_model(choose(folder, **options), allowed=True)
     assert str(caught.value).startswith(f"{folder / 'my_model.py'}:MyModel: {expected}")
 
 
 def test_loading_a_local_model_that_its_file_does_not_have_suggests_the_nearest(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"there is no callable 'MyModle'. Did you mean 'MyModel'\? In the"):
-        load_local_model(choose(folder, "MyModle"))
+        load_local_model(choose(folder, "MyModle"), allowed=True)
 
 
 @pytest.mark.parametrize("attribute", ["no_annotation", "MyConfig"])
 def test_loading_a_local_model_needs_the_class_of_its_options(folder: Path, attribute: str) -> None:
     with pytest.raises(ConfigError, match="the first parameter needs the class of the options as its type"):
-        load_local_model(choose(folder, attribute))
+        load_local_model(choose(folder, attribute), allowed=True)
 
 
 @pytest.mark.parametrize(
@@ -152,5 +152,5 @@ def test_local_model_whose_file_raises_is_reported_with_its_line(
 ) -> None:
     (tmp_path / "bad.py").write_text(source, encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
-        load_local_model(Choice(f"{tmp_path / 'bad.py'}:MyModel", {}))
+        load_local_model(Choice(f"{tmp_path / 'bad.py'}:MyModel", {}), allowed=True)
     assert str(caught.value).startswith(f"{tmp_path / 'bad.py'}:{line}: cannot be imported: {expected}")

@@ -33,7 +33,7 @@ def chosen(kind: str, name: str, options: Mapping[str, Any] | None = None) -> Ch
     document = Document(values, places={(): Place(source=f"options of {kind} '{name}'", base=Path.cwd())})
     choice = chosen_component(kind, values, document)
     if kind == "model" and is_local_model(choice.name):
-        factory, config = load_local_model(choice)
+        factory, config = load_local_model(choice, allowed=True)
     else:
         factory, config = get_registry().find(kind, choice.name).load_factory(), choice.options
     return Chosen(kind=kind, name=name, factory=factory, config=config)
