@@ -349,6 +349,7 @@ def test_leftovers_of_a_killed_process_are_removed_and_a_replaced_checkpoint_is_
     for name in (".writing-step-00000003", ".deleting-step-00000000"):
         shutil.copytree(keeper.folder / "step-00000001", keeper.folder / name)
     (keeper.folder / ".latest.4711").touch()
+    (keeper.folder / ".writing-step-00000004").touch()  # a file, which no version of tfs writes
     (keeper.folder / "step-00000002").rename(keeper.folder / ".replaced-step-00000002")
     remove_leftovers(keeper.folder)
     assert sorted(path.name for path in keeper.folder.iterdir()) == ["latest", "step-00000001", "step-00000002"]
@@ -413,7 +414,7 @@ def test_cause_is_reported_when_the_temporary_folder_cannot_be_made(keeper: Chec
 
 
 def test_checkpoints_moved_aside_replace_none_that_were_moved_before(keeper: CheckpointKeeper, tmp_path: Path) -> None:
-    aside = tmp_path / "aside"
+    aside = tmp_path / "run" / "aside"
     for _ in range(3):
         move_aside([save(keeper, 1)], aside)
     assert sorted(path.name for path in aside.iterdir()) == ["step-00000001", "step-00000001-2", "step-00000001-3"]
@@ -424,3 +425,16 @@ def test_checkpoints_are_ordered_by_step_beyond_eight_digits(tmp_path: Path) -> 
     for step in (100_000_000, 99_999_999, 7):
         (tmp_path / checkpoint_name(step)).mkdir()
     assert [checkpoint_step(folder) for folder in list_checkpoints(tmp_path)] == [7, 99_999_999, 100_000_000]
+
+
+def test_tokenizer_is_saved_in_its_own_folder(tmp_path: Path) -> None:
+    class Words:
+        def save(self, folder: Path) -> None:
+            (folder / "words.txt").write_text("one\ntwo\n")
+
+    folder = tmp_path / "step-00000002"
+    save_checkpoint(folder, model=Tied(), optimizer=None, state={}, tokenizer=Words())  # type: ignore[arg-type]
+    assert (folder / "tokenizer" / "words.txt").read_text() == "one\ntwo\n"
+    (folder / "tokenizer" / "words.txt").write_text("one\nTwo\n")
+    with pytest.raises(CheckpointError, match=r"tokenizer/words\.txt is damaged"):
+        verify_checkpoint(folder)

@@ -6,13 +6,23 @@ The settings come from the dataclasses of the schema, so a new setting fails a t
 import dataclasses
 import typing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tfs_core.checkpoint_folder import checkpoint_name, list_checkpoints
 from tfs_core.config.schema import Choice, DataConfig, RunConfig, SamplesConfig, TrainingConfig
-from tfs_core.errors import ConfigError
-from tfs_core.resume import MAY_CHANGE, ResumePoint, check_config, current_versions, machine_differences
+from tfs_core.errors import CheckpointError, ConfigError, TrainingError, UsageError
+from tfs_core.resume import (
+    MAY_CHANGE,
+    ResumePoint,
+    check_config,
+    current_versions,
+    find_resume_point,
+    machine_differences,
+    rewind_run_folder,
+)
 
 ALLOWED: dict[str, tuple[Any, str]] = {
     "group": ("widths", "a label"),
@@ -160,3 +170,25 @@ def test_differences_of_the_machine_are_those_of_versions_and_facts() -> None:
     ]
     other = {**saved, "versions": {**current_versions(), "torch": "2.0"}}
     assert machine_differences(other, {}) == [f"torch was 2.0, is {current_versions()['torch']}"]
+
+
+def test_resume_of_nothing_says_what_to_give(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--resume needs a run, a checkpoint, or a --config"):
+        find_resume_point(None, experiment_name=None, assets=tmp_path)
+    with pytest.raises(CheckpointError, match="there is no run of 'tiny'"):
+        find_resume_point(None, experiment_name="tiny", assets=tmp_path)
+
+
+def test_run_that_another_process_has_changed_is_not_rewound(tmp_path: Path) -> None:
+    folders = [tmp_path / "checkpoints" / checkpoint_name(step) for step in (40, 80)]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    state = {"progress": {"best_step": None}}
+    previous = ResumePoint(folders[0], BEFORE, state=state, run=None, siblings=folders[:1], damaged=[])
+    run_folder: Any = SimpleNamespace(folder=tmp_path)  # the part that is used
+    with pytest.raises(TrainingError, match="another process has just changed the run"):
+        rewind_run_folder(previous, run_folder, keep=1)
+    assert list_checkpoints(tmp_path / "checkpoints") == folders
+    rewind_run_folder(dataclasses.replace(previous, siblings=folders), run_folder, keep=1)
+    assert list_checkpoints(tmp_path / "checkpoints") == folders[:1]
+    assert (tmp_path / "aside" / folders[1].name).is_dir()

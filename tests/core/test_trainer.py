@@ -147,12 +147,13 @@ class NoRunFolder:
 
     def __init__(self) -> None:
         self.info: dict[str, Any] = {}
+        self.heartbeats: list[dict[str, Any]] = []
 
     def write_info(self, **changes: Any) -> None:
         self.info |= changes
 
     def heartbeat(self, **changes: Any) -> None:
-        pass
+        self.heartbeats.append(changes)
 
 
 MakeTrainer = Callable[..., Trainer]
@@ -350,6 +351,29 @@ def test_speed_of_steps_that_take_no_time_is_zero(make_trainer: MakeTrainer, mon
     monkeypatch.setattr("tfs_core.trainer.time.perf_counter", lambda: 5.0)
     trainer.train()
     assert [record.tokens_per_second for record in told(trainer).of(StepRecord)] == [0.0, 0.0]
+
+
+def test_run_folder_is_told_of_the_progress_after_each_step(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(max_steps=3, eval_every=2)
+    trainer.train()
+    steps, validations = (told(trainer).of(kind) for kind in (StepRecord, ValidationRecord))
+    best = [None, *({"step": record.step, "loss": record.loss} for record in validations)]
+    expected = [
+        {"last_step": record.step, "tokens": record.tokens, "flops": record.flops, "best_validation": best_so_far}
+        for record, best_so_far in zip(steps, best, strict=True)
+    ]
+    assert validations[1].loss < validations[0].loss
+    assert trainer.run_folder.heartbeats == [{"summary": summary} for summary in expected]  # type: ignore[attr-defined]
+
+
+def test_validation_reports_bits_per_byte_of_the_tokenizer(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(max_steps=1)
+    trainer.train()
+    (record,) = told(trainer).of(ValidationRecord)
+    targets = torch.cat([batch.target_ids.flatten() for batch in trainer.batching.validation()])
+    text_bytes = int(((targets >= 0) & (targets != END_OF_TEXT)).sum())
+    assert record.tokens_evaluated > text_bytes
+    assert record.bits_per_byte == pytest.approx(record.loss * record.tokens_evaluated / math.log(2) / text_bytes)
 
 
 def test_validation_is_summed_over_the_ranks(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
