@@ -247,7 +247,7 @@ def test_checkpoint_of_a_later_format_says_what_to_do(tmp_path: Path) -> None:
 
 @pytest.fixture
 def keeper(tmp_path: Path) -> CheckpointKeeper:
-    return CheckpointKeeper(tmp_path / "checkpoints", keep=2)
+    return CheckpointKeeper(tmp_path / "run" / "checkpoints", keep=2)
 
 
 def save(keeper: CheckpointKeeper, step: int, best_step: int | None = None) -> Path:
@@ -263,6 +263,7 @@ def test_rotation_keeps_the_newest_and_the_best(keeper: CheckpointKeeper) -> Non
     for step in (1, 2, 3, 4, 5):
         save(keeper, step, best_step=2 if step >= 2 else None)
     assert steps(keeper) == [2, 4, 5]
+    assert len(list(keeper.folder.iterdir())) == len(["best", "latest", 2, 4, 5])
     assert (keeper.folder / "best").read_text() == "step-00000002\n"
     assert (keeper.folder / "latest").read_text() == "step-00000005\n"
 
@@ -407,14 +408,14 @@ def test_checkpoint_is_written_over_what_a_killed_process_left(keeper: Checkpoin
 
 
 def test_cause_is_reported_when_the_temporary_folder_cannot_be_made(keeper: CheckpointKeeper) -> None:
-    keeper.folder.mkdir()
+    keeper.folder.mkdir(parents=True)
     (keeper.folder / ".writing-step-00000001").touch()
     with pytest.raises(TrainingError, match=r"step-00000001 cannot be saved.*File exists"):
         save(keeper, 1)
 
 
 def test_checkpoints_moved_aside_replace_none_that_were_moved_before(keeper: CheckpointKeeper, tmp_path: Path) -> None:
-    aside = tmp_path / "run" / "aside"
+    aside = tmp_path / "another" / "aside"
     for _ in range(3):
         move_aside([save(keeper, 1)], aside)
     assert sorted(path.name for path in aside.iterdir()) == ["step-00000001", "step-00000001-2", "step-00000001-3"]
