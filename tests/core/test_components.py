@@ -8,9 +8,10 @@ import pytest
 import torch
 
 import tfs_core
+from tfs_core.config import load_local_model
 from tfs_core.config.schema import Choice, TrainingConfig
 from tfs_core.data.prepare import build_source, build_tokenizer
-from tfs_core.errors import DataError, PluginError, TrainingError
+from tfs_core.errors import ConfigError, DataError, PluginError, TrainingError
 from tfs_core.machine import as_out_of_memory_error
 from tfs_core.models import build_model
 from tfs_core.run import build_optimizer, build_schedule
@@ -187,5 +188,12 @@ def test_model_in_a_file_that_raises_is_named(tmp_path: Path) -> None:
         "    return [][vocab_size]\n",
         encoding="utf-8",
     )
+    _, options = load_local_model(Choice(f"{file}:brittle", {}), allowed=True)
     with pytest.raises(PluginError, match=r"the model .*brittle\.py:brittle cannot be built: IndexError: "):
-        build_model(Choice(f"{file}:brittle", {}), vocab_size=7, seed=0)
+        build_model(Choice(f"{file}:brittle", options), vocab_size=7, seed=0)
+
+
+def test_model_in_a_file_is_not_built_without_permission(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("raise SystemExit('imported')\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"own\.py:Own, and a run folder or checkpoint is not allowed to run it"):
+        build_model(Choice(f"{tmp_path / 'own.py'}:Own", {}), vocab_size=7, seed=0)
