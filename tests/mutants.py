@@ -54,74 +54,36 @@ TESTS: dict[str, list[str]] = {
 }
 """The modules that are mutated, and the tests of each."""
 
-BATCHES, DOCUMENTS, STORE = "tfs_core/data/batches.py", "tfs_core/data/documents.py", "tfs_core/data/store.py"
-GENERATION = "plugins/tfs-generate/tfs_generate/generation.py"
-_STOP = "stop = min(row + (1 << 16), (epochs + 1) * self.rows)"
-_PERMUTATION = "lambda epoch: Permutation(self.rows, seed=seed, epoch=epoch))"
-_ARRAY_HEADER = "header = {'descr': self._dtype.str, 'fortran_order': %s, 'shape': (self.length,)}"
-_BYTES = "bytes_of = None if byte_lengths is None else"
-
-SURVIVORS: dict[tuple[str, str], str] = {
-    (
-        BATCHES,
-        f"self._permutation = lru_cache(maxsize=4)({_PERMUTATION}  ->  self._permutation = lru_cache()({_PERMUTATION}",
-    ): "the size of a cache",
-    (
-        BATCHES,
-        f"self._permutation = lru_cache(maxsize=4)({_PERMUTATION}  ->  "
-        f"self._permutation = lru_cache(maxsize=5)({_PERMUTATION}",
-    ): "the size of a cache",
-    (
-        BATCHES,
-        "input_ids = np.full((len(rows), seq_len), self.end_of_text_id, dtype=np.int64)  ->  "
-        "input_ids = np.full((len(rows), seq_len), self.end_of_text_id)",
-    ): "int64 is NumPy's default",
-    (BATCHES, f"{_STOP}  ->  stop = min(row + (2 << 16), (epochs + 1) * self.rows)"): "the size of a block of rows",
-    (BATCHES, f"{_STOP}  ->  stop = min(row + (1 << 17), (epochs + 1) * self.rows)"): "the size of a block of rows",
-    (
-        BATCHES,
-        f"{_STOP}  ->  stop = min(row + (1 << 16), (epochs + 2) * self.rows)",
-    ): "a block may end in a later epoch",
-    (
-        DOCUMENTS,
-        "skipping = False  ->  skipping = True",
-    ): "the first piece begins a document, which sets it",
-    (
-        DOCUMENTS,
-        "canonical = json.dumps(values, sort_keys=True, ensure_ascii=True, separators=(',', ':'))  ->  "
-        "canonical = json.dumps(values, sort_keys=True, separators=(',', ':'))",
-    ): "the default",
-    (
-        STORE,
-        f"{_ARRAY_HEADER % False}  ->  {_ARRAY_HEADER % True}",
-    ): "a one-dimensional array has one order",
-    (
-        STORE,
-        "file.write(values.astype(self._dtype, copy=False).tobytes())  ->  "
-        "file.write(values.astype(self._dtype).tobytes())",
-    ): "a copy of the same values",
-    (
-        STORE,
-        "file.write(values.astype(self._dtype, copy=False).tobytes())  ->  "
-        "file.write(values.astype(self._dtype, copy=True).tobytes())",
-    ): "a copy of the same values",
-    (
-        "tfs_core/evaluator.py",
-        f"{_BYTES} torch.from_numpy(np.asarray(byte_lengths, dtype=np.int64))  ->  "
-        f"{_BYTES} torch.from_numpy(np.asarray(byte_lengths))",
-    ): "torch sums every integer type in int64",
-    (GENERATION, "FEW_THREADS_UP_TO = 2 ** 26  ->  FEW_THREADS_UP_TO = 3 ** 26"): "a threshold for speed alone",
-    (GENERATION, "FEW_THREADS_UP_TO = 2 ** 26  ->  FEW_THREADS_UP_TO = 2 ** 27"): "a threshold for speed alone",
-    (
-        GENERATION,
-        "if values[-1] == values[-2]:  ->  if values[-2] == values[-2]:",
-    ): "more candidates, of which the same are returned",
-    (
-        GENERATION,
-        "candidates = (scores >= values[-1]).nonzero()[:, 0]  ->  candidates = (scores >= values[-2]).nonzero()[:, 0]",
-    ): "the two are equal there",
+SURVIVORS: dict[str, dict[str, str]] = {
+    "tfs_core/data/batches.py": {
+        "self._permutation = lru_cache()(lambda epoch: Permutation(self.rows, seed=seed, epoch=epoch))": "cache size",
+        "input_ids = np.full((len(rows), seq_len), self.end_of_text_id)": "int64 is NumPy's default",
+        "stop = min(row + (2 << 16), (epochs + 1) * self.rows)": "the size of a block of rows",
+        "stop = min(row + (1 << 17), (epochs + 1) * self.rows)": "the size of a block of rows",
+        "stop = min(row + (1 << 16), (epochs + 2) * self.rows)": "a block may end in a later epoch",
+    },
+    "tfs_core/data/documents.py": {
+        "skipping = True": "the first piece begins a document, which sets it",
+        "canonical = json.dumps(values, sort_keys=True, separators=(',', ':'))": "ASCII is the default",
+    },
+    "tfs_core/data/store.py": {
+        "header = {'descr': self._dtype.str, 'fortran_order': True, 'shape': (self.length,)}": "it has one dimension",
+        "file.write(values.astype(self._dtype).tobytes())": "a copy of the same values",
+        "file.write(values.astype(self._dtype, copy=True).tobytes())": "a copy of the same values",
+    },
+    "tfs_core/evaluator.py": {
+        "bytes_of = None if byte_lengths is None else torch.from_numpy(np.asarray(byte_lengths))": (
+            "torch sums every integer type in int64"
+        ),
+    },
+    "plugins/tfs-generate/tfs_generate/generation.py": {
+        "FEW_THREADS_UP_TO = 3 ** 26": "a threshold for speed alone",
+        "FEW_THREADS_UP_TO = 2 ** 27": "a threshold for speed alone",
+        "if values[-2] == values[-2]:": "more candidates, of which the same are returned",
+        "candidates = (scores >= values[-2]).nonzero()[:, 0]": "the two are equal there",
+    },
 }
-"""Mutants that change nothing observable: (module, description) -> reason."""
+"""Equivalent mutants: module -> changed line, as `ast.unparse` writes it -> why the change cannot be observed."""
 
 COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE,
@@ -143,9 +105,9 @@ OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     ast.FloorDiv: ast.Mult,
     ast.Mod: ast.FloorDiv,
 }
-NOT_MUTATED = (None, "strict", "encoding", "newline", "indent")
-"""Keyword arguments that are not mutated: `**options`, checks of tfs itself, what differs on other operating systems
-only, and the layout of JSON."""
+NOT_MUTATED = ("strict", "encoding", "newline", "indent")
+"""Keyword arguments that are not mutated: checks of tfs itself, what differs on other operating systems only, and the
+layout of JSON."""
 FUNCTIONS = {"min": "max", "max": "min", "any": "all", "all": "any"}
 
 
@@ -155,11 +117,17 @@ class Mutant:
 
     module: str
     line: int
-    description: str  # the changed line, before and after
+    before: str  # the line that is changed, as `ast.unparse` writes it
+    after: str
     source: str  # of the whole module, changed
 
+    @property
+    def reason(self) -> str | None:
+        """The reason why the mutant is equivalent, None if it is not listed."""
+        return SURVIVORS.get(self.module, {}).get(self.after)
+
     def __str__(self) -> str:
-        return f"{self.module}:{self.line}: {self.description}"
+        return f"{self.module}:{self.line}: {self.before}  ->  {self.after}"
 
 
 def changed(node: ast.AST) -> Iterator[ast.AST]:
@@ -196,7 +164,7 @@ def changed(node: ast.AST) -> Iterator[ast.AST]:
             yield ast.Pass()
     if isinstance(node, ast.Call):
         for index, keyword in enumerate(node.keywords):
-            if keyword.arg not in NOT_MUTATED:
+            if keyword.arg is not None and keyword.arg not in NOT_MUTATED:
                 without = copy.deepcopy(node)
                 del without.keywords[index]
                 yield without
@@ -222,9 +190,9 @@ def mutants_of(module: str) -> Iterator[Mutant]:
             parts = [*node.decorator_list]
         elif isinstance(node, ast.Raise):
             parts = [node.exc, node.cause]
-        elif isinstance(node, (ast.JoinedStr, ast.Assert)) or (
-            isinstance(node, ast.keyword) and node.arg in NOT_MUTATED[1:]
-        ):
+        elif isinstance(node, ast.keyword):
+            parts = [node] if node.arg in NOT_MUTATED else []
+        elif isinstance(node, (ast.JoinedStr, ast.Assert)):
             parts = [node]
         left_out |= {id(it) for part in parts if part is not None for it in ast.walk(part)}
     for parent in ast.walk(tree):
@@ -237,9 +205,9 @@ def mutants_of(module: str) -> Iterator[Mutant]:
                     new = [*children[:index], mutated, *children[index + 1 :]] if isinstance(value, list) else mutated
                     setattr(parent, field, new)
                     source = ast.unparse(ast.fix_missing_locations(tree))
-                    different = [pair for pair in zip(lines, source.splitlines(), strict=True) if pair[0] != pair[1]]
-                    description = "; ".join(f"{old.strip()}  ->  {new.strip()}" for old, new in different)
-                    yield Mutant(module, getattr(child, "lineno", 0), description, source)
+                    pairs = zip(lines, source.splitlines(), strict=True)
+                    before, after = next((old.strip(), new.strip()) for old, new in pairs if old != new)
+                    yield Mutant(module, getattr(child, "lineno", 0), before, after, source)
                     setattr(parent, field, value)
 
 
@@ -280,6 +248,11 @@ def main() -> None:
     if not modules:
         parser.error(f"--only {arguments.only}: no such module. Modules: {', '.join(TESTS)}")
     every = [mutant for module in modules for mutant in mutants_of(module)]
+    lines = {(mutant.module, mutant.after) for mutant in every}
+    for module in modules:
+        for line in SURVIVORS.get(module, {}):
+            if (module, line) not in lines:
+                parser.error(f"SURVIVORS lists a line of {module} that no mutant has: {line}")
     chosen = random.Random(arguments.seed).sample(every, min(arguments.count, len(every)))
     print(f"{len(chosen)} of {len(every)} mutants of {len(modules)} modules", flush=True)
     started_at = time.monotonic()
@@ -296,8 +269,7 @@ def main() -> None:
             finally:
                 copies.put(copied)
             if not noticed:
-                explained = SURVIVORS.get((mutant.module, mutant.description))
-                print(f"survived  {mutant}" + (f"  (equivalent: {explained})" if explained else ""), flush=True)
+                print(f"survived  {mutant}" + (f"  (equivalent: {mutant.reason})" if mutant.reason else ""), flush=True)
             return noticed
 
         unchanged = copies.get()
@@ -308,7 +280,7 @@ def main() -> None:
         with ThreadPoolExecutor(arguments.jobs) as pool:
             noticed = list(pool.map(judge, chosen))
     survivors = [mutant for mutant, was_noticed in zip(chosen, noticed, strict=True) if not was_noticed]
-    unexplained = [mutant for mutant in survivors if (mutant.module, mutant.description) not in SURVIVORS]
+    unexplained = [mutant for mutant in survivors if mutant.reason is None]
     print(
         f"{len(chosen)} mutants, {len(survivors)} survived, {len(unexplained)} of them unexplained "
         f"({100 * len(unexplained) / max(1, len(chosen)):.1f} %), {time.monotonic() - started_at:.0f} s"

@@ -20,6 +20,8 @@ from tfs_dash.summaries import summarize
 from tfs_dash.training_log import load_training_log
 from tfs_dash.view import View
 
+from tfs_core.errors import ConfigError
+
 MakeRun = Callable[..., Path]
 
 
@@ -43,6 +45,12 @@ def test_3_parameters_are_the_runs_own_count_whatever_the_vocabulary(make_run: M
 def test_3_parameters_of_a_configuration_are_counted_on_the_model() -> None:
     small = {"name": "torch", "d_model": 32, "n_heads": 2, "n_blocks": 2, "max_seq_len": 64}
     assert tfs_dash.estimate_model_params(small, vocab_size=257) == 35_744
+
+
+def test_3_model_in_a_file_is_not_imported_to_count_its_parameters(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("raise SystemExit('imported')\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"own\.py:Own: a model in a file is not imported.*parameter_counts"):
+        tfs_dash.estimate_model_params({"name": f"{tmp_path / 'own.py'}:Own"}, vocab_size=257)
 
 
 def test_4_flops_are_the_logged_ones_however_seldom_lines_are_logged(make_run: MakeRun) -> None:

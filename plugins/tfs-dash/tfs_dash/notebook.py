@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfs_core.errors import CheckpointError, TfsError
+from tfs_core.config.schema import is_local_model
+from tfs_core.errors import CheckpointError, ConfigError, TfsError
 from tfs_core.runs import Run, read_run
 from tfs_dash.figures.compute import flops_figure
 from tfs_dash.figures.loss import loss_figure
@@ -106,8 +107,8 @@ def estimate_model_params(model: Any, vocab_size: int | None = None) -> int:
     together with `vocab_size`. For a configuration the registered model is built, which needs PyTorch; no memory is
     allocated if the model supports that.
 
-    Raises CheckpointError for a run without a count and for a configuration without `vocab_size`, TfsError without
-    PyTorch.
+    Raises CheckpointError for a run without a count and for a configuration without `vocab_size`, ConfigError for an
+    invalid configuration and for a model in a local file, TfsError without PyTorch.
     """
     if not isinstance(model, Mapping):
         counted = run_data(model).info["parameters"].get("total")
@@ -116,6 +117,11 @@ def estimate_model_params(model: Any, vocab_size: int | None = None) -> int:
         return int(counted)
     if vocab_size is None:
         raise CheckpointError("the number of parameters depends on the vocabulary: pass vocab_size=...")
+    if is_local_model(str(model.get("name"))):
+        raise ConfigError(
+            f"{model['name']}: a model in a file is not imported to count its parameters. Import and build it, then "
+            "call tfs_core.models.parameter_counts(model).total"
+        )
     return _count(json.dumps(dict(model), sort_keys=True), vocab_size)
 
 

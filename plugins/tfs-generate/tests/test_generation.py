@@ -112,6 +112,10 @@ def test_top_p_draws_among_the_fewest_that_make_up_the_share() -> None:
     assert drawn(logits, Sampling(temperature=1.0, top_k=0, top_p=1e-9)) == {1}
 
 
+def test_top_p_ends_with_the_id_that_reaches_the_share_exactly() -> None:
+    assert drawn([0.0] * 4, Sampling(temperature=1.0, top_k=0, top_p=0.5)) == {0, 1}
+
+
 def test_top_p_comes_after_the_temperature() -> None:
     logits = torch.tensor([0.1, 0.5, 0.15, 0.25]).log().tolist()
     # At temperature 0.5 the probabilities are squared: 0.25 of 0.345 is 0.72, so the likeliest id alone reaches 0.6.
@@ -150,6 +154,11 @@ def test_tokens_are_drawn_by_their_probability() -> None:
     probabilities = torch.tensor([0.1, 0.6, 0.3])
     counts = Counter(choose_token(probabilities.log(), ALL, generator) for _ in range(times))
     assert all(abs(counts[token] / times - float(p)) < 0.02 for token, p in enumerate(probabilities))
+
+
+def test_a_draw_that_rounds_to_the_whole_probability_takes_the_last_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "rand", lambda *size, **options: torch.ones(1, dtype=torch.float64))
+    assert choose_token(torch.tensor([0.0, 1.0, 0.5]), ALL, seeded()) == 2
 
 
 def test_an_id_of_probability_zero_is_never_drawn() -> None:
@@ -331,6 +340,17 @@ def test_generate_sets_the_machine_to_one_token_only_while_it_computes_one(
     assert seen == [(3, 2, "medium"), (1, threads, "highest"), (1, threads, "highest")]
 
 
+@pytest.mark.usefixtures("two_threads_and_medium")
+@pytest.mark.parametrize(("compiled", "threads"), [(False, 1), (True, 2)])
+def test_compiled_step_may_use_two_threads(compiled: bool, threads: int) -> None:
+    torch.set_num_threads(4)
+    with single_token_cpu_settings(torch.device("cpu"), FEW_THREADS_UP_TO, compiled=compiled):
+        assert torch.get_num_threads() == threads
+    assert torch.get_num_threads() == 4
+    with single_token_cpu_settings(torch.device("cpu"), FEW_THREADS_UP_TO + 1, compiled=compiled):
+        assert torch.get_num_threads() == 4
+
+
 def test_a_model_laid_out_for_writing_has_the_same_numbers_and_writes_the_same(transformer: Any) -> None:
     before = {name: tensor.clone() for name, tensor in transformer.state_dict().items()}
     text = ids_of(transformer, [1, 2, 3], 30)
@@ -385,21 +405,6 @@ def test_stream_text_is_the_same_for_the_same_seed_and_other_for_another(transfo
     assert text(1) == text(1) != text(2)
 
 
-def test_top_p_ends_with_the_id_that_reaches_the_share_exactly() -> None:
-    assert drawn([0.0] * 4, Sampling(temperature=1.0, top_k=0, top_p=0.5)) == {0, 1}
-
-
-@pytest.mark.usefixtures("two_threads_and_medium")
-@pytest.mark.parametrize(("compiled", "threads"), [(False, 1), (True, 2)])
-def test_compiled_step_may_use_two_threads(compiled: bool, threads: int) -> None:
-    torch.set_num_threads(4)
-    with single_token_cpu_settings(torch.device("cpu"), FEW_THREADS_UP_TO, compiled=compiled):
-        assert torch.get_num_threads() == threads
-    assert torch.get_num_threads() == 4
-    with single_token_cpu_settings(torch.device("cpu"), FEW_THREADS_UP_TO + 1, compiled=compiled):
-        assert torch.get_num_threads() == 4
-
-
 def test_stream_text_uses_the_token_step(transformer: Any) -> None:
     lengths = []
 
@@ -414,8 +419,3 @@ def test_stream_text_uses_the_token_step(transformer: Any) -> None:
     text = text_of(transformer, max_length=4)
     assert text_of(transformer, max_length=4, token_step=Step()) == text
     assert lengths == [1, 1, 1]
-
-
-def test_a_draw_that_rounds_to_the_whole_probability_takes_the_last_id(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "rand", lambda *size, **options: torch.ones(1, dtype=torch.float64))
-    assert choose_token(torch.tensor([0.0, 1.0, 0.5]), ALL, seeded()) == 2
