@@ -11,9 +11,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DOCS := README.md plugins/README.md $(wildcard docs/*.md docs/learn/*.md plugins/*/README.md examples/*/README.md)
 # Tests run in parallel processes with one thread each: more threads would compete for the same cores. Two processes for
 # each core, because a process waits for half of its time: for other processes, servers and the disk. At most eight: one
-# takes up to 2 GB.
+# takes up to 2 GB. A process without work takes tests from another one (worksteal).
 CORES := $(shell getconf _NPROCESSORS_ONLN)
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $$((2 * $(CORES))) --maxprocesses 8
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $$((2 * $(CORES))) --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-long mutants check fix browser bench clean

@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,16 @@ def validation_row(step: int, loss: float, *, flops_per_step: float = 1e9) -> di
         "step": step, "tokens": step * 512, "flops": step * flops_per_step, "elapsed_seconds": step * 0.1, "loss": loss,
         "perplexity": float(np.exp(loss)), "bits_per_byte": loss / np.log(2) / 2, "tokens_evaluated": 4096,
     }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def pages_filled_without_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a page be filled however long it takes, so that a busy machine sends the same page."""
+    from tfs_dash import app
+    from tfs_dash.filled import fill, in_time
+
+    monkeypatch.setattr(app, "in_time", partial(in_time, seconds=60))
+    monkeypatch.setattr(app, "fill", partial(fill, seconds=60))
 
 
 @pytest.fixture

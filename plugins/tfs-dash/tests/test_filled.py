@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from dash import dcc, html
 from tfs_dash import app, create_app
-from tfs_dash.filled import fill, in_time
+from tfs_dash.filled import fill
 from tfs_dash.once import Once
 from tfs_dash.pages.compare import ComparePage
 
@@ -77,13 +77,6 @@ def test_late_work_does_not_pile_up() -> None:
 # The dashboard's own pages
 
 
-@pytest.fixture
-def without_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a page be filled however long it takes, so that a busy machine sends the same page."""
-    monkeypatch.setattr(app, "in_time", partial(in_time, seconds=60))
-    monkeypatch.setattr(app, "fill", partial(fill, seconds=60))
-
-
 def layout_for(assets: Path, address: str | None) -> dict[str, Any]:
     """Return the properties of the app's layout by component id, as requested by a browser at an address."""
     headers = {"Referer": address} if address else {}
@@ -106,7 +99,6 @@ def layout_for(assets: Path, address: str | None) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.usefixtures("without_timeout")
 def test_layout_has_the_page_that_asks_for_it_and_its_chart(assets: Path, make_run: MakeRun) -> None:
     make_run("wide")
     make_run("narrow")
@@ -122,7 +114,6 @@ def test_layout_has_the_page_that_asks_for_it_and_its_chart(assets: Path, make_r
     assert found["base"]["data"]["x"] == "steps"
 
 
-@pytest.mark.usefixtures("without_timeout")
 def test_runs_are_part_of_the_place_of_a_page_that_follows_them(assets: Path, make_run: MakeRun) -> None:
     make_run("wide")
     found = layout_for(assets, "http://127.0.0.1:7860/compute?axes=xy&runs=wide,a%20b")
@@ -131,7 +122,6 @@ def test_runs_are_part_of_the_place_of_a_page_that_follows_them(assets: Path, ma
     assert found["follow-runs"]["data"] == ["/compute", "/samples"]
 
 
-@pytest.mark.usefixtures("without_timeout")
 @pytest.mark.parametrize(
     "address",
     [None, "http://127.0.0.1:7860/", "http://127.0.0.1:7860/none", "http://[", "/config", "http://x/samples?step=x"],
@@ -154,7 +144,7 @@ def test_layout_with_a_late_chart_has_the_page_without_it(
         go_on.wait(60)
         return {"data": [], "layout": {}}
 
-    monkeypatch.setattr(app, "in_time", partial(in_time, seconds=60))  # the layout itself is not late
+    monkeypatch.setattr(app, "fill", partial(fill, seconds=0.05))
     monkeypatch.setattr(ComparePage, "charts", {"loss": slowly})
     try:
         found = layout_for(assets, "http://127.0.0.1:7860/compare")
@@ -165,7 +155,6 @@ def test_layout_with_a_late_chart_has_the_page_without_it(
     assert found["now"].get("data") is None
 
 
-@pytest.mark.usefixtures("without_timeout")
 def test_layout_of_a_page_that_cannot_be_made_has_its_error(
     assets: Path, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
