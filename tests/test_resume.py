@@ -233,7 +233,7 @@ def test_every_kind_of_run_resumes_as_if_never_stopped(
     assert_same_run(tmp_path / "two" / "runs" / "mortal", tmp_path / "one" / "runs" / "mortal")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_signal_saves_at_the_step_boundary_and_exits_with_its_number(
     number: signal.Signals, start: Start, config: dict[str, Any], uninterrupted: Path, tmp_path: Path
 ) -> None:

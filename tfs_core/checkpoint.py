@@ -25,9 +25,33 @@ from tfs_core.config import load_config
 from tfs_core.config.schema import RunConfig
 from tfs_core.contracts import LanguageModel, Ranks, Tokenizer
 from tfs_core.errors import CheckpointError, TrainingError
+from tfs_core.plugins import describe
 from tfs_core.ranks import OneRank
+from tfs_core.stored_json import read_json
 
 STATE_FORMAT = 1
+
+STATE = {"tied": {str: str}, "optimizer?": {"groups": [{"names": [str], "options": dict}], "numbers": {str: dict}}}
+"""The shape of any `state.json` (see `tfs_core.stored_json`)."""
+
+RUN_STATE = {
+    **STATE,
+    "step": int,
+    "fingerprints": {"source": str, "tokenizer": str, "tokens": str},
+    "machine": {"device": {"cpu", "cuda", "mps"}, "threads": range(1, 1025), "matmul": {"highest", "high", "medium"}},
+    "versions": {str: str},
+    "progress": {
+        "step": int,
+        "tokens": int,
+        "flops": float,
+        "elapsed_seconds": float,
+        "best_loss": (float, None),
+        "best_step": (int, None),
+        "validations_without_improvement": int,
+    },
+    "random_state": {"torch": [range(256)], "python": list, "numpy": list},
+}
+"""The shape of the `state.json` of a checkpoint that a run saved."""
 
 
 def save_checkpoint(
@@ -63,6 +87,15 @@ def save_checkpoint(
 
 
 @contextmanager
+def as_checkpoint_error(folder: Path) -> Iterator[None]:
+    """Convert errors of the block, which restores the state of a checkpoint, to a CheckpointError: it does not fit."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder}: its state cannot be restored: {describe(error)}") from error
+
+
+@contextmanager
 def _training_error_if_unwritable(folder: Path) -> Iterator[None]:
     """Convert the errors of a full disk or of missing permissions to a TrainingError that says what to do."""
     try:
@@ -83,18 +116,14 @@ def load_checkpoint(
     """
     verify_checkpoint(folder)
     state = read_state(folder)
-    OneRank().load(folder, model, optimizer, state)
+    with as_checkpoint_error(folder):
+        OneRank().load(folder, model, optimizer, state)
     return state
 
 
-def read_state(folder: Path) -> dict[str, Any]:
-    """Return the content of `state.json`. Raises CheckpointError when it is unreadable or has another format."""
-    try:
-        state = json.loads((folder / "state.json").read_bytes())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder}: its state.json cannot be read ({error})") from None
-    if not isinstance(state, dict) or state.get("format_version") != STATE_FORMAT:
-        raise CheckpointError(f"{folder}: its state.json does not have format {STATE_FORMAT}, which this tfs reads")
+def read_state(folder: Path, *, shape: Mapping[str, Any] = STATE) -> dict[str, Any]:
+    """Return the content of `state.json`, of the shape STATE or RUN_STATE. Raises CheckpointError when it differs."""
+    state: dict[str, Any] = read_json(folder / "state.json", shape, version=STATE_FORMAT)
     return state
 
 

@@ -15,12 +15,13 @@ import os
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from tfs_core.durable import replace, sync_folder, write_durably
-from tfs_core.errors import CheckpointError
+from tfs_core.errors import CheckpointError, NewerFormatError
 from tfs_core.runs import CHECKPOINT_NAME
+from tfs_core.stored_json import read_json
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
@@ -95,32 +96,38 @@ def verify_checkpoint(folder: Path) -> None:
     """Compare every file with the manifest. Raises CheckpointError, naming the first file that differs."""
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: there is no such checkpoint")
-    try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-        version = manifest["format_version"]
-        files = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{folder}: its {MANIFEST} is missing or damaged ({error!r})") from None
-    if version != FORMAT_VERSION:
-        raise CheckpointError(f"{folder}: it has format {version}, and this tfs reads {FORMAT_VERSION}: upgrade tfs")
-    for name, (size, digest) in files.items():
+    shape = {"files": {"state.json": dict, str: {"bytes": int, "sha256": str}}}
+    manifest = read_json(folder / MANIFEST, shape, version=FORMAT_VERSION)
+    for name, entry in manifest["files"].items():
+        path = folder / name
         try:
-            with (folder / name).open("rb") as file:
-                intact = (folder / name).stat().st_size == size
-                intact = intact and hashlib.file_digest(file, "sha256").hexdigest() == digest
-            problem = "" if intact else f"is damaged: it is not the file that {MANIFEST} describes"
-        except OSError as error:
-            problem = f"cannot be read ({error.strerror})"
-        if problem:
-            raise CheckpointError(f"{folder}: {name} {problem}. Choose another checkpoint.")
+            if not PurePosixPath(name).parts or {"..", "/"} & {*PurePosixPath(name).parts} or not path.is_file():
+                problem = "is missing, or is no file of this folder"
+            elif path.stat().st_size != entry["bytes"] or _sha256(path) != entry["sha256"]:
+                problem = f"is damaged: it is not the file that {MANIFEST} describes"
+            else:
+                continue
+        except (OSError, ValueError) as error:
+            problem = f"cannot be read ({error})"
+        raise CheckpointError(f"{folder}: {name} {problem}. Choose another checkpoint.")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def newest_valid_checkpoint(checkpoints: Path) -> tuple[Path | None, list[CheckpointError]]:
-    """Return the newest valid checkpoint, or None, and the errors of all newer ones."""
+    """Return the newest valid checkpoint, or None, and the errors of all newer ones.
+
+    Raises NewerFormatError for a checkpoint of a newer tfs: it is valid, and only a newer tfs can resume from it.
+    """
     damaged = []
     for folder in reversed(list_checkpoints(checkpoints)):
         try:
             verify_checkpoint(folder)
+        except NewerFormatError:
+            raise
         except CheckpointError as error:
             damaged.append(error)
         else:

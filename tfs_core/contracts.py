@@ -469,7 +469,7 @@ class RunLogger:
     """Base class of loggers, with callbacks for the records and events of a run. Override the ones that you need.
 
     All calls come from the training process, in chronological order. A logger that raises an exception is reported and
-    removed, and training continues.
+    removed, and training continues. Only a RecordError, for a record that must not have gaps, ends the run.
     """
 
     def on_start(self) -> None:

@@ -46,8 +46,16 @@ class CheckpointError(TfsError):
     """A checkpoint or a run folder is missing, damaged, or does not match the model."""
 
 
+class NewerFormatError(CheckpointError):
+    """A file was written by a newer tfs, in a format that this one cannot read. It is not damaged: upgrade tfs."""
+
+
 class TrainingError(TfsError):
     """Training cannot continue: a non-finite loss, a full disk, a run that is locked by another process."""
+
+
+class RecordError(TrainingError):
+    """The record of a run cannot be written. Raised by a logger, it ends the run, which can be resumed."""
 
 
 class StoppedBySignalError(TrainingError):

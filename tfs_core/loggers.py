@@ -4,13 +4,15 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from tfs_core.contracts import ModelView, Moment, Observer, RunLogger
+from tfs_core.errors import RecordError
 from tfs_core.records import EventRecord, SampleRecord, StepRecord, ValidationRecord
 
 
 class Loggers(RunLogger):
     """A logger that forwards every call to several loggers.
 
-    A logger that raises an exception is reported once and removed, and training continues.
+    A logger that raises an exception is reported once and removed, and training continues. Only a RecordError, raised
+    again after all other loggers were called, ends the run.
     """
 
     def __init__(self, loggers: Sequence[RunLogger], report: Callable[[str], None]) -> None:
@@ -62,14 +64,22 @@ class Loggers(RunLogger):
             self._guarded(logger, lambda it: it.observe(moment, view))
 
     def _call_each(self, method: str, *arguments: Any) -> None:
+        failed = None
         for logger in list(self._loggers):
-            self._guarded(logger, lambda it: getattr(it, method)(*arguments))
+            try:
+                self._guarded(logger, lambda it: getattr(it, method)(*arguments))
+            except RecordError as error:
+                failed = error
+        if failed is not None:
+            raise failed
 
     def _guarded(self, logger: RunLogger, call: Callable[[Any], None]) -> None:
         if logger not in self._loggers:  # removed during this loop: it failed at a record that another logger sent
             return
         try:
             call(logger)
+        except RecordError:
+            raise
         except Exception as error:  # a fault in a logger, possibly of a third party, must not end a long training
             self._loggers.remove(logger)
             name = f"{type(logger).__module__}.{type(logger).__qualname__}"

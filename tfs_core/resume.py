@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from tfs_core.checkpoint import read_config, read_state
+from tfs_core.checkpoint import RUN_STATE, read_config, read_state
 from tfs_core.checkpoint_folder import (
     checkpoint_step,
     list_checkpoints,
@@ -105,7 +105,7 @@ def _resume_point(checkpoint: Path, *, damaged: list[str]) -> ResumePoint:
     return ResumePoint(
         checkpoint=checkpoint,
         config=read_config(checkpoint),
-        state=read_state(checkpoint),
+        state=read_state(checkpoint, shape=RUN_STATE),
         run=read_run(checkpoint.parent.parent) if in_a_run else None,
         siblings=list_checkpoints(checkpoint.parent),
         damaged=damaged,

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from tfs_core.checkpoint import CheckpointKeeper, read_config
+from tfs_core.checkpoint import CheckpointKeeper, as_checkpoint_error, read_config
 from tfs_core.config import config_from_mapping, load_config, resolved, to_yaml
 from tfs_core.config.implied import check_required_components
 from tfs_core.config.local_model import with_local_model
@@ -144,7 +144,8 @@ def run(
             prepared.data.batching.open(run_folder.folder, step=step, state=state, report=report),
         ):
             if previous is not None:
-                restore_random_state(previous.state["random_state"])  # last: nothing may draw from it before training
+                with as_checkpoint_error(previous.checkpoint):  # last: nothing may draw from it before training
+                    restore_random_state(previous.state["random_state"])
             status = trainer.train()
         run_folder.end(status, summary=trainer.summary())
 
@@ -452,7 +453,8 @@ def build_schedule(config: TrainingConfig, plan: Plan) -> Schedule:
 
 def _completion_message(previous: ResumePoint, prepared: Prepared) -> str | None:
     """Return the message for a run that is already complete, or None when there are steps left."""
-    progress = Progress(**previous.state["progress"])
+    with as_checkpoint_error(previous.checkpoint):
+        progress = Progress(**previous.state["progress"])
     training, plan = prepared.config.training, prepared.plan
     if not progress.is_complete(training, plan):
         return None
@@ -488,8 +490,9 @@ def build_trainer(prepared: Prepared, previous: ResumePoint | None, run_folder: 
     set_seed(config.seed)
     progress = Progress()
     if previous is not None:
-        ranks.load(previous.checkpoint, prepared.model, prepared.optimizer, previous.state)
-        progress = Progress(**previous.state["progress"])
+        with as_checkpoint_error(previous.checkpoint):
+            ranks.load(previous.checkpoint, prepared.model, prepared.optimizer, previous.state)
+            progress = Progress(**previous.state["progress"])
 
     config_yaml = to_yaml(config)
     write_durably(run_folder.folder / "config.yaml", config_yaml.encode())
@@ -611,8 +614,10 @@ def _logged(
         details = {"message": str(error) or type(error).__name__}
         raise
     finally:
-        trainer.tell(status, **details)
-        trainer.loggers.on_end(status)
+        try:
+            trainer.tell(status, **details)
+        finally:
+            trainer.loggers.on_end(status)
 
 
 def _log_resume(trainer: Trainer, previous: ResumePoint, changed: Mapping[str, Any], findings: Findings) -> None:

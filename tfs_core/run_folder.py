@@ -6,9 +6,11 @@ The files are specified in docs/formats.md; `tfs_core.runs` reads them.
 import json
 import os
 import platform
+import re
 import secrets
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -22,8 +24,8 @@ from filelock import FileLock, Timeout
 
 from tfs_core.config import folder_name_problem
 from tfs_core.durable import write_durably
-from tfs_core.errors import CheckpointError, TrainingError, UsageError
-from tfs_core.runs import FORMAT_VERSION, HEARTBEAT_SECONDS, read_run
+from tfs_core.errors import TrainingError, UsageError
+from tfs_core.runs import FORMAT_VERSION, HEARTBEAT_SECONDS, check_nothing_leads_out, load_run, read_run
 
 GIT_SECONDS = 2.0
 """Timeout of a git command; after it the git state is recorded as unknown (null)."""
@@ -76,16 +78,13 @@ class RunFolder:
 
     @classmethod
     def open(cls, folder: Path) -> "RunFolder":
-        """Return the folder of an existing run, to resume it. Raises CheckpointError when there is none."""
-        run = read_run(folder)
-        if run is None:
-            raise CheckpointError(f"{folder} is no run folder: it has no readable run.json")
-        if run.info.get("format_version") != FORMAT_VERSION:
-            raise CheckpointError(
-                f"{folder / 'run.json'} has format {run.info.get('format_version')}, and this tfs writes format "
-                f"{FORMAT_VERSION}: resume it with the version of tfs that started it."
-            )
-        return cls(folder, run.info)
+        """Return the folder of an existing run, to resume it.
+
+        Raises CheckpointError when there is none, and when something in it leads out of it. From here on everything
+        below the folder may be written, locked and deleted.
+        """
+        check_nothing_leads_out(folder)
+        return cls(folder, load_run(folder).info)
 
     def __enter__(self) -> Self:
         """Lock the folder. Raises TrainingError, naming the process that holds the lock, when it is locked."""
@@ -96,8 +95,14 @@ class RunFolder:
                 f"The run '{self.folder.name}' is in use by {self._holder()}. "
                 "Wait until it has ended, or end it, or start another run with --name."
             ) from None
-        except OSError as error:  # such as a run.lock that is a symbolic link
-            raise TrainingError(f"{self._lock.lock_file} cannot be locked: {error.strerror or error}.") from error
+        except OSError as error:  # such as a folder that may only be read
+            raise TrainingError(
+                f"{self._lock.lock_file} cannot be locked: {error.strerror or error}. Give yourself write permission, "
+                "or train on a copy of the run's folder."
+            ) from error
+        for leftover in self.folder.glob(".*"):  # of a process that was killed while it wrote one of these files
+            if re.fullmatch(r"\.(run\.json|config\.yaml)\.\d+|\..+\.jsonl\.kept", leftover.name):
+                leftover.unlink(missing_ok=True)
         self.write_info(
             status="running",
             ended_at=None,
@@ -146,9 +151,13 @@ class RunFolder:
         self._written_at = time.monotonic()
 
     def heartbeat(self, **changes: Any) -> None:
-        """Call `write_info` if the last write is at least HEARTBEAT_SECONDS ago. Call this after every step."""
+        """Call `write_info` if the last write is at least HEARTBEAT_SECONDS ago. Call this after every step.
+
+        A file that cannot be written, as on a disk that is full, is tried again after the next step.
+        """
         if time.monotonic() - self._written_at >= HEARTBEAT_SECONDS:
-            self.write_info(**changes)
+            with suppress(TrainingError):
+                self.write_info(**changes)
 
     def end(self, status: str, **changes: Any) -> None:
         """Set the final status, `finished`, `stopped` or `failed`, and the time of the end."""
@@ -200,22 +209,33 @@ def git_state(folder: Path) -> Mapping[str, Any] | None:
     """Return `{"commit": ..., "dirty": ...}` of the repository that contains a folder; None without repository or git.
 
     Dirty means that tracked files differ from the commit. Remotes, names and messages are not read.
+
+    Security: filters, hooks and monitors of a repository's own configuration are programs. Therefore git compares its
+    files in a new, empty repository that shares nothing with it but the objects and the index.
     """
-    commit = _git(folder, "rev-parse", "HEAD")
-    if commit is None:
+    wanted = ["HEAD", "--show-toplevel", "--git-path", "objects", "--git-path", "index"]
+    paths = _git(folder, {}, "rev-parse", *wanted)
+    if paths is None or len(lines := paths.splitlines()) != 4:
         return None
-    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    commit, *places = lines
+    top, objects, index = (str(folder / place) for place in places)
+    with tempfile.TemporaryDirectory() as empty:
+        for name in ("objects", "refs"):
+            Path(empty, name).mkdir()
+        Path(empty, "HEAD").write_text(commit, encoding="ascii")
+        shared = {"GIT_DIR": empty, "GIT_WORK_TREE": top, "GIT_OBJECT_DIRECTORY": objects, "GIT_INDEX_FILE": index}
+        arguments = ("status", "--porcelain", "--untracked-files=no", "--ignore-submodules=all")
+        changed = _git(Path(top), shared, *arguments)
     return {"commit": commit, "dirty": None if changed is None else bool(changed)}
 
 
-def _git(folder: Path, *arguments: str) -> str | None:
-    # Security: a repository's own configuration may run programs on `git status`; these settings prevent it.
-    command = ["git", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", *arguments]
+def _git(folder: Path, environment: Mapping[str, str], *arguments: str) -> str | None:
+    """Return what a git command prints, or None if it fails."""
     try:
         answer = subprocess.run(
-            command,
+            ["git", *arguments],
             cwd=folder,
-            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0", **environment},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=GIT_SECONDS,

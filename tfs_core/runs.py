@@ -5,18 +5,18 @@ traversal, names are looked up in a listing or validated before they become part
 the folder are ignored.
 """
 
-import json
 import os
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
-from stat import S_ISLNK, S_ISREG
+from stat import S_ISDIR, S_ISLNK, S_ISREG
 from typing import Any, Literal
 
 from tfs_core.durable import is_locked
-from tfs_core.errors import CheckpointError
+from tfs_core.errors import CheckpointError, NewerFormatError
+from tfs_core.stored_json import parse_json, read_json
 
 FORMAT_VERSION = 1
 """The version of the run folder's format that this code reads and writes."""
@@ -31,6 +31,29 @@ CHECKPOINT_NAME = re.compile(r"step-(\d{8,})")
 
 MAX_INFO_BYTES = 1 << 20
 """Limit on the size of `run.json`, a thousand times its usual size: a larger file is not from tfs."""
+
+MAX_LINE_BYTES = 1 << 22
+"""Limit on the length of a line of a log file; a longer line counts as damaged."""
+
+INFO = {
+    "format_version?": int,
+    "name?": (str, None),
+    "experiment_name?": (str, None),
+    "status?": str,
+    "started_at?": (str, None),
+    "heartbeat_at?": (str, None),
+    "ended_at?": (str, None),
+    "host?": (str, None),
+    "pid?": (int, None),
+    "model?": (str, None),
+    "total_steps?": (int, None),
+    "parameters?": ({str: int}, None),
+    "flops_per_token?": (float, None),
+    "bigram_bits_per_byte?": (float, None),
+    "plugins?": dict,
+    "summary?": {"last_step?": int, "best_validation?": ({"step": int, "loss": float}, None)},
+}
+"""The shape of `run.json`, as far as this code uses it (see `tfs_core.stored_json`)."""
 
 Which = Literal["latest", "best"]
 
@@ -49,29 +72,31 @@ def read_lines(path: Path, offset: int = 0) -> Lines:
 
     A last line without a newline is incomplete, perhaps still being written: it is left for the next read.
     """
+    rows: list[dict[str, Any]] = []
+    bad = begun = 0  # `begun`: bytes of a line whose end has not come yet; it is read in pieces if it is too long
     try:
         with path.open("rb") as file:
             file.seek(offset)
-            content = file.read()
+            while piece := file.readline(MAX_LINE_BYTES):
+                if not piece.endswith(b"\n"):
+                    begun += len(piece)
+                    continue
+                row = None if begun else parse_line(piece)
+                if row is None:
+                    bad += 1
+                else:
+                    rows.append(row)
+                offset, begun = offset + begun + len(piece), 0
     except FileNotFoundError:
-        return Lines([], 0, offset)
-    whole = content[: content.rfind(b"\n") + 1]
-    lines = Lines([], 0, offset + len(whole))
-    bad = 0
-    for line in whole.splitlines():
-        row = parse_line(line)
-        if row is None:
-            bad += 1
-        else:
-            lines.rows.append(row)
-    return Lines(lines.rows, bad, lines.next_offset)
+        pass
+    return Lines(rows, bad, offset)
 
 
 def parse_line(line: bytes) -> dict[str, Any] | None:
     """Return the JSON object on a line of a log file, or None when the line is not a JSON object."""
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
+        row = parse_json(line)
+    except ValueError:
         return None
     return row if isinstance(row, dict) else None
 
@@ -177,6 +202,22 @@ def file_of(folder: Path, name: str) -> Path | None:
     return path if S_ISREG(state.st_mode) else None
 
 
+def check_nothing_leads_out(folder: Path) -> None:
+    """Raise CheckpointError unless a folder holds nothing but files, folders, and links to something inside it.
+
+    Call it before writing to a run folder that exists: writing, locking and deleting follow links.
+    """
+    for place, folders, files in os.walk(folder):
+        for name in [*folders, *files]:
+            path = Path(place, name)
+            mode = os.lstat(path).st_mode
+            if not (S_ISREG(mode) or S_ISDIR(mode) or (S_ISLNK(mode) and _is_inside(path, folder))):
+                raise CheckpointError(
+                    f"{path} is a link that leads out of the run's folder, or a special file, and tfs makes no such "
+                    "thing: the run is not written to. Remove it, or train on a copy of the checkpoint."
+                )
+
+
 def _is_inside(path: Path, folder: Path) -> bool:
     try:
         return path.resolve().is_relative_to(folder.resolve())
@@ -190,18 +231,27 @@ def assets_folder(option: str | Path | None) -> Path:
 
 
 def read_run(folder: Path) -> Run | None:
-    """Return the run of a folder, or None when it has no readable `run.json` of at most MAX_INFO_BYTES."""
+    """Return the run of a folder, of any format version, or None when it has no readable `run.json`."""
+    try:
+        return _load(folder)
+    except CheckpointError:
+        return None
+
+
+def load_run(folder: Path) -> Run:
+    """Return the run of a folder. Raises CheckpointError when its `run.json` is missing, damaged, or of a newer tfs."""
+    run = _load(folder)
+    if (version := run.info.get("format_version", FORMAT_VERSION)) != FORMAT_VERSION:
+        place = folder / "run.json"
+        raise NewerFormatError(f"{place} has format {version}, and this tfs reads format {FORMAT_VERSION}: upgrade tfs")
+    return run
+
+
+def _load(folder: Path) -> Run:
     path = file_of(folder, "run.json")
     if path is None:
-        return None
-    try:
-        with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size > MAX_INFO_BYTES:
-                return None
-            info = json.loads(file.read())
-    except (OSError, ValueError, RecursionError):
-        return None
-    return Run(folder, info) if isinstance(info, dict) else None
+        raise CheckpointError(f"{folder / 'run.json'} is no regular file of this folder, so it is not read")
+    return Run(folder, read_json(path, INFO, limit=MAX_INFO_BYTES))
 
 
 def list_runs(assets: Path) -> list[Run]:
@@ -220,10 +270,9 @@ def run_folders(assets: Path, wanted: str | None = None) -> list[Path]:
 
 def find_run(target: str, assets: Path) -> Run:
     """Return a run by its name or folder. Raises CheckpointError that suggests the nearest name."""
-    folders = [*run_folders(assets, target), Path(target)]
-    for folder in folders:
-        if run := read_run(folder):
-            return run
+    for folder in [*run_folders(assets, target), Path(target)]:
+        if os.path.lexists(folder / "run.json"):
+            return load_run(folder)
     raise CheckpointError(_no_run_message(target, assets))
 
 

@@ -1,4 +1,6 @@
-"""Handling of Ctrl-C (SIGINT) and SIGTERM in training: the handler sets a flag, and the trainer saves and stops.
+"""Handling of Ctrl-C (SIGINT), SIGTERM and SIGHUP (a closed terminal) in training.
+
+The handler sets a flag, and the trainer saves and stops.
 
 Saving inside a signal handler could deadlock, or corrupt the operation that it interrupted. A second signal stops at
 once.
@@ -11,9 +13,10 @@ from typing import Any, Self
 
 
 class StopSignal:
-    """Context manager in which SIGINT and SIGTERM set `received`. A second signal raises at once.
+    """Context manager in which SIGINT, SIGTERM and SIGHUP set `received`. A second signal raises at once.
 
-    KeyboardInterrupt for SIGINT, SystemExit(128 + number) for SIGTERM.
+    KeyboardInterrupt for SIGINT, SystemExit(128 + 15) for SIGTERM. A second SIGHUP is ignored: a terminal that closes
+    may send several. So is every SIGHUP under `nohup`.
     """
 
     def __init__(self) -> None:
@@ -24,8 +27,10 @@ class StopSignal:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # handlers can be set in the main thread only
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._handle)
+            hangup = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []  # not on Windows
+            for number in (signal.SIGINT, signal.SIGTERM, *hangup):
+                if signal.getsignal(number) != signal.SIG_IGN or number == signal.SIGINT:
+                    self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(
@@ -39,5 +44,5 @@ class StopSignal:
             self.received = number
         elif number == signal.SIGINT:
             raise KeyboardInterrupt
-        else:
+        elif number == signal.SIGTERM:
             raise SystemExit(128 + number)

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from tfs_core.checkpoint import read_config, read_state
+from tfs_core.checkpoint import RUN_STATE, as_checkpoint_error, read_config, read_state
 from tfs_core.checkpoint_folder import verify_checkpoint
 from tfs_core.config import config_from_mapping, resolved
 from tfs_core.config.local_model import with_local_model
@@ -50,7 +50,7 @@ def load_model(
     folder = find_checkpoint(str(target), assets)
     verify_checkpoint(folder)
     overrides = [] if device == "auto" else [f"runtime.device={device}"]
-    own_config, state = read_config(folder, overrides=overrides), read_state(folder)
+    own_config, state = read_config(folder, overrides=overrides), read_state(folder, shape=RUN_STATE)
     own_config = with_local_model(own_config, allowed=allow_local_code)
     config = own_config if model is None else with_model(own_config, model)
     machine = choose_machine(config.runtime, state["machine"])
@@ -71,7 +71,8 @@ def load_model(
         recorded=state["machine"],
     )
     loss = wrapped(LossModule(built, loss_chunk=config.runtime.loss_chunk), adapters, context=context)
-    ranks.load(folder, built, None, state)
+    with as_checkpoint_error(folder):
+        ranks.load(folder, built, None, state)
     built.eval()
     return LoadedModel(config, built, Objective(built, loss), tokenizer, state["step"], folder, machine.device)
 

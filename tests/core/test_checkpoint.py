@@ -164,7 +164,7 @@ def test_checkpoint_without_an_optimizer_says_so_to_one_that_wants_it(tmp_path: 
 
 def test_state_of_another_format_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text('{"format_version": 2, "step": 3}', encoding="utf-8")
-    with pytest.raises(CheckpointError, match="does not have format 1, which this tfs reads"):
+    with pytest.raises(CheckpointError, match="has format 2, and this tfs reads format 1: upgrade tfs"):
         read_state(tmp_path)
 
 
@@ -231,7 +231,7 @@ def test_missing_file_is_noticed_and_named(tmp_path: Path) -> None:
     folder = tmp_path / "step-00000002"
     save_checkpoint(folder, model=model, optimizer=optimizer, state={})
     (folder / "optimizer.safetensors").unlink()
-    with pytest.raises(CheckpointError, match=r"optimizer\.safetensors cannot be read"):
+    with pytest.raises(CheckpointError, match=r"optimizer\.safetensors is missing"):
         verify_checkpoint(folder)
 
 
@@ -381,7 +381,7 @@ def test_checkpoint_without_a_configuration_was_not_saved_by_a_run(tmp_path: Pat
 def test_unreadable_state_is_an_error_that_names_the_file(content: str | None, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "state.json").write_text(content)
-    with pytest.raises(CheckpointError, match=r"its state\.json"):
+    with pytest.raises(CheckpointError, match=r"state\.json (is damaged|cannot be read)"):
         read_state(tmp_path)
 
 

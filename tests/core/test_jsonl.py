@@ -1,12 +1,12 @@
 """The .jsonl files of a run folder: strict JSON, the same keys in every line, complete after a resume and a kill."""
 
+import errno
 import json
 import math
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ import pytest
 
 from tfs_core.builtin.jsonl import FILES, JsonlLogger, build
 from tfs_core.contracts import RunContext
+from tfs_core.errors import RecordError
+from tfs_core.loggers import Loggers
 from tfs_core.records import EventRecord, SampleRecord, StepRecord, ValidationRecord
 
 
@@ -185,12 +187,80 @@ def test_new_run_in_a_folder_begins_with_empty_files(tmp_path: Path) -> None:
     assert steps(tmp_path / "aside" / "metrics-1.jsonl") == [1, 2, 3]
 
 
-def test_line_that_the_disk_took_in_part_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class FullDisk:
+    """Stands for `os.write` on a disk that has room for a number of bytes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+        self.room = room
+        self._write = os.write
+        monkeypatch.setattr("os.write", self.write)
+
+    def write(self, descriptor: int, content: bytes) -> int:
+        if self.room == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = self._write(descriptor, content[: self.room])
+        self.room -= written
+        return written
+
+
+@pytest.mark.parametrize("room", [0, 10, 300])
+def test_lines_wait_for_a_full_disk_and_none_is_missing(
+    room: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     logger = started(tmp_path)
-    whole: Callable[[int, bytes], int] = os.write
-    monkeypatch.setattr("os.write", lambda descriptor, line: whole(descriptor, line[:10]))
-    with pytest.raises(OSError, match="the disk took 10 of"):
-        logger.on_step(step_record(1))
+    disk = FullDisk(monkeypatch, room)
+    for step in range(1, 6):
+        logger.on_step(step_record(step))
+    assert (tmp_path / "metrics.jsonl").stat().st_size == room
+    disk.room = 10**6
+    logger.on_step(step_record(6))
+    assert steps(tmp_path / "metrics.jsonl") == [1, 2, 3, 4, 5, 6]
+
+
+def test_full_disk_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loggers = Loggers((), print)
+    run = RunContext(folder=tmp_path, name="a", config={}, info={}, total_steps=9, start_step=0, tell=loggers.tell)
+    loggers.add(build(None, run=run))
+    loggers.on_start()
+    disk = FullDisk(monkeypatch, 0)
+    for step in range(1, 6):
+        loggers.on_step(step_record(step))
+    disk.room = 10**6
+    loggers.on_checkpoint(5)
+    (told,) = lines(tmp_path / "events.jsonl")
+    assert (told["kind"], told["step"]) == ("warning", 1)
+    assert "No space left on device" in told["details"]["message"]
+
+
+@pytest.mark.parametrize("call", ["on_checkpoint", "on_end"])
+def test_record_that_cannot_be_written_ends_the_run(call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tfs_core.builtin.jsonl.RETRY_SECONDS", 0.0)
+    loggers = Loggers([started(tmp_path)], print)
+    FullDisk(monkeypatch, 100)
+    loggers.on_step(step_record(1))
+    with pytest.raises(RecordError, match=r"metrics\.jsonl cannot be written .* continue with --resume"):
+        getattr(loggers, call)(1 if call == "on_checkpoint" else "finished")
+
+
+def test_lines_that_wait_for_a_full_disk_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tfs_core.builtin.jsonl.MAX_WAITING_BYTES", 1000)
+    loggers = Loggers([started(tmp_path)], print)
+    FullDisk(monkeypatch, 0)
+    for step in range(1, 6):
+        loggers.on_step(step_record(step))
+    with pytest.raises(RecordError):
+        loggers.on_step(step_record(6))
+
+
+def test_lines_that_the_disk_does_not_confirm_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logger = started(tmp_path)
+
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(RecordError, match="cannot be flushed"):
+        logger.on_checkpoint(1)
 
 
 def test_checkpoint_makes_every_file_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

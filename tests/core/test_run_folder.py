@@ -96,7 +96,7 @@ def test_open_keeps_identity_and_start_time(tmp_path: Path) -> None:
 
 
 def test_open_rejects_a_folder_that_is_not_a_run(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"no readable run\.json"):
+    with pytest.raises(CheckpointError, match=r"run\.json cannot be read"):
         RunFolder.open(tmp_path)
 
 
@@ -160,6 +160,22 @@ def test_git_state_runs_no_program_that_a_repository_names(tmp_path: Path) -> No
     git(tmp_path, "commit", "--allow-empty", "-m", "one")
     git(tmp_path, "config", "core.fsmonitor", "touch pwned; false")
     git_state(tmp_path)
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_git_state_runs_no_filter_of_a_repository(tmp_path: Path) -> None:
+    git(tmp_path, "init")
+    (tmp_path / "a.txt").write_text("a")
+    (tmp_path / ".gitattributes").write_text("*.txt filter=evil")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-m", "one")
+    for kind in ("clean", "smudge", "process"):
+        git(tmp_path, "config", f"filter.evil.{kind}", "touch pwned; cat")
+    (tmp_path / ".git/info/attributes").write_text("* filter=evil")
+    (tmp_path / "a.txt").write_text("b")  # as long as before: git has to compare the contents
+    state = git_state(tmp_path)
+    assert state is not None
+    assert state["dirty"]
     assert not (tmp_path / "pwned").exists()
 
 

@@ -16,10 +16,14 @@ from typing import Any
 
 import yaml
 
-from tfs_core.errors import ConfigError
+from tfs_core.errors import CheckpointError, ConfigError
+from tfs_core.stored_json import read_bytes
 
 Key = tuple[str | int, ...]
 """The path of a value in a configuration: `("loggers", 0, "every")`, which `dotted` writes as `loggers.0.every`."""
+
+MAX_BYTES = 1 << 20
+"""Limit on the size of a YAML file, a thousand times its usual size."""
 
 MAX_VALUES = 100_000
 """Limit on the number of values: nested YAML aliases can expand exponentially and exhaust the memory."""
@@ -142,15 +146,17 @@ def read_yaml(path: Path) -> Document:
     Problems of single keys are in the document's `problems`.
     """
     try:
-        data = path.read_bytes()
+        data = read_bytes(path, limit=MAX_BYTES)
         text = data.decode("utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{path}:{line}: this is not UTF-8: save the file in that encoding") from None
+    except CheckpointError as error:
+        raise ConfigError(str(error)) from None
+    except (OSError, ValueError) as error:  # ValueError: the path has a null character
+        raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', error)}") from None
     document = read_text(text, Place(source=str(path), base=path.absolute().parent, line=1, order=(0,)))
     if document.values is None:
         raise ConfigError(f"{path}: the file is empty: expected settings, such as 'experiment_name: first'")
