@@ -8,8 +8,9 @@ https://arxiv.org/abs/1211.5063
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -26,6 +27,7 @@ from tfs_core.models import Objective, batch_loss
 from tfs_core.random_state import capture_random_state, preserved_random_state
 from tfs_core.records import EventRecord, StepRecord, ValidationRecord
 from tfs_core.run_folder import RunFolder, now
+from tfs_core.step_bundle import save_step_bundle, torch_random_states
 from tfs_core.stop_signal import StopSignal
 
 
@@ -175,6 +177,7 @@ class Trainer:
         """Take one optimizer step. Raises TrainingError, before the update, when loss or gradient is not finite."""
         started_at = time.perf_counter()
         progress, ranks = self.progress, self.ranks
+        self._random_states = torch_random_states(self.device)
         micro_batches = self.batching.step(progress.step)
 
         # 1. Gradient accumulation: the loss is the mean over all valid targets of the step, in all micro-batches.
@@ -239,13 +242,36 @@ class Trainer:
     def _fail_nonfinite(self, *, loss: float, learning_rate: float, grad_norm: float) -> NoReturn:
         """Log a step with a loss or gradient that is not finite, and raise TrainingError. No update is made."""
         step = self.progress.step + 1
-        tensor = self._first_nonfinite()
+        details = {"tensor": self._first_nonfinite(), "loss": str(loss), "grad_norm": str(grad_norm)}
         self._log_step(step, loss=loss, learning_rate=learning_rate, grad_norm=grad_norm)
-        self.tell("nonfinite", attempted_step=step, tensor=tensor, loss=str(loss), grad_norm=str(grad_norm))
+        self.tell("nonfinite", attempted_step=step, **details)
+        try:
+            again = f"`tfs replay {self._save_bundle(step, details)}` shows where the numbers go wrong."
+        except Exception as error:  # whatever fails here, such as a full disk, must not hide why training ends
+            again = f"What repeats the step is not saved: {error}"
         raise TrainingError(
             f"step {step} is not taken: its loss is {loss} and the norm of its gradient {grad_norm}; the first tensor "
-            f"that is not finite is {tensor}. {self._last_checkpoint_message()} Lower training.learning_rate, warm up "
-            "longer, or clip harder with training.max_grad_norm."
+            f"that is not finite is {details['tensor']}. {self._last_checkpoint_message()} {again} "
+            "Lower training.learning_rate, warm up longer, or clip harder with training.max_grad_norm."
+        )
+
+    def _save_bundle(self, step: int, details: Mapping[str, str]) -> Path:
+        """Save all that repeats a step, and return its folder. Raises TrainingError with several ranks."""
+        if self.ranks.size > 1:
+            raise TrainingError("each rank has a part of its batch.")
+        taken = self.progress.step
+        return save_step_bundle(
+            self.checkpoints,
+            step,
+            model=self.model,
+            micro_batches=self.batching.step(taken),
+            random_states=self._random_states,
+            state={
+                "step": taken,
+                "nonfinite": {"attempted_step": step, **details},
+                "documents": [vars(part) for part in self.batching.documents(taken)],
+                "progress": vars(self.progress),
+            },
         )
 
     def _first_nonfinite(self) -> str:

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from tfs_core.checkpoint import CheckpointKeeper
-from tfs_core.checkpoint_folder import list_checkpoints, newest_valid_checkpoint
+from tfs_core.checkpoint import CheckpointKeeper, read_state
+from tfs_core.checkpoint_folder import list_checkpoints, newest_valid_checkpoint, verify_checkpoint
 from tfs_core.config.schema import Choice, TrainingConfig
 from tfs_core.contracts import Batch, LanguageModel, ModelConfig, ModelView, RunLogger
 from tfs_core.data.batches import Batches, Rows
@@ -503,8 +504,8 @@ def test_waiting_for_a_stream_counts_in_the_line_that_covers_its_step(
 class Breaking(Bigram):
     """Returns a loss or a gradient that is not finite, at one step."""
 
-    def __init__(self, what: str, at: int) -> None:
-        super().__init__()
+    def __init__(self, what: str, at: int, **settings: Any) -> None:
+        super().__init__(**settings)
         self.what, self.countdown = what, at
 
     def loss(self, input_ids: Tensor, target_ids: Tensor) -> Tensor:
@@ -555,6 +556,84 @@ def test_nonfinite_run_saves_nothing_and_deletes_nothing(make_trainer: MakeTrain
         trainer.train()
     assert saved(trainer) == ["02", "03"]
     assert newest_valid_checkpoint(trainer.checkpoints.folder)[1] == []
+
+
+def bundles(trainer: Trainer) -> list[Path]:
+    return list_checkpoints(trainer.checkpoints.folder.with_name("nonfinite"))
+
+
+@pytest.mark.parametrize("batching", ["padded", "packed"])
+def test_nonfinite_step_is_saved_with_all_that_repeats_it(batching: str, make_trainer: MakeTrainer) -> None:
+    settings: dict[str, Any] = {"batching": batching, "batch_size": 1, "gradient_accumulation_steps": 2}
+    torch.manual_seed(3)
+    two_steps = make_trainer(Bigram(dropout=0.5), max_steps=2, folder="two", **settings)
+    two_steps.train()
+    before = torch.get_rng_state()
+    torch.manual_seed(3)
+    trainer = make_trainer(Breaking("loss", at=6, dropout=0.5), **settings)
+    with pytest.raises(TrainingError, match=r"`tfs replay \S+/nonfinite/step-00000003` shows where") as raised:
+        trainer.train()
+    (bundle,) = bundles(trainer)
+    assert str(bundle) in str(raised.value)
+    verify_checkpoint(bundle)
+    for name, tensor in load_file(bundle / "model.safetensors").items():
+        assert torch.equal(tensor, weights(two_steps)[name])
+    tensors, parts = load_file(bundle / "batches.safetensors"), trainer.batching.step(2)
+    assert len(tensors) == 2 * len(parts) == 4
+    for index, part in enumerate(parts):
+        assert torch.equal(tensors[f"{index}/input_ids"], part.input_ids)
+        assert torch.equal(tensors[f"{index}/target_ids"], part.target_ids)
+    state = read_state(bundle)
+    assert (state["step"], state["nonfinite"]["attempted_step"]) == (2, 3)
+    assert state["documents"] == [vars(it) | {"document": list(it.document)} for it in trainer.batching.documents(2)]
+    assert state["random_state"]["torch"] == before.tolist()
+
+
+def test_bundle_holds_weights_that_are_not_finite(make_trainer: MakeTrainer) -> None:
+    model = Bigram()
+    trainer = make_trainer(model, optimizer=Overflowing(model.parameters(), lr=0.1))
+    with pytest.raises(TrainingError, match="step 4 is not taken"):
+        trainer.train()
+    (bundle,) = bundles(trainer)
+    assert load_file(bundle / "model.safetensors")["bias"][0] == math.inf
+
+
+def test_bundle_holds_ids_that_are_views_of_one_tensor(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, row = make_trainer(Breaking("loss", at=1)), torch.tensor([[5, 0, 1, 2]])
+    monkeypatch.setattr(trainer.batching, "step", lambda step: [Batch(row[:, :-1], row[:, 1:], 3)])
+    with pytest.raises(TrainingError, match="step 1 is not taken"):
+        trainer.train()
+    tensors = load_file(bundles(trainer)[0] / "batches.safetensors")
+    assert (tensors["0/input_ids"].tolist(), tensors["0/target_ids"].tolist()) == ([[5, 0, 1]], [[0, 1, 2]])
+
+
+def test_only_the_newest_bundle_is_kept(make_trainer: MakeTrainer) -> None:
+    for at in (5, 2):  # the later one has the lower step
+        trainer = make_trainer(Breaking("loss", at=at))
+        with pytest.raises(TrainingError, match=f"step {at} is not taken"):
+            trainer.train()
+        assert [bundle.name for bundle in bundles(trainer)] == [f"step-0000000{at}"]
+
+
+def test_full_disk_does_not_hide_the_nonfinite_step(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_space(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tfs_core.tensor_files.save_file", no_space)
+    trainer = make_trainer(Breaking("loss", at=3))
+    with pytest.raises(TrainingError, match=r"step 3 is not taken: .* is not saved: .*No space left on device"):
+        trainer.train()
+    assert list(trainer.checkpoints.folder.with_name("nonfinite").iterdir()) == []
+
+
+def test_step_of_several_ranks_is_not_saved(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make_trainer(Breaking("loss", at=3))
+    monkeypatch.setattr(trainer.ranks, "size", 2)
+    with pytest.raises(TrainingError, match=r"step 3 is not taken: .* is not saved: each rank has a part"):
+        trainer.train()
+    assert bundles(trainer) == []
 
 
 class Overflowing(torch.optim.SGD):
