@@ -16,7 +16,7 @@ CORES := $(shell getconf _NPROCESSORS_ONLN)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $$((2 * $(CORES))) --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long mutants check fix browser bench clean
+.PHONY: help setup demo test test-long mutants fuzz check fix browser bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -63,6 +63,9 @@ fix: $(READY) ## format the code and regenerate the generated docs
 
 mutants: $(READY) ## inject 300 small errors into the core and list those that no test detects (most of an hour)
 	$(BIN)/python tests/mutants.py
+
+fuzz: $(READY) ## mutate the files that tfs reads, and list crashes, hangs and writes outside (ten minutes; ARGS=--seed=1)
+	$(BIN)/python tests/fuzz $(ARGS)
 
 browser: ## install Chromium for the dashboard tests (Debian only; otherwise install it by hand)
 	command -v chromium >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq chromium; }
