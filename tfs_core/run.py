@@ -291,12 +291,14 @@ def prepare(config: RunConfig, *, assets: Path, previous: ResumePoint | None, re
 
 
 def logger_choices(config: RunConfig) -> list[Choice]:
-    """Return the loggers of a run: those of `loggers`, `samples` if there are prompts, and `bigram` if installed."""
+    """Return the loggers of a run: `loggers`, `samples` if there are prompts, `bigram` and `spikes` if installed."""
     choices, chosen = [*config.loggers], {choice.name.rpartition("/")[2] for choice in config.loggers}
     if "bigram" not in chosen and get_registry().has("logger", "bigram"):
         choices.insert(0, Choice("bigram"))  # first: other loggers show its result
     if "samples" not in chosen and config.samples.prompts:
         choices.append(Choice("samples", config.samples))
+    if "spikes" not in chosen and get_registry().has("logger", "spikes"):
+        choices.append(Choice("spikes"))  # last: its events follow the record of their step
     return choices
 
 

@@ -29,9 +29,20 @@ def tfs_commands() -> list[Component]:
 
 @hookimpl
 def tfs_loggers() -> list[Component]:
-    """Return the bigram logger, which every run has when this plugin is installed."""
-    summary = "The bits per byte of a bigram model, as a reference value in console and dashboard"
-    return [Component(name="bigram", summary=summary, factory="tfs_lab.bigram:build")]
+    """Return the loggers that every run has when this plugin is installed."""
+    return [
+        Component(
+            name="bigram",
+            summary="The bits per byte of a bigram model, as a reference value in console and dashboard",
+            factory="tfs_lab.bigram:build",
+        ),
+        Component(
+            name="spikes",
+            summary="An event for each spike of the loss: a value far above the recent ones",
+            factory="tfs_lab.spikes:Spikes",
+            config="tfs_lab.spikes:SpikesConfig",
+        ),
+    ]
 
 
 @hookimpl
