@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -204,3 +205,149 @@ def test_training_on_files_without_text_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"there is no text in text empty\.txt"):
         tfs_tokenizers.train_tokenizer_from_files([tmp_path / "empty.txt"], 300, output=tmp_path / "trained")
     assert not (tmp_path / "trained").exists()
+
+
+class TestTrainedFolder:
+    """The folder of a trained tokenizer: reused for the same training, and never replaced by another."""
+
+    @pytest.fixture
+    def files(self, tmp_path: Path) -> list[str]:
+        """Return two files of the same name and different text; the current folder is theirs."""
+        (tmp_path / "b").mkdir()
+        (tmp_path / "ts.txt").write_text("plain plain plain plain " * 20, encoding="utf-8")
+        (tmp_path / "b" / "ts.txt").write_text("other other other other " * 20, encoding="utf-8")
+        return ["ts.txt", "b/ts.txt"]
+
+    def test_other_text_of_the_same_name_is_refused(self, run: Run, files: list[str], tmp_path: Path) -> None:
+        run("train", "file", files[0], "262")
+        folder = tmp_path / "assets" / "tokenizers" / "ts_bpe_262"
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        refused = run("train", "file", files[1], "262", fails=True).output
+        assert "ts_bpe_262 already has a tokenizer, trained with another text." in refused
+        assert "--output" in refused
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+        run("train", "file", files[1], "262", "--output", "elsewhere")
+
+    def test_other_data_set_of_the_same_name_is_refused(self, run: Run, files: list[str]) -> None:
+        run("train", "registry", f"{{name: text, path: {files[0]}}}", "262")
+        refused = run("train", "registry", f"{{name: text, path: {files[1]}}}", "262", fails=True).output
+        assert "text_bpe_262 already has a tokenizer, trained with another text." in refused
+
+    @pytest.mark.parametrize(
+        ("options", "expected"),
+        [(("--min-freq", "3"), "another min_frequency"), (("--special-token", "<a>"), "another special_tokens")],
+    )
+    def test_other_options_are_refused(
+        self, run: Run, files: list[str], options: tuple[str, ...], expected: str
+    ) -> None:
+        run("train", "file", files[0], "262")
+        assert expected in run("train", "file", files[0], "262", *options, fails=True).output
+
+    def test_same_training_is_reused_without_training(
+        self, run: Run, files: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        first = run("train", "file", files[0], "262").stdout
+        monkeypatch.setattr(bpe, "train", None)
+        assert run("train", "file", files[0], "262").stdout == first
+        assert "nothing to do, it was trained on the same text" in caplog.text
+
+    def test_tokenizer_of_unknown_origin_is_refused_before_training(
+        self, run: Run, files: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        run("train", "file", files[0], "262", "--output", "out")
+        (tmp_path / "out" / "training.json").unlink()
+        monkeypatch.setattr(bpe, "train", None)
+        refused = run("train", "file", files[0], "262", "--output", "out", fails=True).output
+        assert "without a training.json that says how it was trained" in refused
+
+    def test_tokenizer_that_was_changed_is_refused(self, run: Run, files: list[str], tmp_path: Path) -> None:
+        run("train", "file", files[0], "262", "--output", "out")
+        path = tmp_path / "out" / "tokenizer.json"
+        path.write_bytes(path.read_bytes() + b"\n")
+        assert "changed after its training" in run("train", "file", files[0], "262", "-o", "out", fails=True).output
+
+    @pytest.mark.parametrize("content", ["", "[]", "[" * 100_000, '{"sha256": 1}', '{"text": NaN}'])
+    def test_damaged_record_is_an_error(self, run: Run, files: list[str], content: str, tmp_path: Path) -> None:
+        run("train", "file", files[0], "262", "--output", "out")
+        (tmp_path / "out" / "training.json").write_text(content, encoding="utf-8")
+        assert "training.json is damaged" in run("train", "file", files[0], "262", "-o", "out", fails=True).output
+
+    def test_folder_with_the_configuration_of_another_tokenizer_is_refused(
+        self, run: Run, files: list[str], tmp_path: Path
+    ) -> None:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "tokenizer_config.json").write_text("{}", encoding="utf-8")
+        refused = run("train", "file", files[0], "262", "--output", "out", fails=True).output
+        assert "tokenizer_config.json exists with other content" in refused
+        assert (tmp_path / "out" / "tokenizer_config.json").read_text(encoding="utf-8") == "{}"
+
+    def test_training_into_a_file_is_an_error(self, run: Run, files: list[str]) -> None:
+        assert "ts.txt is not a folder" in run("train", "file", files[1], "262", "-o", files[0], fails=True).output
+
+    def test_folder_filled_by_another_process_during_the_training_is_not_replaced(
+        self, files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        train, folder = bpe.train, tmp_path / "out"
+
+        def train_after_another(*arguments: Any, **options: Any) -> str:
+            monkeypatch.setattr(bpe, "train", train)
+            tfs_tokenizers.train_tokenizer_from_files([tmp_path / files[1]], 262, output=folder)
+            return train(*arguments, **options)
+
+        monkeypatch.setattr(bpe, "train", train_after_another)
+        with pytest.raises(DataError, match="trained with another text"):
+            tfs_tokenizers.train_tokenizer_from_files([tmp_path / files[0]], 262, output=folder)
+        assert b'"Gother"'.replace(b"G", "Ġ".encode()) in (folder / "tokenizer.json").read_bytes()
+
+
+def test_processes_that_train_into_the_same_folder_leave_one_whole_tokenizer(tmp_path: Path) -> None:
+    script = (
+        "import sys, tfs_tokenizers as t; from tfs_core.errors import DataError\n"
+        "try: t.train_tokenizer_from_files([sys.argv[1]], 262, output='out'); print('trained')\n"
+        "except DataError as error: print(error)"
+    )
+    for name in "abc":
+        (tmp_path / name).write_text(f"{name * 5} " * 50, encoding="utf-8")
+    processes = [
+        subprocess.Popen([sys.executable, "-c", script, name], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+        for name in "aabc"
+    ]
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    (name,) = {name for name, output in zip("aabc", outputs, strict=True) if output == "trained\n"}
+    assert all(("another text" in output) != (other == name) for other, output in zip("aabc", outputs, strict=True))
+    assert [len(ids) for ids in load(tmp_path / "out").encode_batch([name * 5])] == [1]
+
+
+def test_report_never_replaces_a_file_of_other_content(run: Run, corpus: str, tmp_path: Path) -> None:
+    arguments = ("analyze", corpus, "--tokenizer", "byte")
+    for option in ("--export-cdf", "--html"):
+        run(*arguments, option, "report")
+        run(*arguments, option, "report")  # the same content
+        assert (
+            "report exists with other content" in run(*arguments, "--subset", "5", option, "report", fails=True).output
+        )
+        assert "corpus.jsonl exists with" in run(*arguments, option, "corpus.jsonl", fails=True).output
+        (tmp_path / "report").unlink()
+    assert run(*arguments, "--export-cdf", "/dev/null").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("1000000000000",), "vocab_size must be at most 4194304"),
+        (("300", "--min-freq", "99999999999999999999"), "min_frequency must be at most 4294967296"),
+        (("300", "--special-token", "\udcff"), "special_tokens must be valid Unicode"),
+        (("300", "--special-token", "Ġfox"), "also stands for the text b' fox'"),
+    ],
+)
+def test_option_that_training_cannot_have_is_an_error(
+    run: Run, tmp_path: Path, arguments: tuple[str, ...], expected: str
+) -> None:
+    (tmp_path / "a.txt").write_text("the fox and the fox and the fox" * 9, encoding="utf-8")
+    assert expected in run("train", "file", "a.txt", *arguments, "-o", "out", fails=True).output
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_of_pretokenize_are_bounded(run: Run, corpus: str) -> None:
+    for option in ("--max-length", "--num-proc"):
+        assert "is not in the range" in run("pretokenize", corpus, "byte", option, "9" * 20, fails=True).output

@@ -12,6 +12,7 @@ enough to measure all sizes.
 """
 
 import csv
+import io
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -24,11 +25,13 @@ from numpy.typing import NDArray
 
 from tfs_core.contracts import Tokenizer
 from tfs_core.data.documents import TrainingText, describe
+from tfs_core.durable import write_durably
 from tfs_core.errors import DataError
 from tfs_core.runs import assets_folder
 from tfs_core.terminal import escape_control_characters
 from tfs_tokenizers import bpe, named
 from tfs_tokenizers.byte_level import ByteLevelTokenizer
+from tfs_tokenizers.tokenizer_json import check_replaces_nothing
 
 COVERAGES = (0.9, 0.95, 0.99, 0.999)
 LARGEST_BPE = 32_768
@@ -304,18 +307,29 @@ def _compared_sizes(tokenizer: Tokenizer, texts: Sequence[str]) -> list[SizeRow]
 
 
 def export_cdf(report: TokenAnalysisReport, file: Path) -> None:
-    """Write the coverage curve as CSV, a row per id in use. Raises DataError when the file cannot be written."""
-    columns = ("rank", "token_id", "token", "count", "share", "coverage")
+    """Write the coverage curve as CSV, a row per id in use.
+
+    Raises DataError when the file exists with other content, or cannot be written.
+    """
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(("rank", "token_id", "token", "count", "share", "coverage"))
+    for rank, (token_id, covered) in enumerate(zip(report.ranked.tolist(), report.coverage.tolist(), strict=True), 1):
+        count = int(report.counts[token_id])
+        token = visible(report.spelled[token_id])
+        writer.writerow([rank, token_id, token, count, f"{count / report.n_tokens:.9f}", f"{covered:.9f}"])
+    write_report(file, stream.getvalue())
+
+
+def write_report(file: Path, content: str) -> None:
+    """Write a report to a file. Raises DataError when the file exists with other content, or cannot be written."""
+    encoded = content.encode("utf-8")
     try:
-        with file.open("w", encoding="utf-8", newline="") as stream:
-            writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(columns)
-            for rank, (token_id, covered) in enumerate(
-                zip(report.ranked.tolist(), report.coverage.tolist(), strict=True), 1
-            ):
-                count = int(report.counts[token_id])
-                token = visible(report.spelled[token_id])
-                writer.writerow([rank, token_id, token, count, f"{count / report.n_tokens:.9f}", f"{covered:.9f}"])
+        if file.exists() and not file.is_file():  # a device or a pipe, such as /dev/stdout
+            file.write_bytes(encoded)
+        else:
+            check_replaces_nothing(file, encoded)
+            write_durably(file, encoded)
     except OSError as error:
         raise DataError(f"{file} cannot be written: {error.strerror or error}") from error
 

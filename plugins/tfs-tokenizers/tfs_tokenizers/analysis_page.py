@@ -4,8 +4,7 @@ from html import escape
 from math import log2
 from pathlib import Path
 
-from tfs_core.errors import DataError
-from tfs_tokenizers.analysis import COVERAGES, TokenAnalysisReport
+from tfs_tokenizers.analysis import COVERAGES, TokenAnalysisReport, write_report
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 720, 280, 46, 26
 """Size of the chart, and margins for its labels, in pixels."""
@@ -91,8 +90,5 @@ def _table(columns: list[str], rows: list[list[str]]) -> str:
 
 
 def write_page(report: TokenAnalysisReport, file: Path) -> None:
-    """Write the HTML of a report. Raises DataError when it cannot be written."""
-    try:
-        file.write_text(page(report), encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise DataError(f"{file} cannot be written: {error.strerror or error}") from error
+    """Write the HTML of a report. Raises DataError when the file exists with other content, or cannot be written."""
+    write_report(file, page(report))

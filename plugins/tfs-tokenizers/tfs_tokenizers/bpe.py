@@ -18,9 +18,9 @@ from tokenizers.trainers import BpeTrainer
 
 from tfs_core.data.documents import TrainingText
 from tfs_tokenizers.byte_level import ByteLevelTokenizer
-from tfs_tokenizers.config import BpeConfig
+from tfs_tokenizers.config import END_OF_TEXT, BpeConfig
 from tfs_tokenizers.kept import trained_once
-from tfs_tokenizers.tokenizer_json import END_OF_TEXT, byte_alphabet
+from tfs_tokenizers.tokenizer_json import byte_alphabet
 
 log = logging.getLogger(__name__)
 
@@ -52,14 +52,14 @@ def build(
     documents: TrainingText | None,
 ) -> ByteLevelTokenizer:
     """Return the tokenizer of the training text, trained now or taken from the cache."""
-    content = trained_once(
+    tokenizer = trained_once(
         "bpe",
         asdict(config),
         assets=assets,
         documents=documents,
         train=lambda texts: train(texts, **asdict(config)),
+        load=ByteLevelTokenizer,
     )
-    tokenizer = ByteLevelTokenizer(content)
     warn_if_small(tokenizer, config)
     return tokenizer
 

@@ -10,7 +10,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tfs_tokenizers.tokenizer_json import byte_alphabet, check_same, read_tokenizer, tokenizer_json, write_tokenizer
+from tfs_tokenizers.tokenizer_json import (
+    FILE_NAME,
+    byte_alphabet,
+    check_same,
+    errors_name,
+    read_tokenizer,
+    tokenizer_json,
+    write_tokenizer,
+)
 from tfs_tokenizers.unicode_text import as_utf8, check_ids, from_utf8
 
 
@@ -63,5 +71,7 @@ def build(config: None, *, assets: Path, offline: bool, documents: object) -> By
 def load(folder: Path) -> ByteTokenizer:
     """Return the tokenizer saved in a folder. Raises DataError when there is none, or one of another kind."""
     tokenizer = ByteTokenizer()
-    check_same(read_tokenizer(folder), tokenizer.to_json(), "byte")
+    content = read_tokenizer(folder)
+    with errors_name(folder / FILE_NAME):
+        check_same(content, tokenizer.to_json(), "byte")
     return tokenizer

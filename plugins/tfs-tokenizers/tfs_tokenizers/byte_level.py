@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from tfs_core.errors import DataError
+from tfs_tokenizers.config import END_OF_TEXT, LARGEST_VOCABULARY
 from tfs_tokenizers.tokenizer_json import (
-    END_OF_TEXT,
+    FILE_NAME,
     byte_alphabet,
+    errors_name,
     read_end_of_text,
     read_tokenizer,
     write_tokenizer,
@@ -65,7 +67,7 @@ class ByteLevelTokenizer:
         self._content = content
         try:
             check_lossless(json.loads(content))
-        except (KeyError, TypeError, AttributeError) as error:
+        except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise DataError(
                 f"this is not a tokenizer that `tokenizers` can read: its structure is invalid ({error!r})"
             ) from error
@@ -96,7 +98,13 @@ class ByteLevelTokenizer:
         byte_of = {character: byte for byte, character in enumerate(byte_alphabet())}
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
         added = self._tokenizer.get_added_tokens_decoder()
-        token_bytes = [b""] * (max(vocabulary.values()) + 1)
+        largest = max(vocabulary.values())
+        if largest >= LARGEST_VOCABULARY:
+            raise DataError(
+                f"the tokenizer has the id {largest}, and ids must be below {LARGEST_VOCABULARY}: memory grows with "
+                "the largest id"
+            )
+        token_bytes = [b""] * (largest + 1)
         for text, token_id in vocabulary.items():
             if token_id not in added:
                 try:
@@ -110,6 +118,20 @@ class ByteLevelTokenizer:
                 token_bytes[token_id] = added[token_id].content.encode("utf-8")
         if len({text for text in token_bytes if len(text) == 1}) < 256:
             raise DataError(f"the tokenizer lacks some of the 256 bytes, and loses text that has them. {SUPPORTED}")
+        if len({*vocabulary.values()}) < len(vocabulary):
+            raise DataError(
+                "several tokens of the tokenizer have the same id, and the text of all but one would be lost"
+            )
+        for token_id, token in added.items():
+            if any(character not in byte_of for character in token.content):
+                continue  # no text is written like this in the byte alphabet
+            spelled = bytes(byte_of[character] for character in token.content)
+            made = [part.id for part in self._tokenizer.model.tokenize(token.content)]
+            if made == [token_id] and token_bytes[token_id] != spelled:
+                raise DataError(
+                    f"the added token {token.content!r} also stands for the text {spelled!r}, which would be "
+                    "lost. Give the added token another name."
+                )
         return token_bytes
 
     @cached_property
@@ -177,6 +199,8 @@ def check_lossless(rules: Mapping[str, Any]) -> None:
     ]
     if changes:
         raise DataError(f"the tokenizer changes text: {', '.join(changes)}. {SUPPORTED}")
+    if len(byte_level) > 1:
+        raise DataError("the tokenizer has several ByteLevel steps, and decoding undoes only one of them")
     if not byte_level:
         raise DataError(f"the tokenizer ({model['type']}) is not byte-level BPE. {SUPPORTED}")
     if model.get("dropout"):
@@ -195,4 +219,6 @@ def _steps(rule: Mapping[str, Any] | None, many: str) -> list[Mapping[str, Any]]
 
 def load(folder: Path) -> ByteLevelTokenizer:
     """Return the tokenizer saved in a folder. Raises DataError when there is none, or one of another kind."""
-    return ByteLevelTokenizer(read_tokenizer(folder), end_of_text=read_end_of_text(folder) or END_OF_TEXT)
+    content = read_tokenizer(folder)
+    with errors_name(folder / FILE_NAME):
+        return ByteLevelTokenizer(content, end_of_text=read_end_of_text(folder) or END_OF_TEXT)

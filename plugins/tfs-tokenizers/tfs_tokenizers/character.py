@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 from tfs_core.data.documents import TrainingText
 from tfs_tokenizers.config import CharacterConfig
 from tfs_tokenizers.kept import trained_once
-from tfs_tokenizers.tokenizer_json import check_same, read_tokenizer, tokenizer_json, write_tokenizer
+from tfs_tokenizers.tokenizer_json import (
+    FILE_NAME,
+    check_same,
+    errors_name,
+    read_tokenizer,
+    tokenizer_json,
+    write_tokenizer,
+)
 from tfs_tokenizers.unicode_text import as_utf8, check_ids, from_utf8
 
 N_BYTES = 256
@@ -111,8 +118,10 @@ def train(documents: Iterator[str], *, min_frequency: int) -> CharacterTokenizer
 
 def from_json(content: str) -> CharacterTokenizer:
     """Return the tokenizer of a `tokenizer.json`. Raises DataError when `character` did not write it."""
-    vocabulary = json.loads(content).get("model", {}).get("vocab", {})
-    characters = sorted(text for text in vocabulary if len(text) == 1 and ord(text) >= N_ASCII)
+    model = json.loads(content).get("model")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    texts = vocabulary if isinstance(vocabulary, dict) else ()
+    characters = sorted(text for text in texts if len(text) == 1 and ord(text) >= N_ASCII)
     tokenizer = CharacterTokenizer("".join(characters))
     check_same(content, tokenizer.to_json(), "character")
     return tokenizer
@@ -126,16 +135,18 @@ def build(
     documents: TrainingText | None,
 ) -> CharacterTokenizer:
     """Return the tokenizer of the training text, trained now or taken from the cache."""
-    content = trained_once(
+    return trained_once(
         "character",
         asdict(config),
         assets=assets,
         documents=documents,
         train=lambda texts: train(texts, min_frequency=config.min_frequency).to_json(),
+        load=from_json,
     )
-    return from_json(content)
 
 
 def load(folder: Path) -> CharacterTokenizer:
     """Return the tokenizer saved in a folder. Raises DataError when there is none, or one of another kind."""
-    return from_json(read_tokenizer(folder))
+    content = read_tokenizer(folder)
+    with errors_name(folder / FILE_NAME):
+        return from_json(content)

@@ -11,6 +11,19 @@ END_OF_TEXT = "<|endoftext|>"
 SMALLEST_BPE = 257
 """Minimum number of ids: the 256 bytes, so that any text can be encoded, and end of text."""
 
+LARGEST_VOCABULARY = 1 << 22
+"""Maximum number of ids, also in files: four times the largest vocabulary in use. Larger ones are mistakes or attacks,
+and memory grows with the largest id."""
+
+LARGEST_FREQUENCY = 1 << 32
+
+
+def _check_min_frequency(min_frequency: int) -> None:
+    if min_frequency < 1:
+        raise ValueError(f"min_frequency must be at least 1, not {min_frequency}")
+    if min_frequency > LARGEST_FREQUENCY:
+        raise ValueError(f"min_frequency must be at most {LARGEST_FREQUENCY}, not {min_frequency}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class CharacterConfig:
@@ -21,8 +34,7 @@ class CharacterConfig:
     Raise it for text with thousands of different characters."""
 
     def __post_init__(self) -> None:
-        if self.min_frequency < 1:
-            raise ValueError(f"min_frequency must be at least 1, not {self.min_frequency}")
+        _check_min_frequency(self.min_frequency)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +58,13 @@ class BpeConfig:
             raise ValueError(
                 f"vocab_size must be at least {smallest} (256 bytes and the special tokens), not {self.vocab_size}"
             )
+        if self.vocab_size > LARGEST_VOCABULARY:
+            raise ValueError(f"vocab_size must be at most {LARGEST_VOCABULARY}, not {self.vocab_size}")
         if "" in self.special_tokens or len({*self.special_tokens, END_OF_TEXT}) <= len(self.special_tokens):
             raise ValueError(f"special_tokens must be different names, none of them empty or {END_OF_TEXT}")
-        if self.min_frequency < 1:
-            raise ValueError(f"min_frequency must be at least 1, not {self.min_frequency}")
+        if any("\ud800" <= character <= "\udfff" for name in self.special_tokens for character in name):
+            raise ValueError("special_tokens must be valid Unicode text, and one of them is not")
+        _check_min_frequency(self.min_frequency)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from tfs_tokenizers.config import FileConfig
 from tfs_tokenizers.tokenizer_json import (
     FILE_NAME,
     USUAL_ENDS_OF_TEXT,
+    errors_name,
     read_end_of_text,
     read_json_file,
 )
@@ -26,24 +27,30 @@ def read(file: Path, *, end_of_text: str | None = None) -> Tokenizer:
     it has no such special token.
     """
     content = read_json_file(file)
-    try:
+    with errors_name(file):
         if end_of_text is None and _is_character_tokenizer(json.loads(content)):
             return character.from_json(content)
         return ByteLevelTokenizer(content, end_of_text=end_of_text or _end_of_text(file.parent, content))
-    except DataError as error:
-        raise DataError(f"{file}: {error}") from error
 
 
 def _is_character_tokenizer(rules: Mapping[str, Any]) -> bool:
     """Return whether the file is one that `character` writes: BPE with byte fallback and without merges."""
-    model = rules.get("model") or {}
-    return model.get("type") == "BPE" and model.get("byte_fallback") is True and not model.get("merges")
+    model = rules.get("model")
+    return (
+        isinstance(model, dict)
+        and model.get("type") == "BPE"
+        and model.get("byte_fallback") is True
+        and not model.get("merges")
+    )
 
 
 def _end_of_text(folder: Path, content: str) -> str:
     if (configured := read_end_of_text(folder)) is not None:
         return configured
-    special = [token["content"] for token in json.loads(content).get("added_tokens") or [] if token.get("special")]
+    try:
+        special = [token["content"] for token in json.loads(content).get("added_tokens") or [] if token.get("special")]
+    except (LookupError, TypeError, AttributeError) as error:
+        raise DataError(f"its added_tokens are not those of a tokenizer ({error!r})") from error
     return next((name for name in USUAL_ENDS_OF_TEXT if name in special), USUAL_ENDS_OF_TEXT[0])
 
 
@@ -56,7 +63,7 @@ def build(
 ) -> Tokenizer:
     """Return the tokenizer at the path: a `tokenizer.json`, or the folder that contains it. Raises DataError."""
     path = config.path / FILE_NAME if config.path.is_dir() else config.path
-    if not path.is_file():
+    if not path.exists():
         found = sorted(str(file.parent) for file in (assets / "tokenizers").glob(f"*/{FILE_NAME}"))
         trained = f" Under {assets / 'tokenizers'}: {', '.join(found)}." if found else ""
         raise DataError(f"{config.path}: there is no {FILE_NAME}, the file format of tokenizers.{trained}")

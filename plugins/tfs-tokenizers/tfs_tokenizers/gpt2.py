@@ -18,9 +18,11 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
 from tfs_core.errors import DataError
+from tfs_core.stored_json import read_bytes
 from tfs_tokenizers.byte_level import ByteLevelTokenizer
+from tfs_tokenizers.config import END_OF_TEXT
 from tfs_tokenizers.hub import from_hub
-from tfs_tokenizers.tokenizer_json import END_OF_TEXT, read_json_file
+from tfs_tokenizers.tokenizer_json import LARGEST_FILE, read_json_file
 
 REPOSITORIES = ("openai-community/gpt2", "gpt2")
 """The current and the former name of the repository on the Hub."""
@@ -52,6 +54,8 @@ def build(config: None, *, assets: Path, offline: bool, documents: object) -> By
     file = from_hub(REPOSITORIES, revision="main", offline=offline, ways_out=WAYS_OUT)
     model = json.loads(read_json_file(file)).get("model", {})
     try:
+        if not all(token_id in range(VOCAB_SIZE) for token_id in model["vocab"].values()):
+            raise _not_gpt2(file)
         pairs = [tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in model["merges"]]
         tokenizer = _tokenizer(model["vocab"], pairs)
         known = [list(ids) for ids in tokenizer.encode_batch(["Hello, world!"])] == [KNOWN_IDS]
@@ -75,7 +79,7 @@ def _packaged() -> ByteLevelTokenizer | None:
     paths = {Path(file).name: Path(str(file.locate())) for file in files}
     contents = {}
     for name, expected in PUBLISHED_FILES.items():
-        content = paths[name].read_bytes() if name in paths and paths[name].is_file() else b""
+        content = read_bytes(paths[name], limit=LARGEST_FILE) if name in paths and paths[name].is_file() else b""
         if sha256(content).hexdigest() != expected:
             raise DataError(
                 f"gpt2: the {name} of the installed package {PACKAGE} is not the file published with GPT-2. "

@@ -26,9 +26,10 @@ from huggingface_hub.errors import (
 from tfs_core.contracts import Tokenizer
 from tfs_core.data.network import can_reach
 from tfs_core.errors import DataError
+from tfs_core.stored_json import read_bytes
 from tfs_tokenizers.config import HubConfig
 from tfs_tokenizers.file import read
-from tfs_tokenizers.tokenizer_json import CONFIG_FILE_NAME, FILE_NAME
+from tfs_tokenizers.tokenizer_json import CONFIG_FILE_NAME, FILE_NAME, LARGEST_FILE
 
 Answer = TypeVar("Answer")
 
@@ -82,11 +83,12 @@ def from_hub(repositories: tuple[str, ...], *, revision: str, offline: bool, way
 
 def _download(repository: str, name: str, revision: str) -> Path:
     """Download a file of a repository into the cache. Raises DataError when its checksum is wrong."""
-    expected = (
-        _retry_while_busy(lambda: get_hf_file_metadata(hf_hub_url(repository, name, revision=revision))).etag or ""
-    )
+    file_at_hub = _retry_while_busy(lambda: get_hf_file_metadata(hf_hub_url(repository, name, revision=revision)))
+    if (file_at_hub.size or 0) > LARGEST_FILE:
+        raise DataError(f"{name} of {repository} has more than {LARGEST_FILE >> 20} MiB, so it is not downloaded")
+    expected = file_at_hub.etag or ""
     file = Path(hf_hub_download(repository, name, revision=revision))
-    if _checksum(file.read_bytes(), like=expected) != expected:
+    if _checksum(read_bytes(file, limit=LARGEST_FILE), like=expected) != expected:
         file.resolve().unlink()
         file.unlink(missing_ok=True)
         raise DataError(

@@ -3,13 +3,17 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock
 
 from tfs_core.data.documents import TrainingText
 from tfs_core.errors import DataError
-from tfs_tokenizers.tokenizer_json import FILE_NAME, read_tokenizer, write_tokenizer
+from tfs_tokenizers.tokenizer_json import CONFIG_FILE_NAME, FILE_NAME, read_tokenizer, write_tokenizer
+
+Kept = TypeVar("Kept")
 
 
 def trained_once(
@@ -19,47 +23,60 @@ def trained_once(
     assets: Path,
     documents: TrainingText | None,
     train: Callable[[Iterator[str]], str],
-) -> str:
-    """Return the content of the cached `tokenizer.json`. If there is none, train the tokenizer and cache it first.
+    load: Callable[[str], Kept],
+) -> Kept:
+    """Return the tokenizer that `load` makes of the cached `tokenizer.json`. Without one, train and cache it first.
 
     The folder name is a hash of the options and the fingerprint of the text. A lock ensures that concurrent processes
-    train the same tokenizer only once. Raises DataError when there is no text, or the folder cannot be written.
+    train the same tokenizer only once. A file that `load` refuses with DataError is damaged: it is trained again.
+    Raises DataError when there is no text, or the folder cannot be written.
     """
     if documents is None:
         raise DataError(f"the tokenizer '{name}' needs training text, and none was given")
     key = json.dumps([name, options, documents.fingerprint], sort_keys=True)
     folder = assets / "tokenizers" / f"{name}-{hashlib.sha256(key.encode('utf-8')).hexdigest()[:20]}"
-    if (cached := _read(folder)) is not None:
+    if (cached := _read(folder, load)) is not None:
         return cached
-    try:
+    with locked(folder):
+        if (cached := _read(folder, load)) is not None:  # trained by another process in the meantime
+            return cached
+        content = train(documents())
+        trained = load(content)
+        with write_errors(folder):
+            for name in (FILE_NAME, CONFIG_FILE_NAME):  # damaged
+                (folder / name).unlink(missing_ok=True)
+            write_tokenizer(folder, content)
+        return trained
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Create a folder and hold its lock (context manager). Raises DataError when it cannot be written."""
+    with write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / "lock")
         lock.acquire()
-    except OSError as error:
-        raise _write_error(folder, error) from error
     try:
-        if (cached := _read(folder)) is not None:  # trained by another process in the meantime
-            return cached
-        content = train(documents())
-        try:
-            write_tokenizer(folder, content)
-        except OSError as error:
-            raise _write_error(folder, error) from error
-        return content
+        yield
     finally:
         lock.release()
 
 
-def _read(folder: Path) -> str | None:
-    """Return the cached `tokenizer.json` of a folder; None when it is missing or damaged."""
+@contextmanager
+def write_errors(folder: Path) -> Iterator[None]:
+    """Convert an OSError in the block, which writes a tokenizer to the folder, to a DataError."""
     try:
-        return read_tokenizer(folder)
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{folder / FILE_NAME} cannot be written: {error.strerror or error}. "
+            "Make room, change its permissions, or choose another place with --assets (or --output, when training)."
+        ) from error
+
+
+def _read(folder: Path, load: Callable[[str], Kept]) -> Kept | None:
+    """Return the cached tokenizer of a folder; None when it is missing or damaged."""
+    try:
+        return load(read_tokenizer(folder))
     except DataError:
         return None
-
-
-def _write_error(folder: Path, error: OSError) -> DataError:
-    return DataError(
-        f"{folder / FILE_NAME} cannot be written: {error.strerror or error}. "
-        "Make room, change its permissions, or choose another place with --assets."
-    )
