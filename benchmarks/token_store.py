@@ -40,7 +40,7 @@ def write_store(folder: Path, n_tokens: int) -> None:
             tokens[-1] = VOCAB_SIZE - 1
             writer.add(tokens, np.array([DOCUMENT_TOKENS]), DOCUMENT_TOKENS - 1)
         counts[split] = writer.close()
-    write_info(folder, IDENTITY | {"splits": counts})
+    write_info(folder, IDENTITY | {"vocab_size": VOCAB_SIZE, "splits": counts})
 
 
 def open_and_draw(folder: Path, batching: str, step: int) -> float:

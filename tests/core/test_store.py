@@ -1,14 +1,18 @@
 """The token store: appendable .npy files, and detection of damage."""
 
+import hashlib
 import json
 import mmap
+import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from tfs_core.data.store import SPLITS, SplitWriter, open_store, read_ahead, token_dtype, write_info
+from tfs_core.data.store import SPLITS, DamagedStoreError, SplitWriter, open_store, read_ahead, token_dtype, write_info
+from tfs_core.errors import NewerFormatError
 
 IDENTITY = {"format_version": 1, "source": "abc"}
 TEXT = [[1, 2, 3], [], [4]]
@@ -24,7 +28,7 @@ def write_store(folder: Path, *, vocab_size: int = 10) -> None:
             tokens = np.array([*document, END], dtype=np.int64)
             writer.add(tokens, np.array([len(tokens)]), len(document))
         counts[split] = writer.close()
-    write_info(folder, IDENTITY | {"splits": counts})
+    write_info(folder, IDENTITY | {"vocab_size": vocab_size, "splits": counts})
 
 
 def test_store_returns_documents_each_followed_by_end_of_text(tmp_path: Path) -> None:
@@ -85,14 +89,19 @@ def test_damaged_store_is_not_opened(tmp_path: Path, name: str, damage: str) -> 
                 damage
             ]
         )
-    assert open_store(tmp_path / "store", IDENTITY) is None
+    if (name, damage) == ("tokens.json", "missing"):
+        assert open_store(tmp_path / "store", IDENTITY) is None
+    else:
+        with pytest.raises(DamagedStoreError, match=name):
+            open_store(tmp_path / "store", IDENTITY)
 
 
 def test_store_with_a_header_of_zeros_is_not_opened(tmp_path: Path) -> None:
     write_store(tmp_path / "store")
     file = tmp_path / "store" / "train.tokens.npy"
     file.write_bytes(bytes(file.stat().st_size))  # possible after a power failure
-    assert open_store(tmp_path / "store", IDENTITY) is None
+    with pytest.raises(DamagedStoreError, match=r"train\.tokens\.npy"):
+        open_store(tmp_path / "store", IDENTITY)
 
 
 def test_store_whose_counts_are_not_those_of_its_files_is_not_opened(tmp_path: Path) -> None:
@@ -100,8 +109,99 @@ def test_store_whose_counts_are_not_those_of_its_files_is_not_opened(tmp_path: P
     file = tmp_path / "store" / "tokens.json"
     info = json.loads(file.read_text(encoding="utf-8"))
     info["splits"]["train"]["documents"] += 1
+    del info["checksum"]  # as an older tfs wrote it
     file.write_text(json.dumps(info), encoding="utf-8")
-    assert open_store(tmp_path / "store", IDENTITY) is None
+    with pytest.raises(DamagedStoreError, match=r"train\.offsets\.npy is damaged: it is no array of 5 numbers"):
+        open_store(tmp_path / "store", IDENTITY)
+
+
+def test_changed_description_of_a_store_is_noticed(tmp_path: Path) -> None:
+    write_store(tmp_path / "store")
+    file = tmp_path / "store" / "tokens.json"
+    file.write_text(file.read_text(encoding="utf-8").replace('"bytes": 4', '"bytes": 5', 1), encoding="utf-8")
+    with pytest.raises(DamagedStoreError, match="is not what tfs wrote"):
+        open_store(tmp_path / "store", IDENTITY)
+
+
+def test_store_of_a_newer_tfs_is_refused_and_not_made_again(tmp_path: Path) -> None:
+    write_store(tmp_path / "store")
+    file = tmp_path / "store" / "tokens.json"
+    file.write_text(file.read_text(encoding="utf-8").replace('"format_version": 1', '"format_version": 2'))
+    with pytest.raises(NewerFormatError, match="upgrade tfs"):
+        open_store(tmp_path / "store", IDENTITY)
+
+
+def as_older_tfs(folder: Path) -> None:
+    """Remove the checksums from a store."""
+    file = folder / "tokens.json"
+    info = json.loads(file.read_bytes())
+    del info["checksum"]
+    for split in SPLITS:
+        del info["splits"][split]["sha256"]
+    file.write_text(json.dumps(info), encoding="utf-8")
+
+
+def change_token(file: Path, index: int, token: int) -> None:
+    """Change one token, as a fault of the disk or a hand does."""
+    tokens = np.load(file, mmap_mode="r+")
+    tokens[index] = token
+    tokens.flush()
+    later = file.stat().st_mtime_ns + 10**9
+    os.utime(file, ns=(later, later))
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_one_changed_token_is_noticed(older: bool, tmp_path: Path) -> None:
+    write_store(tmp_path / "store")
+    if older:
+        as_older_tfs(tmp_path / "store")
+    open_store(tmp_path / "store", IDENTITY)  # the first reading records the checksum of an older store
+    change_token(tmp_path / "store" / "train.tokens.npy", 0, 2)
+    with pytest.raises(DamagedStoreError, match=r"train\.tokens\.npy is damaged: its content is not what tfs wrote"):
+        open_store(tmp_path / "store", IDENTITY)
+
+
+def test_token_outside_the_vocabulary_of_an_older_store_is_noticed(tmp_path: Path) -> None:
+    write_store(tmp_path / "store")
+    as_older_tfs(tmp_path / "store")
+    change_token(tmp_path / "store" / "validation.tokens.npy", 1, 10)
+    with pytest.raises(DamagedStoreError, match="the id 10 in its tokens is not in the vocabulary of 10 ids"):
+        open_store(tmp_path / "store", IDENTITY)
+
+
+@pytest.mark.parametrize("offsets", [[0, 5, 4, 7], [0, 4, 5, 8], [1, 4, 5, 7], [0, 4, 4, 7], [-1, 4, 5, 7]])
+def test_offsets_that_do_not_divide_the_tokens_are_noticed(offsets: list[int], tmp_path: Path) -> None:
+    write_store(tmp_path / "store")
+    as_older_tfs(tmp_path / "store")
+    np.save(tmp_path / "store" / "train.offsets.npy", np.array(offsets))
+    with pytest.raises(DamagedStoreError, match="do not divide its tokens"):
+        open_store(tmp_path / "store", IDENTITY)
+
+
+@pytest.mark.parametrize("dtype", ["<f2", "<i2", ">u2", "<u4"])
+def test_tokens_of_another_type_are_noticed(dtype: str, tmp_path: Path) -> None:
+    write_store(tmp_path / "store")
+    as_older_tfs(tmp_path / "store")
+    file = tmp_path / "store" / "train.tokens.npy"
+    file.write_bytes(file.read_bytes().replace(b"<u2", dtype.encode()))
+    with pytest.raises(DamagedStoreError, match=r"train\.tokens\.npy (is damaged|cannot be read)"):
+        open_store(tmp_path / "store", IDENTITY)
+
+
+def test_files_are_read_completely_only_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_store(tmp_path / "store")
+    read = []
+    digest = hashlib.file_digest
+
+    def counted(file: Any, name: str) -> Any:
+        read.append(file.name)
+        return digest(file, name)
+
+    monkeypatch.setattr("hashlib.file_digest", counted)
+    open_store(tmp_path / "store", IDENTITY)
+    assert len(read) == 4
+    open_store(tmp_path / "store", IDENTITY)
+    assert len(read) == 4
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no madvise")

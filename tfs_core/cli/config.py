@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from tfs_core.terminal import say
+
 SETTING = click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a setting. Repeatable.")
 MODEL = click.option("--model", metavar="NAME", help="The model to use instead of the file's.")
 
@@ -21,7 +23,7 @@ def show(file: Path, overrides: tuple[str, ...], model: str | None) -> None:
     """Print a configuration as YAML, with all defaults filled in."""
     from tfs_core.config import load_config, to_yaml
 
-    click.echo(to_yaml(load_config(file, overrides=overrides, model=model)), nl=False)
+    say(to_yaml(load_config(file, overrides=overrides, model=model)), nl=False)
 
 
 @config.command()
@@ -44,6 +46,6 @@ def validate(files: tuple[Path, ...], overrides: tuple[str, ...], model: str | N
         except ConfigError as error:
             errors.append(str(error))
         else:
-            click.echo(f"{file}: ok")
+            say(f"{file}: ok")
     if errors:
         raise ConfigError("\n".join(errors))

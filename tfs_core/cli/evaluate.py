@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tfs_core.cli.trained import model_options, tell
-from tfs_core.errors import DataError
+from tfs_core.errors import CheckpointError, DataError
+from tfs_core.terminal import say
 
 if TYPE_CHECKING:
     from tfs_core.data.store import TokenSplit
@@ -82,7 +83,7 @@ def evaluate(
         split = _validation_split(loaded, state, folder, read_data)
         rows.append(Row(loaded, state, _evaluate(loaded, split, max_batches)))
     if as_json:
-        click.echo(json.dumps([row.values() for row in rows], indent=2, allow_nan=False))
+        say(json.dumps([row.values() for row in rows], indent=2, allow_nan=False))
         return
     _print_table(rows)
     if len({row.data for row in rows}) > 1:
@@ -97,20 +98,26 @@ def _validation_split(loaded: "LoadedModel", state: dict[str, Any], assets: Path
 
     If the store was deleted, recreates the tokens from the data set if `read_data` is true, else raises DataError.
     """
-    from tfs_core.data.store import open_store
+    from tfs_core.data.store import DamagedStoreError, open_store
 
     recorded = state["fingerprints"]
-    identity = {key: recorded[key] for key in ("source", "tokenizer")}
+    if Path(recorded["tokens"]).name != recorded["tokens"]:
+        raise CheckpointError(
+            f"{loaded.folder}: the name of its tokens, {recorded['tokens']!r}, is no name of a folder"
+        )
+    identity = {key: recorded[key] for key in ("source", "tokenizer")} | {"vocab_size": loaded.tokenizer.vocab_size}
+    problem = f"the tokens that '{state.get('run')}' was validated on are no longer in {assets / 'tokens'}"
     # A run given by its folder may be in another assets folder.
     for place in dict.fromkeys((assets, *loaded.folder.resolve().parents[3:4])):
-        opened = open_store(place / "tokens" / recorded["tokens"], identity)
-        if opened is not None:
-            return opened.validation
+        try:
+            opened = open_store(place / "tokens" / recorded["tokens"], identity)
+        except DamagedStoreError as error:
+            problem = str(error)
+        else:
+            if opened is not None:
+                return opened.validation
     if not read_data:
-        raise DataError(
-            f"the tokens that '{state.get('run')}' was validated on are no longer in {assets / 'tokens'}. "
-            f"--data recreates them from its data set, '{loaded.config.data.dataset.name}'."
-        )
+        raise DataError(f"{problem}. --data recreates them from its data set, '{loaded.config.data.dataset.name}'.")
     return _recreate(loaded, recorded, assets)
 
 
@@ -164,16 +171,14 @@ def _evaluate(loaded: "LoadedModel", split: "TokenSplit", max_batches: int | Non
 
 def _print_table(rows: list[Row]) -> None:
     """Print a table with a header and one line per checkpoint."""
-    from tfs_core.terminal import escape_control_characters
-
     cells = [("run", "step", "model", "loss", "perplexity", "bits per byte", "tokens", "data")]
     for row in rows:
         values, evaluation = row.values(), row.evaluation
         cells.append(
             (
-                escape_control_characters(str(values["run"] or values["checkpoint"])),
+                str(values["run"] or values["checkpoint"]),
                 str(values["step"]),
-                escape_control_characters(values["model"]),
+                values["model"],
                 f"{evaluation.loss:.4f}",
                 f"{evaluation.perplexity:.4g}",
                 "-" if evaluation.bits_per_byte is None else f"{evaluation.bits_per_byte:.4f}",
@@ -183,7 +188,7 @@ def _print_table(rows: list[Row]) -> None:
         )
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     for line in cells:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        say("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
 def _finite(value: float | None) -> float | None:

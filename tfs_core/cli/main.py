@@ -6,6 +6,7 @@ Any other exception is a bug in tfs and keeps its traceback.
 
 import copy
 import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from tfs_core.builtin.plugin import tfs_commands
 from tfs_core.errors import PluginError, TfsError
 from tfs_core.plugins import CORE, did_you_mean
 from tfs_core.registry import Entry, get_registry
+from tfs_core.terminal import say
 
 
 class LazyCommand(click.Command):
@@ -62,11 +64,14 @@ class CommandLine(click.Group):
         """
         if not standalone_mode:
             return super().main(args, standalone_mode=False, **extra)
+        closed = open_closed_streams()
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")  # a character may be missing
         try:
             try:
+                for name in closed:
+                    say(f"{name} is closed: nothing is read or printed there.", err=True)
                 args = sys.argv[1:] if args is None else args
                 code = super().main(args, standalone_mode=False, **{"prog_name": "tfs", **extra})
             except SystemExit as end:
@@ -76,28 +81,33 @@ class CommandLine(click.Group):
                     import traceback
 
                     traceback.print_exception(error)
-                click.echo(f"Error: {error}", err=True)
+                say(f"Error: {error}", err=True)
                 code = error.exit_code
             except ModuleNotFoundError as error:
                 if (error.name or "").partition(".")[0] not in ("torch", "safetensors"):
                     raise
                 install = f'{sys.executable} -m pip install "tfs-core[train]"'
-                click.echo(f"Error: this command needs {error.name}, which is not installed: {install}", err=True)
+                say(f"Error: this command needs {error.name}, which is not installed: {install}", err=True)
                 code = 1
             except click.ClickException as error:
-                error.show()
+                shown = io.StringIO()
+                error.show(shown)
+                say(shown.getvalue(), err=True, nl=False)
                 code = error.exit_code
             except click.Abort as error:
                 code = 130 if isinstance(error.__cause__, KeyboardInterrupt) else 1
-                click.echo("Interrupted." if code == 130 else "Aborted!", err=True)
+                say("Interrupted." if code == 130 else "Aborted!", err=True)
             sys.stdout.flush()
         except OSError as error:
-            if error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EIO) or error.filename is not None:
+            if self.debug or error.errno is None:
                 raise
+            if error.filename is not None or error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EBADF):
+                say(f"Error: the system refused: {error}. TFS_DEBUG=1 shows where.", err=True)
+                sys.exit(1)
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout at exit
             if error.errno != errno.EPIPE:  # EPIPE is no error: the reader, such as `head`, is done
                 with suppress(OSError):  # stderr may be the same file
-                    click.echo(f"Error: the output cannot be written: {error.strerror}.", err=True)
+                    say(f"Error: the output cannot be written: {error.strerror}.", err=True)
                 code = 1
         sys.exit(code)
 
@@ -144,6 +154,19 @@ class CommandLine(click.Group):
         except TfsError as error:
             formatter.write_paragraph()
             formatter.write_text(f"The commands of plugins are missing: {error}")
+
+
+def open_closed_streams() -> list[str]:
+    """Open the null device in place of standard streams that the caller has closed (`>&-`). Return their names.
+
+    Otherwise the next file that is opened would take the place of the stream, and receive what is printed.
+    """
+    closed = []
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
+            closed.append(name)
+    return closed
 
 
 def core_commands() -> dict[str, Entry]:

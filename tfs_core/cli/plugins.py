@@ -14,6 +14,7 @@ import click
 from tfs_core.errors import PluginError
 from tfs_core.plugins import Plugin, canonical, did_you_mean
 from tfs_core.registry import Entry, Registry, get_registry
+from tfs_core.terminal import say
 
 as_json = click.option("--json", "json_", is_flag=True, help="Print JSON.")
 
@@ -46,8 +47,8 @@ def _list(json_: bool) -> None:
         print_json([_plugin_values(plugin) for plugin in found])
         return
     for plugin in found:
-        click.echo("\n".join(_plugin_lines(plugin)))
-    click.echo(f"\nTo install another plugin: {install_command('NAME')}")
+        say("\n".join(_plugin_lines(plugin)))
+    say(f"\nTo install another plugin: {install_command('NAME')}")
 
 
 @plugins.command()
@@ -65,8 +66,8 @@ def show(name: str, json_: bool) -> None:
         return
     for plugin in registry.plugins:
         if plugin.distribution == canonical(name):
-            click.echo("\n".join(_plugin_lines(plugin)) + "\n")
-    click.echo("\n\n".join("\n".join(_entry_lines(entry)) for entry in entries))
+            say("\n".join(_plugin_lines(plugin)) + "\n")
+    say("\n\n".join("\n".join(_entry_lines(entry)) for entry in entries))
 
 
 def entries_named(registry: Registry, name: str) -> list[Entry]:
@@ -214,4 +215,4 @@ def _quoted(path: str) -> str:
 
 def print_json(values: Sequence[Any]) -> None:
     """Print values as JSON."""
-    click.echo(json.dumps(values, indent=2))
+    say(json.dumps(values, indent=2))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tfs_core.terminal import say
+
 if TYPE_CHECKING:
     from tfs_core.dry_run import DryRun
     from tfs_core.runs import Run
@@ -74,20 +76,18 @@ def run(
             report=_report,
         )
     except StoppedBySignalError as stopped:
-        click.echo(f"\n{stopped}", err=True)
+        say(f"\n{stopped}", err=True)
         click.get_current_context().exit(stopped.exit_code)
     try:
         for line in next_commands(ended, assets):
-            click.echo(line)
+            say(line)
     except OSError as error:  # stdout is closed, or its disk is full; the run is finished nevertheless
         _report(f"The run is finished, in {ended.folder}; the next commands cannot be printed: {error.strerror}.")
 
 
 def _report(line: str) -> None:
-    from tfs_core.terminal import escape_control_characters
-
     with suppress(OSError):  # a closed stderr must not end the run
-        click.echo(escape_control_characters(line), err=True)
+        say(line, err=True)
 
 
 def next_commands(run: "Run", assets: str | None) -> list[str]:
@@ -127,7 +127,7 @@ def _dry_run(config_file: Path, overrides: Sequence[str], model: str | None, ass
     )
     tried = try_run(prepare(config, assets=folder, previous=None, report=_report))
     for line in estimate(tried):
-        click.echo(line)
+        say(line)
 
 
 def estimate(tried: "DryRun") -> list[str]:

@@ -5,6 +5,8 @@ from typing import Any, TypeVar
 
 import click
 
+from tfs_core.terminal import say
+
 Command = TypeVar("Command", bound=Callable[..., Any])  # any function that click calls
 
 _MODEL_OPTIONS = (
@@ -30,4 +32,4 @@ def model_options(command: Command) -> Command:
 
 def tell(message: str) -> None:
     """Print a message on stderr; stdout is reserved for the result of the command."""
-    click.echo(message, err=True)
+    say(message, err=True)

@@ -18,6 +18,7 @@ import yaml
 
 from tfs_core.errors import CheckpointError, ConfigError
 from tfs_core.stored_json import read_bytes
+from tfs_core.terminal import escape_control_characters
 
 Key = tuple[str | int, ...]
 """The path of a value in a configuration: `("loggers", 0, "every")`, which `dotted` writes as `loggers.0.every`."""
@@ -117,8 +118,8 @@ class _Dumper(yaml.SafeDumper):
         super().increase_indent(flow, False)
 
     def represent_text(self, text: str) -> yaml.ScalarNode:
-        """Return the node of a text, in double quotes if it contains a line break that YAML would change."""
-        style = '"' if re.search("[\x85\u2028\u2029]", text) else None
+        """Return the node of a text, in double quotes if it contains a character that YAML or `say` would change."""
+        style = '"' if re.search("[\x85\u2028\u2029]", text) or escape_control_characters(text) != text else None
         return self.represent_scalar(f"{TAGS}str", text, style)
 
 

@@ -32,6 +32,7 @@ from tfs_core.data.encoder import encode
 from tfs_core.data.store import (
     FORMAT_VERSION,
     SPLITS,
+    DamagedStoreError,
     SplitWriter,
     TokenStore,
     as_data_error,
@@ -39,7 +40,7 @@ from tfs_core.data.store import (
     token_dtype,
     write_info,
 )
-from tfs_core.durable import sync_folder
+from tfs_core.durable import is_locked, sync_folder
 from tfs_core.errors import DataError
 from tfs_core.registry import get_registry
 
@@ -99,12 +100,15 @@ def prepare_tokens(
         "division_version": None if has_own else DIVISION_VERSION,
     }
     folder = assets / "tokens" / hash_of(identity)
+    wanted = {**identity, "vocab_size": tokenizer.vocab_size}
     report = progress or (lambda _line: None)
 
-    found = open_store(folder, identity)
+    found = _open_undamaged(folder, wanted, report)
     if found is None:
         with _store_lock(folder, report):
-            found = open_store(folder, identity)  # another process may have written it while this one waited
+            found = _open_undamaged(
+                folder, wanted, lambda _line: None
+            )  # another process may have written it while this one waited
             if found is None:
                 if taken != subset_size:
                     report(f"{describe(source)}: only its beginning is tokenized now, the rest during training")
@@ -114,11 +118,20 @@ def prepare_tokens(
                 if isinstance(source, SupportsStreaming) and not has_own:
                     info["division"] = Division.of(source, validation_fraction).to_json()
                 _write(folder, info, pieces, tokenizer, source, report, threads)
-                found = open_store(folder, identity)
+                found = open_store(folder, wanted)
                 assert found is not None, f"{folder} cannot be read just after it was written"
     for line in found.info.get("left_out", []):
         report(line)
     return found
+
+
+def _open_undamaged(folder: Path, identity: dict[str, Any], report: Progress) -> TokenStore | None:
+    """Return the store in a folder, or None when it has to be made, or made again because it is damaged."""
+    try:
+        return open_store(folder, identity)
+    except DamagedStoreError as error:
+        report(f"{error}. The tokens are made again.")
+        return None
 
 
 @contextmanager
@@ -151,7 +164,9 @@ def _write(
     unfinished = folder.with_suffix(".unfinished")
     dtype = token_dtype(tokenizer.vocab_size)
     with as_data_error(folder):
-        shutil.rmtree(unfinished, ignore_errors=True)  # left over from a killed process
+        for leftover in {unfinished, *folder.parent.glob("*.unfinished")}:  # of a process that was killed
+            if leftover == unfinished or not is_locked(leftover.with_suffix(".lock")):
+                shutil.rmtree(leftover, ignore_errors=True)
         unfinished.mkdir()
     try:
         with as_data_error(folder):

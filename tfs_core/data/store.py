@@ -5,6 +5,7 @@ tokens.json            its inputs, counts, and the size of every file (docs/form
 <split>.offsets.npy    int64 [documents + 1]: document i is tokens[offsets[i] : offsets[i + 1]]
 """
 
+import hashlib
 import json
 import mmap
 import os
@@ -19,11 +20,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfs_core.durable import write_durably
-from tfs_core.errors import DataError
+from tfs_core.errors import CheckpointError, DataError, NewerFormatError
+from tfs_core.plugins import describe
+from tfs_core.stored_json import read_json
+
+
+class DamagedStoreError(DataError):
+    """A token store is not what tfs wrote. It is made again from the data set."""
+
 
 FORMAT_VERSION = 1
 SPLITS = ("train", "validation")
 INFO_FILE = "tokens.json"
+
+SPLIT = {"documents": int, "tokens": int, "bytes": int, "files": {str: int}, "sha256?": {str: str}}
+INFO = {
+    "vocab_size": range(1, 1 << 31),
+    "left_out?": [str],
+    "checksum?": str,
+    "splits": {"train": SPLIT, "validation": SPLIT},
+}
+"""The shape of `tokens.json` (see `tfs_core.stored_json`)."""
 
 
 @dataclass(frozen=True)
@@ -78,34 +95,119 @@ class TokenStore:
 
 
 def open_store(folder: Path, identity: dict[str, Any]) -> TokenStore | None:
-    """Open the store in a folder.
+    """Open the store in a folder. Return None when there is none, or when its inputs differ from `identity`.
 
-    Return None when there is none, when its inputs differ from `identity`, or when it is damaged: a file is missing,
-    truncated, or not the expected array.
+    Raises DamagedStoreError when it is damaged, NewerFormatError when a newer tfs wrote it, and DataError when it
+    cannot be read. A file is read completely when it is opened for the first time, and when its size or its time has
+    changed since then: its ids are within the vocabulary, and its checksum is the one recorded when it was written (or,
+    for a store of an older tfs, first read).
     """
-    try:
-        info = json.loads((folder / INFO_FILE).read_text(encoding="utf-8"))
-        if {key: info[key] for key in identity} != identity:
-            return None
-        train, validation = (_open_split(folder, split, info["splits"][split]) for split in SPLITS)
-        return TokenStore(train, validation, folder, info)
-    except (OSError, ValueError, KeyError, TypeError):
+    if not (folder / INFO_FILE).exists():
         return None
+    try:
+        info = read_json(folder / INFO_FILE, INFO, version=FORMAT_VERSION)
+        if {key: info.get(key) for key in identity} != identity:
+            return None
+        if "checksum" in info and info["checksum"] != _checksum(info):
+            raise CheckpointError(f"{folder / INFO_FILE} is damaged: it is not what tfs wrote")
+        verified = _Verified(folder, info)
+        train, validation = (_open_split(folder, split, info, verified) for split in SPLITS)
+    except NewerFormatError:
+        raise
+    except CheckpointError as error:
+        raise DamagedStoreError(str(error)) from error
+    except OSError as error:
+        raise DataError(f"{folder}: the tokens cannot be read: {error}") from error
+    verified.save()
+    return TokenStore(train, validation, folder, info)
 
 
-def _open_split(folder: Path, split: str, counts: dict[str, Any]) -> TokenSplit:
-    for name, size in counts["files"].items():
-        if (folder / name).stat().st_size != size:
-            raise ValueError(f"{folder / name} is not {size} bytes long")
-    tokens = np.load(folder / f"{split}.tokens.npy", mmap_mode="r", allow_pickle=False)
-    offsets = np.load(folder / f"{split}.offsets.npy", mmap_mode="r", allow_pickle=False)
-    if len(tokens) != counts["tokens"] or len(offsets) != counts["documents"] + 1:
-        raise ValueError(f"{folder / INFO_FILE} does not match the lengths of the arrays of '{split}'")
+def _checksum(info: dict[str, Any]) -> str:
+    content = json.dumps({key: value for key, value in info.items() if key != "checksum"}, sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _open_split(folder: Path, split: str, info: dict[str, Any], verified: "_Verified") -> TokenSplit:
+    counts, vocab_size = info["splits"][split], info["vocab_size"]
+    tokens = _open_array(folder / f"{split}.tokens.npy", counts["tokens"], token_dtype(vocab_size))
+    offsets = _open_array(folder / f"{split}.offsets.npy", counts["documents"] + 1, np.dtype("<i8"))
+    if not verified.knows(f"{split}.tokens.npy"):
+        largest = max((int(part.max()) for part in _parts(tokens)), default=0)
+        if largest >= vocab_size:
+            raise CheckpointError(
+                f"{folder}: the id {largest} in its tokens is not in the vocabulary of {vocab_size} ids"
+            )
+    if not verified.knows(f"{split}.offsets.npy"):
+        grows = all((np.diff(offsets[start : start + _PART + 1]) > 0).all() for start in range(0, len(offsets), _PART))
+        if not grows or offsets[0] != 0 or offsets[-1] != len(tokens):
+            raise CheckpointError(f"{folder}: the offsets of its documents do not divide its tokens")
     return TokenSplit(tokens, offsets, counts["bytes"])
+
+
+def _open_array(path: Path, length: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return a memory-mapped array [length] of this type. Raises CheckpointError for any other file."""
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError:
+        raise
+    except Exception as error:  # from NumPy's parser of the header
+        raise CheckpointError(f"{path} cannot be read: {describe(error)}") from None
+    expected_bytes = length * dtype.itemsize + getattr(array, "offset", 0)
+    if (array.dtype, array.shape, path.stat().st_size) != (dtype, (length,), expected_bytes):
+        raise CheckpointError(f"{path} is damaged: it is no array of {length} numbers of the type {dtype}")
+    return array
+
+
+_PART = 1 << 22
+
+
+def _parts(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Iterate over an array in parts of limited size, so that checking it takes little memory."""
+    return (array[start : start + _PART] for start in range(0, len(array), _PART))
+
+
+class _Verified:
+    """The files of a store that this machine has read completely: `verified.json`, by size, time and inode."""
+
+    def __init__(self, folder: Path, info: dict[str, Any]) -> None:
+        self._file = folder / "verified.json"
+        self._known: dict[str, Any] = {}
+        with suppress(CheckpointError):  # it is made again
+            self._known = read_json(self._file, {str: {"state": [int], "sha256": str}})
+        self._now: dict[str, Any] = {}
+        for split in SPLITS:
+            for name in (f"{split}.tokens.npy", f"{split}.offsets.npy"):
+                self._now[name] = self._verify(folder / name, info["splits"][split].get("sha256", {}).get(name))
+
+    def _verify(self, path: Path, recorded: str | None) -> dict[str, Any]:
+        """Return the entry of a file, read completely if it has changed. Raises CheckpointError for another content."""
+        known: dict[str, Any] | None = self._known.get(path.name)
+        if not path.is_file():  # a named pipe, for example
+            raise CheckpointError(f"{path} is missing, or no regular file")
+        status = path.stat()
+        state = [status.st_size, status.st_mtime_ns, status.st_ino]
+        if known and known["state"] == state:
+            return known
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        if sha256 != (recorded or (known["sha256"] if known else sha256)):
+            raise CheckpointError(f"{path} is damaged: its content is not what tfs wrote")
+        return {"state": state, "sha256": sha256}
+
+    def knows(self, name: str) -> bool:
+        """Return whether a file is the same as when it was last read completely."""
+        return bool(self._now[name] == self._known.get(name))
+
+    def save(self) -> None:
+        """Write `verified.json` if something has changed; in a folder that is read-only, files are read every time."""
+        if self._now != self._known:
+            with suppress(OSError):
+                write_durably(self._file, (json.dumps(self._now, indent=2) + "\n").encode())
 
 
 def write_info(folder: Path, info: dict[str, Any]) -> None:
     """Write tokens.json, the last file of a store, atomically and durably."""
+    info = {**info, "checksum": _checksum(info)}
     write_durably(folder / INFO_FILE, (json.dumps(info, indent=2) + "\n").encode())
 
 
@@ -147,11 +249,13 @@ class SplitWriter:
 
     def close(self) -> dict[str, Any]:
         """Make the split durable, and return its entry in tokens.json."""
+        arrays = (self._tokens, self._offsets)
         return {
             "documents": self.documents,
             "tokens": self._tokens.length,
             "bytes": self.n_bytes,
-            "files": {array.path.name: array.close() for array in (self._tokens, self._offsets)},
+            "files": {array.path.name: array.close() for array in arrays},
+            "sha256": {array.path.name: array.sha256() for array in arrays},
         }
 
 
@@ -180,6 +284,11 @@ class _ArrayWriter:
             file.flush()
             os.fsync(file.fileno())
         return self.path.stat().st_size
+
+    def sha256(self) -> str:
+        """Return the checksum of the closed file."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def _write_header(self, file: BinaryIO) -> None:
         header = {"descr": self._dtype.str, "fortran_order": False, "shape": (self.length,)}

@@ -11,6 +11,7 @@ import click
 from click.core import ParameterSource
 
 from tfs_core.errors import TfsError, UsageError
+from tfs_core.terminal import say
 
 if TYPE_CHECKING:
     from tfs_dash.serve import Server
@@ -75,10 +76,10 @@ def dash(
     via = _confirm_sharing(share_via, folder) if share else None
 
     def announce(server: "Server") -> None:
-        click.echo(f"The dashboard of {_harmless(folder)}: {server.url}")
+        say(f"The dashboard of {folder}: {server.url}")
         if not is_loopback(host):
-            click.echo(f"From other machines: {server.network_url} (plain http: the network path can read it)")
-        click.echo("Ctrl-C ends it.")
+            say(f"From other machines: {server.network_url} (plain http: the network path can read it)")
+        say("Ctrl-C ends it.")
         if not no_browser:
             server.open_browser()
 
@@ -87,10 +88,10 @@ def dash(
         with _raise_on_signals(), serve(folder, announce=announce, **options) as server:  # type: ignore[arg-type]
             if via is not None:
                 address = server.share(via, hours=share_hours, report=_report, interactive=sys.stdin.isatty())
-                click.echo(f"Shared, for {share_hours:g} h at most: {address}")
+                say(f"Shared, for {share_hours:g} h at most: {address}")
             server.wait()
     except _Signal as received:
-        click.echo("\nThe dashboard has ended.", err=True)
+        say("\nThe dashboard has ended.", err=True)
         ctx.exit(128 + received.number)
     raise TfsError("The dashboard stopped unexpectedly. Start it again: tfs dash")
 
@@ -131,17 +132,17 @@ def _confirm_sharing(via: str | None, assets: Path) -> str:
     from tfs_dash.tunnel import RELAY, RELAY_ACCOUNT, parse_target
 
     target = parse_target(via or RELAY_ACCOUNT)
-    click.echo(
-        f"Sharing shows all runs in {_harmless(assets / 'runs')} ({len(list_runs(assets))} now), and all future ones: "
+    say(
+        f"Sharing shows all runs in {assets / 'runs'} ({len(list_runs(assets))} now), and all future ones: "
         "their names, notes, configurations, curves and samples, to anyone who has the address with its token."
     )
     if target.is_relay:
-        click.echo(
+        say(
             f"{RELAY} is a public relay on the internet. The operator of https://{RELAY} can read all traffic, "
             "the token included, because encryption ends there. The relay is not part of tfs."
         )
     else:
-        click.echo(
+        say(
             f"Between {target.host} and the viewers the connection is plain http: {target.host} and anyone on the "
             "network path can read all traffic, the token included."
         )
@@ -162,13 +163,7 @@ EXPORT = "tfs dash export report.html"
 
 
 def _report(line: str) -> None:
-    click.echo(line, err=True)
-
-
-def _harmless(path: Path) -> str:
-    from tfs_core.terminal import escape_control_characters
-
-    return escape_control_characters(str(path))
+    say(line, err=True)
 
 
 @dash.command()
@@ -185,15 +180,15 @@ def export(ctx: click.Context, file: Path, runs: Sequence[str], assets: str | No
     from tfs_core.runs import assets_folder, find_run, list_runs
 
     if file.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"{_harmless(file)}: the report's name comes first and ends in .html: {EXPORT} RUN ...")
+        raise UsageError(f"{file}: the report's name comes first and ends in .html: {EXPORT} RUN ...")
     folder = assets_folder(assets or ctx.obj)
     chosen = [find_run(name, folder) for name in runs] if runs else list_runs(folder)
     if not chosen:
-        raise TfsError(f"There are no runs yet in {_harmless(folder / 'runs')}. Make one: make demo")
+        raise TfsError(f"There are no runs yet in {folder / 'runs'}. Make one: make demo")
     if not file.absolute().parent.is_dir():
-        raise UsageError(f"{_harmless(file)}: there is no folder {_harmless(file.parent)}")
+        raise UsageError(f"{file}: there is no folder {file.parent}")
 
     from tfs_dash.exports import export_report
 
     export_report(chosen, file)
-    click.echo(f"{_harmless(file)}: {len(chosen)} {'run' if len(chosen) == 1 else 'runs'}, in one file.")
+    say(f"{file}: {len(chosen)} {'run' if len(chosen) == 1 else 'runs'}, in one file.")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tfs_core.terminal import say
+
 if TYPE_CHECKING:
     from tfs_core.config.schema import Choice, RunConfig
 
@@ -31,16 +33,16 @@ def list_sets(assets: str | None) -> None:
     entries = get_registry().entries("dataset")
     width = max(len(entry.component.name) for entry in entries)
     for entry in entries:
-        click.echo(f"{entry.component.name:<{width}}  {entry.component.summary}")
+        say(f"{entry.component.name:<{width}}  {entry.component.summary}")
     root = hub_folder(assets_folder(assets))
-    click.echo(f"\nDownloaded to {root}:")
+    say(f"\nDownloaded to {root}:")
     for hub_set in all_sets(root):
         damage = hub_set.damage()
         state = f"damaged: {damage}" if damage else f"{hub_set.n_bytes / 1e6:,.1f} MB"
         splits = ", ".join(hub_set.splits)
-        click.echo(f"  {hub_set.path} ({hub_set.config}) at {hub_set.commit[:8]}: {splits}; {state}")
+        say(f"  {hub_set.path} ({hub_set.config}) at {hub_set.commit[:8]}: {splits}; {state}")
     if not all_sets(root):
-        click.echo("  nothing yet: tfs datasets download tinystories")
+        say("  nothing yet: tfs datasets download tinystories")
 
 
 @datasets.command()
@@ -101,13 +103,13 @@ def download(
         only = ["train"] + ([known.validation_split] if known.validation_split else [])
     download_arguments = " ".join([name, *(["--config", config] if config else [])])
     Request(wanted, {"train": "train"}, (), root, download_arguments, KnownHubConfig()).check_reachable(offline=False)
-    hub_set = fetch(wanted, only, root=root, report=lambda line: click.echo(line, err=True), cache_dir=cache_dir)
+    hub_set = fetch(wanted, only, root=root, report=lambda line: say(line, err=True), cache_dir=cache_dir)
     names = list(hub_set.splits)
     shown = ", ".join(names[:MAX_SPLITS_SHOWN]) + (", ..." if len(names) > MAX_SPLITS_SHOWN else "")
-    click.echo(f"{hub_set.path} ({hub_set.config}) at {hub_set.commit[:8]} is in {hub_set.files.parent}")
-    click.echo(f"  splits   {shown}")
-    click.echo(f"  columns  {', '.join(columns_in(hub_set, hub_set.files_of(names[0])))}")
-    click.echo(f"  train    {_configuration_line(name, config, names, revision, root if output else None)}")
+    say(f"{hub_set.path} ({hub_set.config}) at {hub_set.commit[:8]} is in {hub_set.files.parent}")
+    say(f"  splits   {shown}")
+    say(f"  columns  {', '.join(columns_in(hub_set, hub_set.files_of(names[0])))}")
+    say(f"  train    {_configuration_line(name, config, names, revision, root if output else None)}")
 
 
 def _configuration_line(name: str, config: str | None, splits: list[str], revision: str, folder: Path | None) -> str:
@@ -138,15 +140,14 @@ def preview(
     Data sets from local files need a path: tfs datasets preview jsonl --set path=corpus.jsonl
     """
     from tfs_core.runs import assets_folder
-    from tfs_core.terminal import escape_control_characters
 
     shown = 0
     for document in itertools.islice(_documents(_choose(name, settings), split, assets_folder(assets)), documents):
         shown += 1
-        click.echo(f"--- document {shown}, {len(document):,} characters")
-        click.echo(escape_control_characters(document[:characters]) + (" ..." if len(document) > characters else ""))
+        say(f"--- document {shown}, {len(document):,} characters")
+        say(document[:characters] + (" ..." if len(document) > characters else ""))
     if not shown:
-        click.echo("this split has no documents")
+        say("this split has no documents")
 
 
 def _choose(name: str, settings: Sequence[str]) -> "Choice":
@@ -216,9 +217,9 @@ def look(
         raise UsageError("name a run, or a configuration: tfs datasets look --config FILE")
     place = file if file is not None else find_run(str(run), folder).folder / "config.yaml"
     for line in _look(load_config(place, overrides=overrides), step, rows, positions, folder):
-        click.echo(line)
+        say(line)
     again = f"--config {shlex.quote(str(file))}" if file else shlex.quote(str(run))
-    click.echo(f"\nNext step: tfs datasets look {again} --step {step + 1}")
+    say(f"\nNext step: tfs datasets look {again} --step {step + 1}")
 
 
 def _look(config: "RunConfig", step: int, rows: int, positions: int, assets: Path) -> Iterator[str]:
@@ -226,7 +227,6 @@ def _look(config: "RunConfig", step: int, rows: int, positions: int, assets: Pat
     from tfs_core.data.batches import Batches
     from tfs_core.ranks import OneRank
     from tfs_core.run import prepare_data
-    from tfs_core.terminal import escape_control_characters
     from tfs_datasets.look import batch_of, describe_row, survey
     from tfs_datasets.shared_windows import MOST_TRAINING_TOKENS, WINDOW
 
@@ -234,7 +234,7 @@ def _look(config: "RunConfig", step: int, rows: int, positions: int, assets: Pat
         config,
         assets=assets,
         ranks=OneRank(),
-        report=lambda line: click.echo(escape_control_characters(line), err=True),
+        report=lambda line: say(line, err=True),
     )
     data, prepared, tokenizer, batching = config.data, ready.tokens, ready.tokenizer, ready.batching
     streams = batching.epochs(1) is None
@@ -265,5 +265,4 @@ def _look(config: "RunConfig", step: int, rows: int, positions: int, assets: Pat
     yield f"\nstep {step}{of}: {len(batch.input_ids)} rows, {batch.valid_targets:,} targets"
     yield "position      id input            ->      id target"
     for row in range(min(rows, len(batch.input_ids))):
-        for line in describe_row(batch, row, tokenizer, positions=positions):
-            yield escape_control_characters(line)
+        yield from describe_row(batch, row, tokenizer, positions=positions)

@@ -10,6 +10,7 @@ import click
 
 from tfs_core.cli.trained import model_options, tell
 from tfs_core.errors import TfsError, UsageError
+from tfs_core.terminal import say
 from tfs_generate.options import (
     begins_document,
     find_token_step,
@@ -157,7 +158,7 @@ def _talk(loaded: "LoadedModel", token_step: "TokenStep | None", settings: Setti
                 seed += 1
         except KeyboardInterrupt:
             interrupted = True
-            click.echo()
+            say()
             tell("Stopped. Ctrl-C again leaves.")
         except TfsError as error:
             tell(f"Error: {error}")
@@ -165,7 +166,6 @@ def _talk(loaded: "LoadedModel", token_step: "TokenStep | None", settings: Setti
 
 def _answer(loaded: "LoadedModel", token_step: "TokenStep | None", prompt: str, settings: Settings, seed: int) -> None:
     """Print the continuation of the prompt while it is generated."""
-    from tfs_core.terminal import escape_control_characters
     from tfs_generate.generation import stream_text
 
     require_utf8(prompt)
@@ -182,5 +182,5 @@ def _answer(loaded: "LoadedModel", token_step: "TokenStep | None", prompt: str, 
     )
     with closing(pieces):  # type: ignore[type-var]  # a generator: closing it early restores the model's mode
         for piece in pieces:
-            click.echo(escape_control_characters(piece), nl=False)
-    click.echo()
+            say(piece, nl=False)
+    say()

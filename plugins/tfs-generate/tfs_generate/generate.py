@@ -6,6 +6,7 @@ import click
 
 from tfs_core.cli.trained import model_options, tell
 from tfs_core.errors import UsageError
+from tfs_core.terminal import say
 from tfs_generate.options import (
     begins_document,
     find_token_step,
@@ -42,7 +43,6 @@ def generate(
     The prompt and its continuation are written to stdout while they are generated, control characters escaped.
     """
     from tfs_core.runs import assets_folder
-    from tfs_core.terminal import escape_control_characters
     from tfs_core.trained import load_model
     from tfs_generate.generation import Sampling, stream_text
 
@@ -72,10 +72,10 @@ def generate(
         token_step=token_step,
         tell=tell,
     )
-    click.secho(escape_control_characters(prompt), bold=True, nl=False)
+    say(prompt, bold=True, nl=False)
     for piece in pieces:
-        click.echo(escape_control_characters(piece), nl=False)
-    click.echo()
+        say(piece, nl=False)
+    say()
 
 
 def _read_stdin() -> str:

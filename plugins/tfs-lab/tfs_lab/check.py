@@ -17,7 +17,7 @@ from tfs_core.config.document import Document, Place
 from tfs_core.config.load import apply_overrides
 from tfs_core.contracts import LanguageModel, SupportsFaults
 from tfs_core.errors import PluginError
-from tfs_core.terminal import escape_control_characters
+from tfs_core.terminal import say
 from tfs_lab.report import Report
 from tfs_lab.testing.model_checks import check_model
 from tfs_lab.testing.small_model import small_model
@@ -51,7 +51,7 @@ def check(
     built = subject.build()
     known_faults = dict(built.faults()) if isinstance(built, SupportsFaults) else {}
     if list_faults:
-        click.echo(json.dumps(known_faults) if as_json else describe_faults(known_faults, model))
+        say(json.dumps(known_faults) if as_json else describe_faults(known_faults, model))
         return
     other_name = against or built.mirrors
     try:
@@ -60,7 +60,7 @@ def check(
         if against:
             raise
         other = None
-        click.echo(f"Not compared with its mirror: {error}", err=True)
+        say(f"Not compared with its mirror: {error}", err=True)
 
     report = Report(subject, other, parameters=parameter_count(built), fault_meaning=known_faults.get(fault or ""))
     started_at = time.perf_counter()
@@ -72,7 +72,7 @@ def check(
             report.print_result(result)
     report.elapsed_seconds = time.perf_counter() - started_at
     if as_json:
-        click.echo(json.dumps(report.as_values(), allow_nan=False))
+        say(json.dumps(report.as_values(), allow_nan=False))
     else:
         report.print_tables()
         report.print_verdict()
@@ -94,7 +94,7 @@ def describe_faults(faults: Mapping[str, str], model: str) -> str:
     if not faults:
         return f"'{model}' declares no faults that can be planted."
     width = max(map(len, faults))
-    lines = [escape_control_characters(f"{name:{width}}  {meaning}") for name, meaning in faults.items()]
+    lines = [f"{name:{width}}  {meaning}" for name, meaning in faults.items()]
     return "\n".join([*lines, "", f"See one caught: tfs check {model} --break {next(iter(faults))}"])
 
 

@@ -10,6 +10,7 @@ from tfs_core.cli.plugins import as_json, entries_named, print_json
 from tfs_core.errors import UsageError
 from tfs_core.plugins import Plugin, canonical
 from tfs_core.registry import Registry, get_registry
+from tfs_core.terminal import say
 
 
 @click.command()
@@ -29,7 +30,7 @@ def plugins_check(name: str | None, json_: bool) -> None:
         print_json([dataclasses.asdict(finding) for finding in findings])
     else:
         for finding in findings:
-            click.echo(f"FAIL  {finding.subject}: {finding.problem}" if finding.problem else f"ok    {finding.subject}")
+            say(f"FAIL  {finding.subject}: {finding.problem}" if finding.problem else f"ok    {finding.subject}")
     if any(finding.problem for finding in findings):
         raise click.exceptions.Exit(1)
 
@@ -54,7 +55,7 @@ def config_schema(output: Path | None) -> None:
 
     text = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
     if output is None:
-        click.echo(text, nl=False)
+        say(text, nl=False)
         return
     try:
         output.write_text(text, encoding="utf-8", newline="\n")
