@@ -24,12 +24,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).with_name("worker.py")
-HANG_SECONDS = 20.0
-GRACE_SECONDS = 20.0
-"""Time after which the process of a case that does not react to its alarm is killed."""
+START_SECONDS = 300.0
+CASE_SECONDS = 100.0
+"""Time after which a process is killed: longer than the alarms of a case, to which Python code reacts."""
 CASES_PER_PROCESS = 200
 
 
@@ -51,41 +52,56 @@ class Worker:
         self.process: subprocess.Popen[bytes] | None = None
         self.cases = 0
 
-    def run(self, case: str) -> list[dict[str, str]]:
-        """Return the finds of a case. A process that dies, or does not answer, is a find too."""
+    def start(self) -> list[str]:
+        """Start the process, and return the names of all targets. The first process makes the base."""
+        self.close()
+        words, environment, pipe = (
+            [sys.executable, str(WORKER), str(self.work)],
+            environment_in(self.work),
+            subprocess.PIPE,
+        )
+        self.process = subprocess.Popen(words, stdin=pipe, stdout=pipe, env=environment, cwd=self.work)
+        self.cases = 0
+        targets: list[str] | None = self._answer(START_SECONDS)
+        if targets is None:
+            raise SystemExit((self.work / "console.txt").read_text())
+        return targets
+
+    def run(self, case: str | dict[str, Any]) -> list[dict[str, str]]:
+        """Return the finds of a case, given by its name or as a kept find; the death of the process is a find too."""
         if self.process is None or self.cases >= CASES_PER_PROCESS:
-            self.close()
-            words = [sys.executable, str(WORKER), str(self.work)]
-            pipe, environment = subprocess.PIPE, environment_in(self.work)
-            self.process = subprocess.Popen(words, stdin=pipe, stdout=pipe, env=environment, cwd=self.work)
-            self.cases = 0
-            if self._answer(300) is None:
-                raise SystemExit((self.work / "console.txt").read_text())
+            self.start()
         self.cases += 1
-        assert self.process.stdin is not None
-        self.process.stdin.write(case.encode() + b"\n")
+        assert self.process is not None
+        assert self.process.stdin is not None, "it is a pipe"
+        self.process.stdin.write(json.dumps(case).encode() + b"\n")
         self.process.stdin.flush()
-        finds = self._answer(3 * HANG_SECONDS + GRACE_SECONDS)
+        finds: list[dict[str, str]] | None = self._answer(CASE_SECONDS)
         if finds is None:
-            process = self.process
-            self.close()
-            how = f"ends with code {process.returncode}" if process.returncode != -9 else "does not react"
-            console = (self.work / "console.txt").read_text(errors="replace")
-            trace = [line.strip() for line in console.splitlines() if str(ROOT) in line][:1]
-            find = {"kind": "death", "signature": f"the process {how} {''.join(trace)}", "detail": console}
-            return [find | json.loads((self.work / "notes.json").read_text())]
+            return [self._death()]
         if any(find["kind"] in ("hang", "memory") for find in finds):
             self.close()  # it may hold locks, or be short of memory
         return finds
 
-    def _answer(self, seconds: float) -> list[dict[str, str]] | None:
+    def _answer(self, seconds: float) -> Any:
         assert self.process is not None
         assert self.process.stdout is not None, "it is a pipe"
         if not select.select([self.process.stdout], [], [], seconds)[0]:
             return None
         line = self.process.stdout.readline()
-        finds: list[dict[str, str]] | None = json.loads(line) if line else None  # no line: the process has ended
-        return finds
+        return json.loads(line) if line else None  # no line: the process has ended
+
+    def _death(self) -> dict[str, str]:
+        assert self.process is not None
+        try:
+            how = f"ends with code {self.process.wait(5)}"
+        except subprocess.TimeoutExpired:
+            how = "does not react"
+        self.close()
+        console = (self.work / "console.txt").read_text(errors="replace")
+        trace = [line.strip() for line in console.splitlines() if str(ROOT) in line][:1]
+        about: dict[str, str] = json.loads((self.work / "notes.json").read_text())
+        return {"kind": "death", "signature": f"the process {how} {''.join(trace)}", "detail": console} | about
 
     def close(self) -> None:
         """End the process."""
@@ -122,7 +138,10 @@ def fuzz(worker: Worker, arguments: argparse.Namespace) -> int:
     """Run cases, print each find the first time, and print how often each occurred at the end."""
     found: dict[str, int] = {}
     cases, started_at = 0, time.monotonic()
-    targets = arguments.target or json.loads(subprocess.check_output([sys.executable, WORKER]))
+    all_targets = worker.start()
+    targets = arguments.target or all_targets
+    if unknown := {*targets} - {*all_targets}:
+        raise SystemExit(f"there is no target {', '.join(unknown)}. Targets: {', '.join(all_targets)}")
     replayed = [arguments.replay] if arguments.replay else None
     numbers = itertools.count() if arguments.cases is None else range(arguments.cases)
     for case in replayed or (f"{target}:{arguments.seed}-{number}" for number in numbers for target in targets):

@@ -5,7 +5,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -58,11 +58,11 @@ class Mutator:
 
     def file(self, path: Path, form: str) -> None:
         """Mutate a file of a form (json, yaml, ..., or a name in a file): its values, its bytes, or what kind it is."""
-        self.touched.append(path)
         roll = self.rng.random()
         if form == "kind" or roll < 0.15:
             self.kind(path)
             return
+        self.touched.append(path)
         if roll < 0.3:
             form = "bytes"
         self.note(f"{path.name}, as {form}:")
@@ -87,7 +87,7 @@ class Mutator:
         return self._tree(json.loads(data), "json")
 
     def _jsonl(self, data: bytes) -> bytes:
-        lines = data.splitlines(keepends=True)
+        lines = data.splitlines(keepends=True) or [b"{}"]
         row = self.rng.randrange(len(lines))
         lines[row] = self._json(lines[row]) + b"\n"
         if self.rng.random() < 0.2:
@@ -99,9 +99,9 @@ class Mutator:
 
         Values that no Python object stands for, such as 1e999, are put in place of markers in the text.
         """
-        box, holes = [deepcopy(root)], {}
+        box, holes = [deepcopy(root)], dict[str, str]()
         for number in range(self.rng.choice([1, 1, 1, 2, 3])):
-            container, key = self.rng.choice([*_places(box)])
+            container, key = self._place(box)
             hole, child = f"hole-{number}-of-fuzz", container[key]
             change = self.rng.choice(["hole"] * 6 + ["delete", "double", "rename", "swap", "wrap", "text", "nudge"])
             if change == "hole":
@@ -109,11 +109,11 @@ class Mutator:
             elif change == "delete" and container is not box:
                 del container[key]
             elif change == "double" and isinstance(container, dict):
-                container[f"{hole}{key}"], holes[hole] = self.rng.choice([*_places(box)])[1], ""
+                container[f"{hole}{key}"], holes[hole] = self._place(box)[1], ""
             elif change == "rename" and isinstance(container, dict):
                 container[self.rng.choice(NAMES)] = container.pop(key)
             elif change == "swap":
-                other, place = self.rng.choice([*_places(box)])
+                other, place = self._place(box)
                 container[key] = deepcopy(other[place])
             elif change == "wrap":
                 container[key] = self.rng.choice([[child], {str(key): child}])
@@ -126,6 +126,13 @@ class Mutator:
         for hole, literal in holes.items():
             text = text.replace(f'"{hole}"' if literal and form == "json" else hole, literal)
         return text.encode("utf-8", "surrogatepass")
+
+    def _place(self, root: Any) -> tuple[Any, Any]:
+        """Return (container, key) of a value in a document. Each step down chooses among all children alike."""
+        container, key = root, 0
+        while (child := container[key]) and isinstance(child, dict | list) and self.rng.random() < 0.8:
+            container, key = child, self.rng.choice([*child] if isinstance(child, dict) else range(len(child)))
+        return container, key
 
     # Bytes and headers
 
@@ -169,9 +176,12 @@ class Mutator:
     # The kind of a file
 
     def kind(self, path: Path) -> None:
-        """Replace a file or a folder by a link, a pipe, a device, something empty, or something far too long."""
+        """Make a file or a folder something else; see `become`."""
         kinds = ["copy", "secret", "outside", "dangling", "cycle", "fifo", "zero", "folder", "empty", "brackets"]
-        kind = self.rng.choice(kinds * 2 + ["long"])
+        self.become(path, self.rng.choice(kinds * 2 + ["long"]))
+
+    def become(self, path: Path, kind: str) -> None:
+        """Replace a file or a folder by a link, a pipe, a device, something empty, or something far too long."""
         self.note(f"{path.name} becomes: {kind}")
         self.touched.append(path)
         if kind == "copy":  # a link to a copy outside, which is whole
@@ -196,11 +206,3 @@ class Mutator:
         else:
             content = {"empty": b"", "brackets": b"[" * 100_000, "long": b'{"x": "' + b"x" * LONG_LINE_BYTES}[kind]
             path.write_bytes(content)
-
-
-def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Iterate over (container, key) of every value in a document."""
-    for key, child in list(value.items() if isinstance(value, dict) else enumerate(value)):
-        yield value, key
-        if isinstance(child, dict | list):
-            yield from _places(child)

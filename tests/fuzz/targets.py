@@ -146,12 +146,27 @@ TARGETS = {
 }
 
 
+def prepare_kept(case: dict[str, Any], mutator: Mutator) -> list[Action]:
+    """Change one file as a kept find describes, and return the action that reads it.
+
+    Its entries are `file`, `kind` (see `Mutator.become`) or `content` (Latin-1), and `words` (see `Action`).
+    """
+    path = Path(case["file"])
+    if "kind" in case:
+        mutator.become(path, case["kind"])
+    else:
+        path.write_bytes(case["content"].encode("latin-1"))
+    make_fit(path)
+    functions = (READ_RUNS, SHOW_PAGES, DRAW_RUN, DRAW_ORIGINAL)
+    return [*(action for action in functions if [*action.words] == case["words"]), command(*case["words"])][:1]
+
+
 def prepare(target: str, mutator: Mutator) -> list[Action]:
     """Mutate a file of the target in the working folder, and return the actions that read it."""
     chosen = TARGETS[target]
     if chosen.form == "overrides":
         return overrides(mutator)
-    path = mutator.rng.choice(sorted(Path().glob(chosen.files)))
+    path = mutator.rng.choice([path for path in sorted(Path().glob(chosen.files)) if path.is_file() or chosen.form])
     known = path.suffix[1:] in ("json", "yaml", "jsonl", "safetensors", "npy")
     mutator.file(path, chosen.form or (path.suffix[1:] if known else "bytes"))
     if mutator.rng.random() < 0.9:

@@ -1,6 +1,6 @@
-"""The process that runs the cases of `python tests/fuzz`: it reads their names from stdin, and answers with finds.
+"""The process that runs the cases of `python tests/fuzz`.
 
-Without arguments, it prints the names of the targets.
+It writes a line with the names of all targets, then for each case that it reads from stdin a line with its finds: JSON.
 """
 
 import faulthandler
@@ -21,7 +21,7 @@ from typing import Any
 
 from click.testing import Result
 from mutations import Mutator
-from targets import ROOT, TARGETS, Action, make_base, prepare
+from targets import ROOT, TARGETS, Action, make_base, prepare, prepare_kept
 
 from tfs_core.errors import TfsError
 
@@ -87,9 +87,8 @@ def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     return sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
 
 
-def run_case(name: str, work: Path, watch: Watch) -> list[dict[str, str]]:
-    """Make the case of a name such as `state:7-12`, run its actions, and return its finds."""
-    target, rng = name.partition(":")[0], random.Random(name)
+def run_case(case: str | dict[str, Any], work: Path, watch: Watch) -> list[dict[str, str]]:
+    """Make the case of a name such as `state:7-12`, or of a kept find, run its actions, and return its finds."""
     folder, canary = work / "case", work / "canary"
     os.chdir(work)
     for old in (folder, canary):
@@ -98,8 +97,8 @@ def run_case(name: str, work: Path, watch: Watch) -> list[dict[str, str]]:
     canary.mkdir()
     (canary / "secret.txt").write_text(SECRET)
     os.chdir(folder)
-    mutator = Mutator(rng, canary)
-    actions = prepare(target, mutator)
+    mutator = Mutator(random.Random(str(case)), canary)
+    actions = prepare(case.partition(":")[0], mutator) if isinstance(case, str) else prepare_kept(case, mutator)
     touched = "\n".join(str(path) for path in mutator.touched)
     about = {"notes": "\n".join(mutator.notes), "touched": touched}
     finds: list[dict[str, str]] = []
@@ -107,13 +106,13 @@ def run_case(name: str, work: Path, watch: Watch) -> list[dict[str, str]]:
         about["action"] = " ".join(word[:200] for word in action.words)
         (work / "notes.json").write_text(json.dumps(about))  # in case that the process dies
         before = snapshot(canary)
-        finds += [find | about for find in run_action(action, folder, watch)]
+        finds += [find | about for find in run_action(action, watch)]
         if (changed := changes(before, snapshot(canary))) and not finds:
             finds.append({"kind": "write outside", "signature": f"of {changed}", "detail": ""} | about)
     return finds
 
 
-def run_action(action: Action, folder: Path, watch: Watch) -> Iterator[dict[str, str]]:
+def run_action(action: Action, watch: Watch) -> Iterator[dict[str, str]]:
     """Run an action with an alarm, and yield its finds."""
     watch.seen = []
     signal.setitimer(signal.ITIMER_REAL, HANG_SECONDS, 5)
@@ -129,7 +128,7 @@ def run_action(action: Action, folder: Path, watch: Watch) -> Iterator[dict[str,
     yield from find_in(result, action)
     for event in dict.fromkeys(seen):
         kind = "write outside" if " of " in event else "started"
-        yield {"kind": kind, "signature": re.sub(r"/tmp/[\w-]+|\d+", "*", event), "detail": event}
+        yield {"kind": kind, "signature": re.sub(r"\S*tfs-fuzz-\w+|\d+", "*", event), "detail": event}
     if Path("executed").exists():
         Path("executed").unlink()
         if not action.own:
@@ -155,7 +154,7 @@ def find_in(result: Result, action: Action) -> Iterator[dict[str, str]]:
     if raw := RAW_CONTROL.search(printed):
         line = printed[printed.rfind("\n", 0, raw.start()) + 1 : raw.start()]
         text = re.sub(r"\S*[/\d]\S*", "*", line)[:80]
-        yield {"kind": "raw", "signature": f"{action.words[:2]} {text!r}", "detail": repr(printed)[:5000]}
+        yield {"kind": "raw", "signature": f"after {text!r}", "detail": repr(printed)[:5000]}
     if SECRET in printed and not action.own:
         yield {"kind": "read outside", "signature": action.words[0], "detail": printed}
 
@@ -180,9 +179,6 @@ def raise_hang(number: int, frame: FrameType | None) -> None:
 
 def main() -> None:
     """Make the base once, then run the cases that stdin names."""
-    if len(sys.argv) == 1:
-        print(json.dumps(list(TARGETS)))
-        return
     work = Path(sys.argv[1])
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     console = os.open(work / "console.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -199,10 +195,10 @@ def main() -> None:
     signal.signal(signal.SIGALRM, raise_hang)
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY_BYTES,) * 2)
-    answers.write(b"[]\n")
+    answers.write(json.dumps(list(TARGETS)).encode() + b"\n")
     for line in sys.stdin.buffer:
         os.truncate(console, 0)
-        finds = run_case(line.decode().strip(), work, watch)
+        finds = run_case(json.loads(line), work, watch)
         printed = (work / "console.txt").read_text(errors="replace")
         if not finds and RAW_CONTROL.search(printed):
             about = json.loads((work / "notes.json").read_text())
