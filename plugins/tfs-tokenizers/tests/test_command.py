@@ -348,6 +348,25 @@ def test_option_that_training_cannot_have_is_an_error(
     assert not (tmp_path / "out").exists()
 
 
-def test_options_of_pretokenize_are_bounded(run: Run, corpus: str) -> None:
-    for option in ("--max-length", "--num-proc"):
-        assert "is not in the range" in run("pretokenize", corpus, "byte", option, "9" * 20, fails=True).output
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [("--max-length", "max_length must be 1 to 2147483648"), ("--num-proc", "is not in the range")],
+)
+def test_options_of_pretokenize_are_bounded(run: Run, corpus: str, option: str, expected: str) -> None:
+    assert expected in run("pretokenize", corpus, "byte", option, "9" * 20, fails=True).output
+
+
+def test_smaller_vocabulary_of_a_foreign_tokenizer_is_measured_too() -> None:
+    """Several merges for one token, a merge before its part, and a byte that only an added token stands for."""
+    rules = json.loads(bpe.train(iter(["quick"]), vocab_size=257, min_frequency=1))
+    letters = [text for text in rules["model"]["vocab"] if text != "a"]
+    rules["model"] |= {
+        "vocab": {text: token_id for token_id, text in enumerate([*letters, "quick", "qu", "ui", "qui", "ck"])},
+        "merges": [["qui", "ck"], ["q", "u"], ["u", "i"], ["qu", "i"], ["q", "ui"], ["c", "k"]],
+    }
+    rules["added_tokens"].append(rules["added_tokens"][0] | {"id": 261, "content": "a", "special": False})
+    smaller = bpe.truncate(json.dumps(rules), 260)
+    assert json.loads(smaller)["model"]["merges"] == [["q", "u"], ["u", "i"], ["qu", "i"], ["q", "ui"]]
+    tokenizer = ByteLevelTokenizer(smaller)
+    assert tokenizer.vocab_size == 260
+    assert tokenizer.decode(list(tokenizer.encode_batch(["a quick"])[0])) == "a quick"

@@ -309,6 +309,15 @@ def test_file_that_is_not_json_is_an_error(
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("template", [[], [{"Sequence": {"id": "A", "type_id": 0}}] * 2], ids=["empty", "twice"])
+def test_template_of_a_post_processor_changes_no_text(
+    template: list[Any], contents: dict[str, str], tmp_path: Path
+) -> None:
+    content = change(contents, "file of Llama", lambda rules: rules["post_processor"].update(single=template))
+    (tmp_path / "tokenizer.json").write_text(content, encoding="utf-8")
+    assert check_bounded(file.load, tmp_path)
+
+
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
 @pytest.mark.parametrize("special", ["pipe", "device"])
 def test_file_that_is_a_pipe_or_a_device_is_not_read(

@@ -78,14 +78,22 @@ def warn_if_small(tokenizer: ByteLevelTokenizer, config: BpeConfig) -> None:
 def truncate(content: str, vocab_size: int) -> str:
     """Return the `tokenizer.json` with only the first merges, so that it has `vocab_size` ids.
 
-    Training finds the merges one by one, so the result is identical to that of training with `vocab_size`.
+    Training finds the merges one by one, so the result is identical to that of training with `vocab_size`. In files of
+    other tools, several merges may give the same token, and a merge may precede those of its parts: it is left out.
     """
     rules = json.loads(content)
     vocabulary, merges = rules["model"]["vocab"], rules["model"]["merges"]
-    letters = sorted(byte_alphabet(), key=lambda letter: vocabulary[letter])
-    first_merges = merges[: vocab_size - len(letters) - 1]
-    joined = ["".join(merge.split(" ") if isinstance(merge, str) else merge) for merge in first_merges]
-    rules["model"] |= {"vocab": {text: i for i, text in enumerate(letters + joined)}, "merges": first_merges}
-    end_of_text = {"id": len(letters) + len(joined), "content": END_OF_TEXT, "special": True}
+    letters = sorted(byte_alphabet(), key=lambda letter: vocabulary.get(letter, len(vocabulary)))
+    smaller = {letter: token_id for token_id, letter in enumerate(letters)}
+    first_merges = []
+    for merge in merges:
+        first, second = merge.split(" ") if isinstance(merge, str) else merge
+        if first in smaller and second in smaller:
+            if first + second not in smaller and len(smaller) == vocab_size - 1:  # end of text takes the last id
+                break
+            smaller.setdefault(first + second, len(smaller))
+            first_merges.append(merge)
+    rules["model"] |= {"vocab": smaller, "merges": first_merges}
+    end_of_text = {"id": len(smaller), "content": END_OF_TEXT, "special": True}
     rules["added_tokens"] = [dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False) | end_of_text]
     return json.dumps(rules, ensure_ascii=False)

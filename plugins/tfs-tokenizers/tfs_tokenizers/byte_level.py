@@ -76,6 +76,7 @@ class ByteLevelTokenizer:
         except Exception as error:  # `tokenizers` raises no narrower exception
             raise DataError(f"this is not a tokenizer that `tokenizers` can read: {error}") from error
         self._tokenizer.encode_special_tokens = True  # a literal <|endoftext|> in a text is text like any other
+        self._tokenizer.post_processor = None  # its template may repeat or drop the text, even without special tokens
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.special_tokens = {

@@ -10,9 +10,6 @@ import click
 ASSETS = click.option("--assets", metavar="DIR", help="Where data and runs are kept. [TFS_ASSETS, else ./assets]")
 SUBSET = click.option("--subset", type=click.IntRange(min=1), metavar="N", help="Read the first N training documents.")
 OUTPUT = click.option("--output", "-o", metavar="DIR", help="Output folder. [a folder under assets/tokenizers]")
-LONGEST_ROW = 1 << 31
-"""Maximum of --max-length, so that the tokens of padding of a data set can be counted in 64 bits."""
-
 MIN_FREQUENCY = click.option(
     "--min-freq", type=click.IntRange(min=1), default=2, show_default=True, help="Occurrences needed for a merge."
 )
@@ -146,7 +143,7 @@ def _print_trained(folder: Path) -> None:
 @click.argument("tokenizer_name", metavar="TOKENIZER")
 @click.option(
     "--max-length",
-    type=click.IntRange(min=1, max=LONGEST_ROW),
+    type=click.IntRange(min=1),
     default=1024,
     show_default=True,
     help="Row length to report.",

@@ -9,9 +9,12 @@ import numpy as np
 from tfs_core.data.documents import TrainingText
 from tfs_core.data.prepare import prepare_tokens
 from tfs_core.data.store import SPLITS, TokenSplit, TokenStore, open_store
-from tfs_core.errors import DataError
+from tfs_core.errors import DataError, UsageError
 from tfs_core.runs import assets_folder
 from tfs_tokenizers import named
+
+LONGEST_ROW = 1 << 31
+"""Maximum length of a row, so that the padding of a data set can be counted in 64 bits."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,8 @@ def pretokenize_dataset(
     The store holds whole documents; `max_length` affects only the reports. `tokenizer_path` is a path, a registered
     name, or YAML. A run with the same data set, tokenizer and subset uses the store. Raises TfsErrors.
     """
+    if not 1 <= max_length <= LONGEST_ROW:
+        raise UsageError(f"max_length must be 1 to {LONGEST_ROW}, not {max_length}")
     root = assets_folder(assets)
     source = named.dataset(name, assets=root)
     text = TrainingText(source, subset_size, validation_fraction)
