@@ -29,7 +29,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).with_name("worker.py")
 START_SECONDS = 300.0
-CASE_SECONDS = 100.0
+CASE_SECONDS = 60.0
 """Time after which a process is killed: longer than the alarms of a case, to which Python code reacts."""
 CASES_PER_PROCESS = 200
 

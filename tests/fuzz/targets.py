@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -187,10 +188,14 @@ def make_fit(path: Path) -> None:
                 digest = hashlib.sha256(file.read_bytes()).hexdigest()
                 files[file.relative_to(checkpoint).as_posix()] = {"bytes": file.stat().st_size, "sha256": digest}
         (checkpoint / "manifest.json").write_text(json.dumps({"format_version": 1, "files": files}))
-    elif path.suffix == ".npy" and store.exists() and path.is_file():
-        info = json.loads(store.read_bytes())
-        info["splits"][path.name.partition(".")[0]]["files"][path.name] = path.stat().st_size
-        store.write_text(json.dumps(info))
+    elif "tokens" in path.parts and store.is_file():
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):  # it may be mutated
+            info = json.loads(store.read_bytes())
+            del info["checksum"]  # as in a store of an older tfs
+            for counts in info["splits"].values():
+                del counts["sha256"]
+                counts["files"] = {name: (store.parent / name).stat().st_size for name in counts["files"]}
+            store.write_text(json.dumps(info))
 
 
 def overrides(mutator: Mutator) -> list[Action]:
