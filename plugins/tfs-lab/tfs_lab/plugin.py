@@ -24,6 +24,11 @@ def tfs_commands() -> list[Component]:
             summary="Print the JSON schema of a configuration, for an editor.",
             factory="tfs_lab.commands:config_schema",
         ),
+        Component(
+            name="replay",
+            summary="Repeat a step whose loss or gradient was not finite, and show where its numbers go wrong.",
+            factory="tfs_lab.replay:replay",
+        ),
     ]
 
 
