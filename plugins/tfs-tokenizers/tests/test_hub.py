@@ -2,11 +2,16 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from tfs_tokenizers import bpe
+from tfs_tokenizers import hub as hub_tokenizer
 from tfs_tokenizers.config import HubConfig
+from tfs_tokenizers.tokenizer_json import LARGEST_FILE
+
+from tfs_core.errors import DataError
 
 TEXT = "The quick brown fox — naïve, 東京 🦊. "
 BUILD = """
@@ -173,3 +178,14 @@ class TestCommands:
         written = python(*self.MAIN, "pretokenize", data, self.HUB, endpoint=models.url)
         assert written.exit_code == 0, written.errors
         assert "a run with this data set and tokenizer uses it" in written.output
+
+
+def test_huge_file_of_a_repository_is_not_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    huge = SimpleNamespace(size=LARGEST_FILE + 1, etag="")
+    monkeypatch.setattr(hub_tokenizer, "get_hf_file_metadata", lambda _url: huge)
+    monkeypatch.setattr(hub_tokenizer, "hf_hub_download", None)
+    monkeypatch.setattr(hub_tokenizer, "can_reach", lambda _address: True)
+    with pytest.raises(
+        DataError, match=r"tokenizer_config\.json of a/b has more than 256 MiB, so it is not downloaded"
+    ):
+        hub_tokenizer.from_hub(("a/b",), revision="main", offline=False, ways_out="")
