@@ -17,10 +17,12 @@ STATE = f"{CHECKPOINT}/state.json"
 CONFIG = f"{CHECKPOINT}/config.yaml"
 SHARD = "assets/runs/streamed/shards/shard-00000002"
 HUB = f"assets/datasets/hub/owner--name/{'0123456789' * 4}/default.json"
+TOKENS = "assets/tokens/*/tokens.json"
 CACHE = f"hub-cache/owner___cached/default/0.0.0/{'0123456789' * 4}"
 RESUME = ("run", "--resume", "tiny", "--set", "training.max_steps=5")
 RESUME_STREAM = ("run", "--resume", "streamed", "--set", "training.max_steps=6")
 EVALUATE = ("evaluate", "tiny")
+EVALUATE_BOTH = ("evaluate", "tiny", "streamed")
 GENERATE = ("generate", "tiny", "--max-length", "3")
 LIST = ("datasets", "list")
 DRAW_RUN = ("load_training_log of a run",)
@@ -78,11 +80,12 @@ def content(text: str) -> Change:
 
 
 def finds_of(worker: Any, file: str, change: Change, words: tuple[str, ...]) -> list[str]:
-    """Return the finds of a command on a copy of the base with a changed file."""
-    how = {"kind": change} if isinstance(change, str) else {}
-    if not isinstance(change, str):
-        how["content"] = change((worker.work / "base" / file).read_bytes()).decode("latin-1")
-    return [f"{find['kind']}: {find['signature']}" for find in worker.run({"file": file, "words": words, **how})]
+    """Return the finds of a command on a copy of the base with a changed file, given by a glob."""
+    base = worker.work / "base"
+    path = sorted(base.glob(file))[0]
+    how = {"kind": change} if isinstance(change, str) else {"content": change(path.read_bytes()).decode("latin-1")}
+    case = {"file": str(path.relative_to(base)), "words": words, **how}
+    return [f"{find['kind']}: {find['signature']}" for find in worker.run(case)]
 
 
 def test_every_target_is_mutated_and_read(worker: Any) -> None:
@@ -92,6 +95,31 @@ def test_every_target_is_mutated_and_read(worker: Any) -> None:
 @pytest.mark.parametrize("words", [RESUME, EVALUATE, GENERATE, ("chat", "tiny"), ("dash", "export", "r.html")])
 def test_intact_files_are_no_find(worker: Any, words: tuple[str, ...]) -> None:
     assert finds_of(worker, STATE, lambda content: content, words) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("pass", ""),
+        ("open('../canary/secret.txt', 'w')", "write outside"),
+        ("os.rename('../canary/secret.txt', 'x')", "write outside"),
+        ("os.mkdir('../canary/x')", "write outside"),
+        ("print(open('../canary/secret.txt').read())", "read outside"),
+        ("print('\\x1b[31m')", "raw"),
+        ("print('\\x9b31m', file=sys.stderr)", "raw"),
+        ("os.write(2, b'\\x1b')", "raw"),
+        ("subprocess.run(['true'])", "started"),
+        ("open('executed', 'w')", "executed"),
+        ("time.sleep(60)", "hang"),
+        ("os.abort()", "death"),
+    ],
+)
+def test_fuzzer_detects_what_a_model_in_a_file_does(worker: Any, code: str, kind: str) -> None:
+    content = f"import os, subprocess, sys, time\n{code}\n"
+    words = ("run", "--dry-run", "--config", "tiny.yaml", "--model", "./model.py:Model")
+    seconds = {"seconds": 2} if kind == "hang" else {}
+    found = worker.run({"file": "model.py", "content": content, "words": words, **seconds})
+    assert {find["kind"] for find in found} == {kind} - {""}
 
 
 KEPT = [
@@ -133,6 +161,9 @@ KEPT = [
     ),
     pytest.param(f"{RUN}/config.yaml", content("[1]"), DRAW_RUN, id="run configuration a list", marks=open_find),
     # Data
+    pytest.param(
+        TOKENS, value("vocab_size", literal='"-"'), EVALUATE_BOTH, id="vocabulary a text", marks=slow_open_find
+    ),
     pytest.param(HUB, "fifo", LIST, id="hub manifest a pipe", marks=slow_open_find),
     pytest.param(HUB, "zero", LIST, id="hub manifest endless", marks=slow_open_find),
     pytest.param(HUB, content(DEEP), LIST, id="hub manifest nested deeply", marks=open_find),

@@ -19,6 +19,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -94,14 +95,17 @@ class Worker:
     def _death(self) -> dict[str, str]:
         assert self.process is not None
         try:
-            how = f"ends with code {self.process.wait(5)}"
+            how = f"ends with code {self.process.wait(2)}"
         except subprocess.TimeoutExpired:
             how = "does not react"
+            self.process.send_signal(signal.SIGABRT)  # prints the stacks of its threads
+            time.sleep(2)
         self.close()
         console = (self.work / "console.txt").read_text(errors="replace")
-        trace = [line.strip() for line in console.splitlines() if str(ROOT) in line][:1]
+        frames = [line.strip() for line in console.splitlines() if str(ROOT) in line and ".venv" not in line]
+        where = frames[0].removeprefix(f'File "{ROOT}/') if frames else ""
         about: dict[str, str] = json.loads((self.work / "notes.json").read_text())
-        return {"kind": "death", "signature": f"the process {how} {''.join(trace)}", "detail": console} | about
+        return {"kind": "death", "signature": f"the process {how}, {where}", "detail": console} | about
 
     def close(self) -> None:
         """End the process."""

@@ -150,7 +150,8 @@ TARGETS = {
 def prepare_kept(case: dict[str, Any], mutator: Mutator) -> list[Action]:
     """Change one file as a kept find describes, and return the action that reads it.
 
-    Its entries are `file`, `kind` (see `Mutator.become`) or `content` (Latin-1), and `words` (see `Action`).
+    Its entries are `file`, `kind` (see `Mutator.become`) or `content` (Latin-1), `words` (see `Action`), and optionally
+    `seconds`, the time after which it hangs.
     """
     path = Path(case["file"])
     if "kind" in case:

@@ -99,6 +99,7 @@ def run_case(case: str | dict[str, Any], work: Path, watch: Watch) -> list[dict[
     os.chdir(folder)
     mutator = Mutator(random.Random(str(case)), canary)
     actions = prepare(case.partition(":")[0], mutator) if isinstance(case, str) else prepare_kept(case, mutator)
+    seconds = HANG_SECONDS if isinstance(case, str) else case.get("seconds", HANG_SECONDS)
     touched = "\n".join(str(path) for path in mutator.touched)
     about = {"notes": "\n".join(mutator.notes), "touched": touched}
     finds: list[dict[str, str]] = []
@@ -106,16 +107,18 @@ def run_case(case: str | dict[str, Any], work: Path, watch: Watch) -> list[dict[
         about["action"] = " ".join(word[:200] for word in action.words)
         (work / "notes.json").write_text(json.dumps(about))  # in case that the process dies
         before = snapshot(canary)
-        finds += [find | about for find in run_action(action, watch)]
+        finds += [find | about for find in run_action(action, watch, seconds)]
         if (changed := changes(before, snapshot(canary))) and not finds:
             finds.append({"kind": "write outside", "signature": f"of {changed}", "detail": ""} | about)
     return finds
 
 
-def run_action(action: Action, watch: Watch) -> Iterator[dict[str, str]]:
+def run_action(action: Action, watch: Watch, seconds: float) -> Iterator[dict[str, str]]:
     """Run an action with an alarm, and yield its finds."""
+    for name in [name for name in sys.modules if name.startswith("tfs_local_model")]:
+        del sys.modules[name]  # it is imported once per process, and the next import has to be seen
     watch.seen = []
-    signal.setitimer(signal.ITIMER_REAL, HANG_SECONDS, 5)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 5)
     try:
         result = action.run()
     except Hang as hang:
