@@ -272,9 +272,10 @@ class TestTrainedFolder:
         (tmp_path / "out" / "training.json").write_text(content, encoding="utf-8")
         assert "training.json is damaged" in run("train", "file", files[0], "262", "-o", "out", fails=True).output
 
-    def test_folder_with_the_configuration_of_another_tokenizer_is_refused(
-        self, run: Run, files: list[str], tmp_path: Path
+    def test_folder_with_the_configuration_of_another_tokenizer_is_refused_before_training(
+        self, run: Run, files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr(bpe, "train", None)
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "tokenizer_config.json").write_text("{}", encoding="utf-8")
         refused = run("train", "file", files[0], "262", "--output", "out", fails=True).output

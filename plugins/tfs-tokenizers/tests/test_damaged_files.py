@@ -234,7 +234,6 @@ CASES: dict[str, tuple[str, Callable[[dict[str, Any]], object], str]] = {
     ),
     "id at the limit": ("bpe", lambda rules: rules["model"]["vocab"].update(zz=1 << 22), "has the id 4194304"),
     "id of no vocabulary": ("bpe", lambda rules: rules["model"]["vocab"].update(zz=-1), "can read: invalid value"),
-    "huge id of gpt2": ("gpt2", lambda rules: rules["model"]["vocab"].update(zz=2**31), "is not GPT-2's tokenizer"),
     "model of gpt2 that is a list": ("gpt2", lambda rules: rules.update(model=[]), "is not GPT-2's tokenizer"),
     "same id twice": ("bpe", lambda rules: rules["model"]["vocab"].update(zz=280), "have the same id"),
     "special token that is text": (
@@ -309,6 +308,18 @@ def test_file_that_is_not_json_is_an_error(
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_huge_id_of_gpt2_never_gets_to_the_library_which_would_write_a_list_of_all_smaller_ids(
+    contents: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = change(contents, "gpt2", lambda rules: rules["model"]["vocab"].update(zz=2**31))
+    (tmp_path / "tokenizer.json").write_text(content, encoding="utf-8")
+    vocabularies: list[object] = []
+    monkeypatch.setattr(gpt2, "BPE", lambda vocabulary, _merges: vocabularies.append(vocabulary))
+    with pytest.raises(DataError, match="is not GPT-2's tokenizer"):
+        load_gpt2(tmp_path)
+    assert vocabularies == []
+
+
 @pytest.mark.parametrize("template", [[], [{"Sequence": {"id": "A", "type_id": 0}}] * 2], ids=["empty", "twice"])
 def test_template_of_a_post_processor_changes_no_text(
     template: list[Any], contents: dict[str, str], tmp_path: Path
