@@ -29,6 +29,16 @@ def tfs_commands() -> list[Component]:
             summary="Repeat a step whose loss or gradient was not finite, and show where its numbers go wrong.",
             factory="tfs_lab.replay:replay",
         ),
+        Component(
+            name="verify-resume",
+            summary="Prove that interrupted and resumed runs equal an uninterrupted one bit for bit.",
+            factory="tfs_lab.verify_resume:verify_resume",
+        ),
+        Component(
+            name="doctor",
+            summary="Show the state of the installation, its problems, and what to do about them.",
+            factory="tfs_lab.doctor:doctor",
+        ),
     ]
 
 
