@@ -13,8 +13,8 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from safetensors.torch import load_file, save_file
-from tfs_lab.replay import differences, documents
-from tfs_lab.step_recording import Record, RepeatedStep
+from tfs_lab.replay import differences, documents, read_batches
+from tfs_lab.step_recording import Record, RepeatedStep, repeat_step
 
 import tfs_core
 from tfs_core.checkpoint_folder import write_checkpoint_folder
@@ -147,8 +147,9 @@ def test_first_module_is_named_with_rows_and_documents(fail: Fail, folder: Path)
     assert result.exit_code == 0
     assert "the first output that is not finite is output of divide (micro-batch 0)" in result.stdout
     assert "computed from finite inputs" in result.stdout
-    starred = [line for line in result.stdout.splitlines() if line.startswith("* micro-batch")]
-    assert len(starred) == len(with_z)
+    shown = result.stdout.partition("Documents of the step (3):\n")[2].splitlines()[:3]
+    starred = [line for line in shown if line.startswith("* micro-batch")]
+    assert shown[: len(with_z)] == starred
     assert all("Z" in line for line in starred)
     assert "\x1b" not in result.output
 
@@ -178,6 +179,7 @@ def test_module_that_loses_digits_is_the_first_difference(fail: Fail, folder: Pa
     assert outputs[2]["float32"] < 1e-2
 
 
+FIELDS = ("input_ids", "target_ids", "document_ids")
 SMALL = {"d_model": 8, "n_heads": 2, "n_blocks": 2}
 
 
@@ -218,12 +220,25 @@ def test_step_is_repeated_exactly_and_differs_by_rounding(
     fake = SimpleNamespace(fsum=math.fsum, isfinite=lambda number: next(answers))
     monkeypatch.setattr("tfs_core.trainer.math", fake)
     bundle = fail({"name": model, **SMALL, "dropout": 0.3}, gradient_accumulation_steps=2)
+    dropouts: list[float] = []
+
+    def counted(*arguments: Any, **options: Any) -> RepeatedStep:
+        dropouts.append(options["dropout"])
+        return repeat_step(*arguments, **options)
+
+    monkeypatch.setattr("tfs_lab.step_recording.repeat_step", counted)
     values = replayed(bundle)
+    assert dropouts == [0.3] * 3 + [0.0] * 3  # differences are measured without
     assert (values["step"], values["dropout"], len(values["micro_batches"])) == (4, 0.3, 2)
     step = values["repeated"]["float32"]
     assert step["loss"] == pytest.approx(float(values["recorded"]["loss"]), rel=1e-6)
     assert step["grad_norm"] == pytest.approx(float(values["recorded"]["grad_norm"]), rel=1e-5)
     assert {it["rounding"] for it in values["differences"]} == {True}
+    of_modules = [it for it in values["differences"] if it["kind"] != "parameter"]
+    first, second = (
+        [(it["kind"], it["name"], it["call"]) for it in of_modules if it["micro_batch"] == index] for index in (0, 1)
+    )
+    assert first == second != []
     assert "is finite: the numbers that were not depend on something" in invoke(bundle).stdout
 
 
@@ -267,6 +282,16 @@ def test_tensors_that_are_not_finite_everywhere_or_zero_are_not_compared() -> No
     float32 = step_of("float32", ("output", "a", [math.inf]), ("output", "b", [0.0]), ("output", "c", [1.0]))
     float64 = step_of("float64", ("output", "a", [1e300]), ("output", "b", [0.0]), ("output", "c", [1.0]))
     assert [it.record.name for it in differences(float32, float64, float64)] == ["c"]
+
+
+def test_tensors_of_another_size_are_not_compared() -> None:
+    float32, float64 = step_of("float32", ("output", "a", [1.0, 2.0])), step_of("float64", ("output", "a", [1.0]))
+    assert list(differences(float32, float64, float64)) == []
+
+
+def test_norm_is_estimated_from_a_sample() -> None:
+    (record,) = step_of("float64", ("output", "a", [3.0, 4.0])).records
+    assert record.norm == pytest.approx(5 * math.sqrt(2))  # the sample has every second number
 
 
 # What it does not open
@@ -325,7 +350,17 @@ def test_checkpoint_is_no_bundle(fail: Fail) -> None:
     assert "is a checkpoint, not a bundle" in refused(checkpoint)
 
 
-# Documents
+# What the bundle holds
+
+
+def test_micro_batches_are_read_in_their_order_with_document_masks(tmp_path: Path) -> None:
+    sizes = range(1, 13)
+    tensors = {f"{i}/{name}": torch.full((2, size), size) for i, size in enumerate(sizes) for name in FIELDS}
+    save_file(tensors, tmp_path / "batches.safetensors")
+    batches = read_batches(tmp_path, vocab_size=20)
+    assert [batch.input_ids.shape[1] for batch in batches] == list(sizes)
+    assert [batch.valid_targets for batch in batches] == [2 * size for size in sizes]
+    assert all(batch.document_ids is not None for batch in batches)
 
 
 def test_parts_that_do_not_fit_the_rows_are_left_out() -> None:

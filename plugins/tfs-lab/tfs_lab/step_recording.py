@@ -40,7 +40,7 @@ class Record:
     kind: Kind
     name: str  # of the module or the parameter
     micro_batch: int
-    call: int  # number of earlier calls of the module in this micro-batch
+    call: int  # number of earlier records of this kind and name in this micro-batch
     finite: bool
     inputs_finite: bool | None  # of the module; None for gradients
     rows: tuple[int, ...]  # rows of the micro-batch with numbers that are not finite, if the tensor has a row for each
