@@ -60,8 +60,8 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
 }
 """Interface modules -> all core modules that they may import. The contracts import the records for types only."""
 
-NAMES_A_PLUGIN = {"tfs_core.testing"}
-"""The only core module that may name a plugin: it says where its former content is."""
+NAMES_A_PLUGIN = {"tfs_core.testing", "tfs_core.config.implied"}
+"""The core modules that may name a plugin: the new home of a module, and the plugin that a setting needs."""
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,10 @@ from tfs_core.config import load_config
 from tfs_core.config.schema import RunConfig
 from tfs_core.contracts import LanguageModel, Ranks, Tokenizer
 from tfs_core.errors import CheckpointError, TrainingError
+from tfs_core.origin import PLUGINS, owners
 from tfs_core.plugins import describe
 from tfs_core.ranks import OneRank
+from tfs_core.runs import read_run
 from tfs_core.stored_json import read_json
 
 STATE_FORMAT = 1
@@ -49,6 +51,8 @@ RUN_STATE = {
         "best_step": (int, None),
         "validations_without_improvement": int,
     },
+    "plugins?": PLUGINS,
+    "local_files?": {str: str},
     "random_state": {"torch": [range(256)], "python": list, "numpy": list},
 }
 """The shape of the `state.json` of a checkpoint that a run saved."""
@@ -134,7 +138,10 @@ def read_config(folder: Path, *, overrides: Sequence[str] = ()) -> RunConfig:
     """
     if not (folder / "config.yaml").is_file():
         raise CheckpointError(f"{folder}: it has no config.yaml, so it was not saved by `tfs run`")
-    return load_config(folder / "config.yaml", overrides=overrides)
+    recorded = read_state(folder, shape={"plugins?": PLUGINS}).get("plugins")
+    if recorded is None and (run := read_run(folder.parent.parent)):
+        recorded = run.info.get("plugins")
+    return load_config(folder / "config.yaml", overrides=overrides, owners=owners(recorded or {}))
 
 
 class CheckpointKeeper:

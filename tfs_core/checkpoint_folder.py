@@ -98,6 +98,12 @@ def verify_checkpoint(folder: Path) -> None:
         raise CheckpointError(f"{folder}: there is no such checkpoint")
     shape = {"files": {"state.json": dict, str: {"bytes": int, "sha256": str}}}
     manifest = read_json(folder / MANIFEST, shape, version=FORMAT_VERSION)
+    read = [*("config.yaml", "model.safetensors", "optimizer.safetensors"), *_names_below(folder / "tokenizer")]
+    for name in read:
+        if os.path.lexists(folder / name) and name not in manifest["files"]:
+            raise CheckpointError(
+                f"{folder}: {MANIFEST} does not describe {name}. Remove it, or choose another checkpoint."
+            )
     for name, entry in manifest["files"].items():
         path = folder / name
         try:
@@ -110,6 +116,11 @@ def verify_checkpoint(folder: Path) -> None:
         except (OSError, ValueError) as error:
             problem = f"cannot be read ({error})"
         raise CheckpointError(f"{folder}: {name} {problem}. Choose another checkpoint.")
+
+
+def _names_below(folder: Path) -> list[str]:
+    """Return the names of all files below a folder, relative to its parent."""
+    return [path.relative_to(folder.parent).as_posix() for path in folder.rglob("*") if not path.is_dir()]
 
 
 def _sha256(path: Path) -> str:

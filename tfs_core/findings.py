@@ -23,6 +23,7 @@ class Findings:
 
         self.warnings: list[str] = []
         self._run_folder: RunFolder | None = None
+        self._are_shown = False
         self._warn: Callable[[str], None] = self.warnings.append
 
     def record(self, *, why: Any = None, **facts: Any) -> None:
@@ -39,11 +40,15 @@ class Findings:
 
     def warn(self, message: str) -> None:
         """Show the user a warning, and add it to the run's events."""
-        self.report(message)
+        if not self._are_shown:
+            self.report(message)
         self._warn(message)
 
-    def connect(self, run_folder: RunFolder, warn: Callable[[str], None]) -> None:
-        """Write later facts to the run folder, and pass all warnings, the buffered ones included, to `warn`."""
-        self._run_folder, self._warn = run_folder, warn
+    def connect(self, run_folder: RunFolder, warn: Callable[[str], None], *, are_shown: bool) -> None:
+        """Write later facts to the run folder, and pass all warnings, the buffered ones included, to `warn`.
+
+        `are_shown` says that `warn` shows them to the user.
+        """
+        self._run_folder, self._warn, self._are_shown = run_folder, warn, are_shown
         for message in self.warnings:
             warn(message)

@@ -310,10 +310,12 @@ def _resolve_conflicts(plugins: list[Plugin]) -> None:
             others = " and ".join(other.distribution for other in same if other is not plugin)
             group, space, bare_name = name.rpartition(" ")
             full_name = f"{group}{space}{plugin.distribution}/{bare_name}"
-            if of != "command" or same[0].distribution != CORE:
+            if same[0].distribution != CORE:
                 plugin.clashes.append(f"{of} '{name}' is also in {others}: write {full_name}")
             elif plugin.distribution != CORE:
-                plugin.clashes.append(f"`tfs {name}` is a command of {CORE}: call this one `tfs {full_name}`")
+                what, call = (f"`tfs {name}`", "call") if of == "command" else (f"'{name}'", "write")
+                full = f"`tfs {full_name}`" if of == "command" else f"'{full_name}'"
+                plugin.clashes.append(f"{what} is a {of} of {CORE}: {call} this one {full}")
 
 
 def describe(error: BaseException) -> str:

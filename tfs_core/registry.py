@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfs_core.component import Component
 from tfs_core.errors import PluginError
-from tfs_core.plugins import Plugin, as_plugin_error, canonical, describe, did_you_mean, discover, load_reference
+from tfs_core.plugins import CORE, Plugin, as_plugin_error, canonical, describe, did_you_mean, discover, load_reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,24 +107,24 @@ class Registry:
     def find(self, kind: str, name: str) -> Entry:
         """Return the component of a kind with the name `name` or `distribution/name`.
 
-        Raises PluginError when two distributions have the name, and when there is none; the message then suggests the
-        nearest name and lists the installed components and the broken plugins. The first call logs a warning for each
-        broken plugin.
+        A name of the core's own means the core's component. Raises PluginError when two other distributions have the
+        name, and when there is none; the message then suggests the nearest name and lists the installed components and
+        the broken plugins. The first call logs a warning for each broken plugin.
         """
         self._warn_once()
         distribution, slash, bare = name.rpartition("/")
         exact = f"{canonical(distribution)}/{bare}" if slash else name
         found = [entry for entry in self.entries(kind) if exact in (entry.component.name, entry.qualified_name)]
-        if len(found) == 1:
+        if len(found) == 1 or (found and found[0].distribution == CORE):
             return found[0]
         if found:
             choices = " or ".join(f"'{entry.qualified_name}'" for entry in found)
             raise PluginError(f"{kind} '{name}' is in more than one distribution: write {choices}")
         raise PluginError(self._not_found_message(kind, name, bare))
 
-    def has(self, kind: str, name: str) -> bool:
-        """Return whether exactly one distribution has a component of that kind and name."""
-        return sum(entry.component.name == name for entry in self.entries(kind)) == 1
+    def owners(self, kind: str, name: str) -> list[str]:
+        """Return the distributions that have a component of that kind and (bare) name."""
+        return [entry.distribution for entry in self.entries(kind) if entry.component.name == name]
 
     def for_path(self, kind: str) -> tuple[str, str] | None:
         """Return (component name, option name) to use for a path given instead of a name; None if there are none."""

@@ -20,10 +20,14 @@ from tfs_core.checkpoint_folder import (
     verify_checkpoint,
 )
 from tfs_core.config import config_differences, resolved
-from tfs_core.config.schema import RunConfig
-from tfs_core.errors import CheckpointError, ConfigError, TrainingError, UsageError
+from tfs_core.config.resolved import Difference
+from tfs_core.config.schema import COMPONENT_KINDS, RunConfig, is_local_model
+from tfs_core.durable import is_locked
+from tfs_core.errors import CheckpointError, ConfigError, PluginError, TrainingError, UsageError
+from tfs_core.origin import changed_local_files
+from tfs_core.registry import get_registry
 from tfs_core.run_folder import RunFolder
-from tfs_core.runs import Run, find_checkpoint, find_run, list_runs, read_run
+from tfs_core.runs import Run, find_checkpoint, find_run, list_runs, read_run, run_folders
 
 MAY_CHANGE = (
     "group",
@@ -74,6 +78,8 @@ def find_resume_point(target: str | Path | None, *, experiment_name: str | None,
     """
     if target is None:
         run = _last_run(experiment_name, assets)
+    elif run_folders(assets, str(target)):
+        run = find_run(str(target), assets)
     elif Path(target).name in ("latest", "best") or Path(target).name.startswith("step-"):
         folder = find_checkpoint(str(target), assets)
         verify_checkpoint(folder)
@@ -84,9 +90,32 @@ def find_resume_point(target: str | Path | None, *, experiment_name: str | None,
     if checkpoint is None:
         why = f"each is damaged: {'; '.join(map(str, damaged))}" if damaged else "none was saved before it ended"
         raise CheckpointError(
-            f"the run '{run.name}' has no checkpoint to resume from: {why}. Start again, without --resume."
+            f"the run '{run.name}' has no checkpoint to resume from: {why}. Begin it again in its place: "
+            f"tfs run --config {run.folder / 'config.yaml'} --resume auto --name {run.name}"
         )
     return _resume_point(checkpoint, damaged=[str(error) for error in damaged])
+
+
+def run_to_continue(name: str | None, *, experiment_name: str, assets: Path) -> tuple[Path | None, bool]:
+    """Return the folder of the run that `--resume auto` continues, and whether it has a checkpoint to resume from.
+
+    It is the run of this name, or without a name the last run of `experiment_name`. Without a checkpoint it is begun
+    again in its place; (None, False) when there is no such run yet.
+    """
+    runs = [
+        run.folder
+        for run in list_runs(assets)
+        if (name is None and run.info.get("experiment_name") == experiment_name) or run.name == name
+    ]
+    folder = next(reversed(runs), next(iter(run_folders(assets, name)), None) if name is not None else None)
+    return folder, folder is not None and bool(list_checkpoints(folder / "checkpoints"))
+
+
+def was_killed_before_its_first_checkpoint(folder: Path) -> bool:
+    """Return whether a run was killed so early that the same command can begin it again in its place."""
+    run = read_run(folder)
+    was_running = run is not None and run.info.get("status") == "running" and not is_locked(folder / "run.lock")
+    return was_running and not list_checkpoints(folder / "checkpoints")
 
 
 def _last_run(experiment_name: str | None, assets: Path) -> Run:
@@ -123,6 +152,7 @@ def check_config(previous: ResumePoint, config: RunConfig, *, is_fork: bool) -> 
             for difference in differences
             if not difference.key.startswith("model.") or difference.key.removeprefix("model.") in shared
         ]
+    differences = [difference for difference in differences if not _is_same_component(difference)]
     refused = [
         f"{difference.key} (was {difference.first!r}, now {difference.second!r})"
         for difference in differences
@@ -134,6 +164,30 @@ def check_config(previous: ResumePoint, config: RunConfig, *, is_fork: bool) -> 
             "Restore them, or start a new run without --resume."
         )
     return {difference.key: [difference.first, difference.second] for difference in differences}
+
+
+def _is_same_component(difference: Difference) -> bool:
+    """Return whether two names, such as `torch` and `tfs-torch/torch`, mean the same component."""
+    kind = next(
+        (COMPONENT_KINDS[part] for part in reversed(difference.key.split(".")) if part in COMPONENT_KINDS), None
+    )
+    names = (difference.first, difference.second)
+    if kind is None or not all(isinstance(name, str) and not is_local_model(name) for name in names):
+        return False
+    try:
+        first, second = (get_registry().find(kind, name) for name in names)
+    except PluginError:
+        return False
+    return first is second
+
+
+def check_local_files(previous: ResumePoint, config: RunConfig) -> None:
+    """Raise ConfigError when the code of a local model has changed since the checkpoint."""
+    if changed := changed_local_files(config.model.name, previous.state.get("local_files", {})):
+        raise ConfigError(
+            f"the run '{previous.run_name}' cannot be resumed: the code of its model has changed since the checkpoint: "
+            f"{', '.join(changed)}. Restore it, or go on with the new code: --allow-changed-code"
+        )
 
 
 def check_fingerprints(previous: ResumePoint | None, **now: str) -> dict[str, str]:

@@ -22,8 +22,8 @@ from typing import Any
 import torch
 
 from tfs_core.checkpoint import CheckpointKeeper, as_checkpoint_error, read_config
-from tfs_core.config import config_from_mapping, load_config, resolved, to_yaml
-from tfs_core.config.implied import check_required_components
+from tfs_core.config import config_differences, config_from_mapping, config_from_yaml, load_config, resolved, to_yaml
+from tfs_core.config.implied import check_required_components, implied_name
 from tfs_core.config.local_model import with_local_model
 from tfs_core.config.schema import Choice, DataConfig, RunConfig, TrainingConfig, is_local_model
 from tfs_core.contracts import (
@@ -57,6 +57,7 @@ from tfs_core.models import (
     parameter_counts,
     parameter_dtype,
 )
+from tfs_core.origin import code_differences, local_files, plugins_of
 from tfs_core.plugins import as_plugin_error
 from tfs_core.random_state import restore_random_state, set_seed
 from tfs_core.ranks import OneRank
@@ -65,15 +66,18 @@ from tfs_core.resume import (
     ResumePoint,
     check_config,
     check_fingerprints,
+    check_local_files,
     current_versions,
     find_resume_point,
     machine_differences,
     rewind_run_folder,
+    run_to_continue,
+    was_killed_before_its_first_checkpoint,
 )
-from tfs_core.run_folder import RunFolder
+from tfs_core.run_folder import RunFolder, check_name, check_usable
 from tfs_core.runs import Run, assets_folder, find_run
 from tfs_core.stop_signal import StopSignal
-from tfs_core.trained import check_mirror, with_model
+from tfs_core.trained import check_mirror, read_tokenizer, with_model
 from tfs_core.trainer import Plan, Progress, Trainer
 from tfs_core.wrapping import build_wrappers, wrapped, wrapper_choices
 
@@ -92,28 +96,49 @@ def run(
     assets: str | Path | None = None,
     resume: str | Path | bool = False,
     allow_local_code: bool = False,
+    allow_changed_code: bool = False,
     report: Report = _log.info,
 ) -> Run:
     """Train a model as a configuration describes, and return the finished run.
 
     `config` is a YAML file, a mapping or a RunConfig. `overrides` ("training.batch_size=64") and `model` change it as
     `--set` and `--model` do. `resume` is the name or folder of a run to continue, or one of its checkpoints; True for
-    the last run of the configuration's experiment_name. On a resume, `config` defaults to the run's own configuration,
-    and `name` starts a new run (a fork) from the checkpoint. `report` is called with progress messages before the first
-    step.
+    the last run of the configuration's experiment_name; "auto" for that run, or the one called `name`, if it exists,
+    and for a new run otherwise. On a resume, `config` defaults to the run's own configuration,
+    and `name` starts a new run (a fork) from the checkpoint. `allow_changed_code` allows a local model whose code has
+    changed since the checkpoint. `report` is called with progress messages before the first step.
 
     Raises TfsError for errors that a user can cause, and StoppedBySignalError after Ctrl-C or SIGTERM, once a
     checkpoint is saved.
     """
     # 1. The configuration, and the checkpoint to resume from, if any.
     root = assets_folder(assets)
+    begun = None  # the folder of a run without a checkpoint, which is begun again
+    if resume == "auto":
+        if config is None:
+            raise UsageError("--resume auto needs the configuration to begin with: --config FILE")
+        config, overrides, model = _read_config(config, overrides=overrides, model=model), (), None
+        begun, resume = run_to_continue(name, experiment_name=config.experiment_name, assets=root)
+        if resume:
+            begun, resume, name = None, str(begun), None
+    elif name is not None and was_killed_before_its_first_checkpoint(root / "runs" / name):
+        begun = root / "runs" / name
     config, previous = configure(
         config, overrides=overrides, model=model, assets=root, resume=resume, allow_local_code=allow_local_code
     )
     is_fork = previous is not None and name is not None
     changed = {} if previous is None else check_config(previous, config, is_fork=is_fork)
+    if previous is not None and not allow_changed_code:
+        check_local_files(previous, config)
     if previous is not None and previous.run is None and not is_fork:
         raise UsageError(f"{previous.checkpoint} is in no run folder: start a new run from it with --name")
+    if begun is not None:
+        report(f"the run '{begun.name}' ended before its first checkpoint: it is begun again, in its place")
+        check_usable(begun)
+    elif name is not None:
+        check_name(root / "runs", name)
+    elif previous is not None and previous.run is not None:
+        check_usable(previous.run.folder)
 
     # 2. Data, model and optimizer: everything that does not need the run folder.
     prepared = prepare(config, assets=root, previous=previous, report=report)
@@ -126,7 +151,9 @@ def run(
 
     # 3. The run folder, locked during training.
     with _as_training_error():
-        if previous is None or previous.run is None or is_fork:
+        if begun is not None:
+            run_folder = RunFolder.begin_again(begun, prepared.config.experiment_name)
+        elif previous is None or previous.run is None or is_fork:
             run_folder = RunFolder.create(root, name, prepared.config.experiment_name)
         else:
             run_folder = RunFolder.open(previous.run.folder)
@@ -139,7 +166,7 @@ def run(
         # 4. Training.
         step, state = trainer.progress.step, None if previous is None else previous.state
         with (
-            _logged(trainer, previous, changed, prepared.findings),
+            _logged(trainer, previous, changed, prepared),
             as_out_of_memory_error("a training step"),
             prepared.data.batching.open(run_folder.folder, step=step, state=state, report=report),
         ):
@@ -180,7 +207,9 @@ def configure(
     if resume is False:
         if given is None:
             raise UsageError("give a configuration, --config FILE, or a run to resume, --resume RUN")
-        return with_local_model(given, allowed=True), None
+        given = with_local_model(given, allowed=True)
+        check_readable(given)
+        return given, None
     previous = find_resume_point(
         None if resume is True else resume, experiment_name=given.experiment_name if given else None, assets=assets
     )
@@ -193,6 +222,20 @@ def configure(
         given = with_local_model(given, allowed=True)
         allow_local_code = allow_local_code or given.model.name == previous.config.model.name
     return given, dataclasses.replace(previous, config=with_local_model(previous.config, allowed=allow_local_code))
+
+
+def check_readable(config: RunConfig) -> None:
+    """Raise PluginError unless the configuration can be read back as written, as every resume and evaluation does."""
+    try:
+        again = with_local_model(config_from_yaml(to_yaml(config)), allowed=True)
+        differences = [f"{it.key} was {it.first!r}, is {it.second!r}" for it in config_differences(config, again)]
+    except (ConfigError, ValueError) as error:
+        differences = [str(error)]
+    if differences:
+        raise PluginError(
+            "the configuration cannot be saved and read again, so this run could never be resumed. The default of an "
+            f"option must have the type of the option, which the plugin's author has to mend: {'; '.join(differences)}"
+        )
 
 
 def _read_config(config: ConfigLike, *, overrides: Sequence[str], model: str | None) -> RunConfig:
@@ -293,12 +336,12 @@ def prepare(config: RunConfig, *, assets: Path, previous: ResumePoint | None, re
 def logger_choices(config: RunConfig) -> list[Choice]:
     """Return the loggers of a run: `loggers`, `samples` if there are prompts, `bigram` and `spikes` if installed."""
     choices, chosen = [*config.loggers], {choice.name.rpartition("/")[2] for choice in config.loggers}
-    if "bigram" not in chosen and get_registry().has("logger", "bigram"):
-        choices.insert(0, Choice("bigram"))  # first: other loggers show its result
+    if "bigram" not in chosen and (bigram := implied_name("logger", "bigram")):
+        choices.insert(0, Choice(bigram))  # first: other loggers show its result
     if "samples" not in chosen and config.samples.prompts:
-        choices.append(Choice("samples", config.samples))
-    if "spikes" not in chosen and get_registry().has("logger", "spikes"):
-        choices.append(Choice("spikes"))  # last: its events follow the record of their step
+        choices.append(Choice(implied_name("logger", "samples") or "samples", config.samples))
+    if "spikes" not in chosen and (spikes := implied_name("logger", "spikes")):
+        choices.append(Choice(spikes))  # last: its events follow the record of their step
     return choices
 
 
@@ -339,7 +382,11 @@ def prepare_data(
     fingerprints = check_fingerprints(previous, source=source.fingerprint())
 
     text = TrainingText(source, data.subset_size, data.validation_fraction)
-    tokenizer = build_tokenizer(data.tokenizer, assets=assets, offline=offline, documents=text)
+    if previous is not None and data.tokenizer == previous.config.data.tokenizer:
+        report("the tokenizer is the copy in the checkpoint")
+        tokenizer = read_tokenizer(data.tokenizer.name, previous.checkpoint / "tokenizer")
+    else:
+        tokenizer = build_tokenizer(data.tokenizer, assets=assets, offline=offline, documents=text)
     fingerprints |= check_fingerprints(previous, tokenizer=tokenizer.fingerprint())
     tokens = prepare_tokens(
         source,
@@ -376,7 +423,7 @@ def _batching_entry(config: RunConfig, source: DatasetSource) -> Entry:
     """Return the configured batching component; for a streaming data set, the data set's (by default `streaming`)."""
     name = config.data.batching.name
     if isinstance(source, SupportsStreaming):
-        name = getattr(source, "batching", "streaming")
+        name = getattr(source, "batching", None) or implied_name("batching", "streaming") or "streaming"
     return get_registry().find("batching", name)
 
 
@@ -496,9 +543,10 @@ def build_trainer(prepared: Prepared, previous: ResumePoint | None, run_folder: 
             ranks.load(previous.checkpoint, prepared.model, prepared.optimizer, previous.state)
             progress = Progress(**previous.state["progress"])
 
+    plugins, local_code = plugins_of(_entries(prepared)), local_files(config.model.name)
     config_yaml = to_yaml(config)
     write_durably(run_folder.folder / "config.yaml", config_yaml.encode())
-    run_folder.write_info(**_info(prepared, previous, run_folder))
+    run_folder.write_info(**_info(prepared, previous, run_folder, plugins))
     checkpoints = CheckpointKeeper(
         run_folder.folder / "checkpoints",
         keep=config.training.keep_checkpoints,
@@ -507,6 +555,8 @@ def build_trainer(prepared: Prepared, previous: ResumePoint | None, run_folder: 
             "fingerprints": data.fingerprints,
             "machine": findings.facts,
             "versions": current_versions(),
+            "plugins": plugins,
+            "local_files": local_code,
         },
         config_yaml=config_yaml,
         tokenizer=data.tokenizer,
@@ -531,7 +581,9 @@ def build_trainer(prepared: Prepared, previous: ResumePoint | None, run_folder: 
     )
 
 
-def _info(prepared: Prepared, previous: ResumePoint | None, run_folder: RunFolder) -> dict[str, Any]:
+def _info(
+    prepared: Prepared, previous: ResumePoint | None, run_folder: RunFolder, plugins: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return the entries of `run.json` that are known before the first step."""
     config = prepared.config
     info = {
@@ -544,7 +596,7 @@ def _info(prepared: Prepared, previous: ResumePoint | None, run_folder: RunFolde
         "flops_per_token": prepared.model.flops_per_token(config.data.max_length),
         **prepared.findings.facts,
         "machine": prepared.findings.reasons,
-        "plugins": _plugin_versions(prepared),
+        "plugins": {name: plugin["version"] for name, plugin in plugins.items()},
     }
     if previous is not None and previous.run is not None:
         info["bigram_bits_per_byte"] = previous.run.info.get("bigram_bits_per_byte")
@@ -553,8 +605,8 @@ def _info(prepared: Prepared, previous: ResumePoint | None, run_folder: RunFolde
     return info
 
 
-def _plugin_versions(prepared: Prepared) -> Mapping[str, str]:
-    """Return {distribution: version} of the components that the run uses."""
+def _entries(prepared: Prepared) -> list[Entry]:
+    """Return the components that the run uses."""
     config, data, training = prepared.config, prepared.config.data, prepared.config.training
     chosen = [
         ("dataset", data.dataset),
@@ -566,8 +618,7 @@ def _plugin_versions(prepared: Prepared) -> Mapping[str, str]:
         *(("wrapper", choice) for choice in prepared.wrappers),
         *(("logger", choice) for choice in prepared.loggers),
     ]
-    entries = [get_registry().find(kind, choice.name) for kind, choice in chosen if not is_local_model(choice.name)]
-    return {entry.distribution: entry.version for entry in sorted(entries, key=lambda entry: entry.distribution)}
+    return [get_registry().find(kind, choice.name) for kind, choice in chosen if not is_local_model(choice.name)]
 
 
 def build_loggers(prepared: Prepared, run_folder: RunFolder, start_step: int) -> Loggers:
@@ -598,7 +649,7 @@ def build_loggers(prepared: Prepared, run_folder: RunFolder, start_step: int) ->
 
 @contextmanager
 def _logged(
-    trainer: Trainer, previous: ResumePoint | None, changed: Mapping[str, Any], findings: Findings
+    trainer: Trainer, previous: ResumePoint | None, changed: Mapping[str, Any], prepared: Prepared
 ) -> Iterator[None]:
     """Log the start and the end of a run: finished, stopped by a signal, or failed (context manager)."""
     trainer.loggers.on_start()
@@ -607,8 +658,14 @@ def _logged(
         if previous is None:
             trainer.tell("started")
         else:
-            _log_resume(trainer, previous, changed, findings)
-        findings.connect(trainer.run_folder, lambda message: trainer.tell("warning", message=message))
+            trainer.tell("resumed", checkpoint=previous.checkpoint.name, **({"changed": changed} if changed else {}))
+        prepared.findings.connect(
+            trainer.run_folder,
+            lambda message: trainer.tell("warning", message=message),
+            are_shown=any(choice.name.rpartition("/")[2] == "console" for choice in prepared.loggers),
+        )
+        if previous is not None:
+            _report_resume(trainer, previous, prepared.findings)
         yield
         status = "finished" if trainer.is_complete() else "stopped"
     except BaseException as error:
@@ -622,16 +679,17 @@ def _logged(
             trainer.loggers.on_end(status)
 
 
-def _log_resume(trainer: Trainer, previous: ResumePoint, changed: Mapping[str, Any], findings: Findings) -> None:
-    trainer.tell("resumed", checkpoint=previous.checkpoint.name, **({"changed": changed} if changed else {}))
+def _report_resume(trainer: Trainer, previous: ResumePoint, findings: Findings) -> None:
+    findings.report(f"the run '{previous.run_name}' continues from step {previous.state['step']}")
     before, now = previous.run and previous.run.info.get("total_steps"), trainer.plan.total_steps
     if before not in (None, now):
         findings.report(f"the run now has {now} steps, not {before}: from here on it follows the schedule of {now}")
     for problem in previous.damaged:
-        trainer.tell("warning", message=f"a newer checkpoint is damaged, and was moved to aside/: {problem}")
+        findings.warn(f"a newer checkpoint is damaged, and was moved to aside/: {problem}")
+    for change in code_differences(previous.state, trainer.checkpoints.run_state()):
+        findings.warn(f"{change} since the checkpoint: further steps may not be those of an uninterrupted run")
     if other := machine_differences(previous.state, findings.facts):
-        message = f"the last bits may differ from those of an uninterrupted run: {'; '.join(other)}"
-        trainer.tell("warning", message=message)
+        findings.warn(f"the last bits may differ from those of an uninterrupted run: {'; '.join(other)}")
 
 
 class _RunModule(ModuleType):

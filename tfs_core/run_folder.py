@@ -23,7 +23,7 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from tfs_core.config import folder_name_problem
-from tfs_core.durable import write_durably
+from tfs_core.durable import is_locked, write_durably
 from tfs_core.errors import TrainingError, UsageError
 from tfs_core.runs import FORMAT_VERSION, HEARTBEAT_SECONDS, check_nothing_leads_out, load_run, read_run
 
@@ -61,29 +61,26 @@ class RunFolder:
     @classmethod
     def create_in(cls, parent: Path, name: str | None, experiment_name: str) -> "RunFolder":
         """Create the folder in `parent`; see `create`."""
-        folder = _make_folder(parent, name, experiment_name)
-        info = {
-            "format_version": FORMAT_VERSION,
-            "run_id": secrets.token_hex(8),
-            "name": folder.name,
-            "experiment_name": experiment_name,
-            "status": "running",
-            "started_at": now(),
-            "heartbeat_at": now(),
-            "ended_at": None,
-        }
-        summary = {"last_step": 0, "tokens": 0, "flops": 0.0, "best_validation": None}
-        empty: dict[str, Any] = {**dict.fromkeys(INITIALLY_NULL), "versions": {}, "plugins": {}, "tags": []}
-        return cls(folder, {**info, **empty, "summary": summary})
+        return cls(folder := _make_folder(parent, name, experiment_name), _new_info(folder, experiment_name))
+
+    @classmethod
+    def begin_again(cls, folder: Path, experiment_name: str) -> "RunFolder":
+        """Return the folder of a run that ended before its first checkpoint, as that of a new run. Raises as `open`."""
+        check_usable(folder)
+        run = read_run(folder)
+        kept: dict[str, Any] = (
+            {} if run is None else {key: run.info[key] for key in ("run_id", "started_at") if key in run.info}
+        )
+        return cls(folder, {**_new_info(folder, experiment_name), **kept})
 
     @classmethod
     def open(cls, folder: Path) -> "RunFolder":
         """Return the folder of an existing run, to resume it.
 
-        Raises CheckpointError when there is none, and when something in it leads out of it. From here on everything
-        below the folder may be written, locked and deleted.
+        Raises CheckpointError when there is none, and when something in it leads out of it, and TrainingError when it
+        cannot be used. From here on everything below the folder may be written, locked and deleted.
         """
-        check_nothing_leads_out(folder)
+        check_usable(folder)
         return cls(folder, load_run(folder).info)
 
     def __enter__(self) -> Self:
@@ -91,10 +88,7 @@ class RunFolder:
         try:
             self._lock.acquire(timeout=1.0)
         except Timeout:
-            raise TrainingError(
-                f"The run '{self.folder.name}' is in use by {self._holder()}. "
-                "Wait until it has ended, or end it, or start another run with --name."
-            ) from None
+            raise _in_use(self.folder) from None
         except OSError as error:  # such as a folder that may only be read
             raise TrainingError(
                 f"{self._lock.lock_file} cannot be locked: {error.strerror or error}. Give yourself write permission, "
@@ -123,14 +117,6 @@ class RunFolder:
                     self.end("failed" if isinstance(error, Exception) else "stopped")
         finally:
             self._lock.release()
-
-    def _holder(self) -> str:
-        """Return a description, from `run.json`, of the process that holds the lock."""
-        run = read_run(self.folder)
-        info = run.info if run else {}
-        if info.get("pid") is None:
-            return "another process"
-        return f"process {info['pid']} on {info.get('host')}, last active at {info.get('heartbeat_at')}"
 
     def write_info(self, **changes: Any) -> None:
         """Update keys of `run.json` (JSON values), and the heartbeat. The file is replaced atomically.
@@ -164,26 +150,70 @@ class RunFolder:
         self.write_info(status=status, ended_at=now(), **changes)
 
 
+def check_usable(folder: Path) -> None:
+    """Raise a TfsError unless the folder of a run can be locked and written, without writing to it."""
+    check_nothing_leads_out(folder)
+    if is_locked(folder / "run.lock"):
+        raise _in_use(folder)
+    if not os.access(folder, os.W_OK):
+        raise TrainingError(
+            f"{folder} cannot be written: give yourself write permission, or train on a copy of the run's folder"
+        )
+
+
+def _in_use(folder: Path) -> TrainingError:
+    """Return the error for a run that another process, described in `run.json`, has locked."""
+    run = read_run(folder)
+    info = run.info if run else {}
+    holder = "another process"
+    if info.get("pid") is not None:
+        holder = f"process {info['pid']} on {info.get('host')}, last active at {info.get('heartbeat_at')}"
+    return TrainingError(
+        f"The run '{folder.name}' is in use by {holder}. Wait until it has ended, or end it, or start another run with "
+        "--name."
+    )
+
+
+def _new_info(folder: Path, experiment_name: str) -> dict[str, Any]:
+    """Return the content of `run.json` at the start of a new run."""
+    info = {
+        "format_version": FORMAT_VERSION,
+        "run_id": secrets.token_hex(8),
+        "name": folder.name,
+        "experiment_name": experiment_name,
+        "status": "running",
+        "started_at": now(),
+        "heartbeat_at": now(),
+        "ended_at": None,
+    }
+    summary = {"last_step": 0, "tokens": 0, "flops": 0.0, "best_validation": None}
+    empty: dict[str, Any] = {**dict.fromkeys(INITIALLY_NULL), "versions": {}, "plugins": {}, "tags": []}
+    return {**info, **empty, "summary": summary}
+
+
 def now() -> str:
     """Return the current time in the format of run folders: UTC, ISO 8601, milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
+def check_name(parent: Path, name: str) -> None:
+    """Raise UsageError unless a new run in the folder `parent` can have this name."""
+    if problem := folder_name_problem(name):
+        raise UsageError(f"'{name}' cannot name a run: {problem}. Letters, digits, '-', '_' and '.' are always safe.")
+    if os.path.lexists(parent / name):
+        raise UsageError(
+            f"{parent / name} exists already. Choose another --name, leave it out, or resume that run: --resume {name}"
+        )
+
+
 def _make_folder(parent: Path, name: str | None, experiment_name: str) -> Path:
-    wanted = experiment_name if name is None else name
-    problem = folder_name_problem(wanted)
-    if problem:
-        raise UsageError(f"'{wanted}' cannot name a run: {problem}. Letters, digits, '-', '_' and '.' are always safe.")
-    parent.mkdir(parents=True, exist_ok=True)
     if name is not None:
-        try:
-            (parent / name).mkdir()
-        except FileExistsError:
-            raise UsageError(
-                f"{parent / name} exists already. Choose another --name, leave it out, or resume that run: "
-                f"--resume {name}"
-            ) from None
+        check_name(parent, name)
+        (parent / name).mkdir(parents=True)
         return parent / name
+    if problem := folder_name_problem(experiment_name):
+        raise UsageError(f"'{experiment_name}' cannot name a run: {problem}. Change experiment_name.")
+    parent.mkdir(parents=True, exist_ok=True)
     number = 1
     while True:
         folder = parent / (experiment_name if number == 1 else f"{experiment_name}-{number}")

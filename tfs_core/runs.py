@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from tfs_core.durable import is_locked
 from tfs_core.errors import CheckpointError, NewerFormatError
-from tfs_core.stored_json import parse_json, read_json
+from tfs_core.stored_json import parse_json, read_bytes, read_json
 
 FORMAT_VERSION = 1
 """The version of the run folder's format that this code reads and writes."""
@@ -50,7 +50,7 @@ INFO = {
     "parameters?": ({str: int}, None),
     "flops_per_token?": (float, None),
     "bigram_bits_per_byte?": (float, None),
-    "plugins?": dict,
+    "plugins?": {str: str},
     "summary?": {"last_step?": int, "best_validation?": ({"step": int, "loss": float}, None)},
 }
 """The shape of `run.json`, as far as this code uses it (see `tfs_core.stored_json`)."""
@@ -175,9 +175,10 @@ class Run:
         return self._follow_pointer("best")
 
     def _follow_pointer(self, which: Which) -> Path | None:
+        pointer = file_of(self.folder / "checkpoints", which)
         try:
-            name = (self.folder / "checkpoints" / which).read_text(encoding="utf-8").strip()
-        except (OSError, ValueError):
+            name = "" if pointer is None else read_bytes(pointer, limit=100).decode().strip()
+        except (OSError, ValueError, CheckpointError):
             return None
         return next((path for path in self.checkpoints() if path.name == name), None)
 

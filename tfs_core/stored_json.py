@@ -119,7 +119,8 @@ def difference(value: Any, shape: Any, place: str = "") -> str:
         found = [difference(value, inner, place) for inner in shape]
         return found[0] if all(found) else ""
     if isinstance(shape, range | set):
-        return "" if type(value) in (int, str) and value in shape else f"{here} is {value!r:.40}, not in {shape}"
+        fits = type(value) is (int if isinstance(shape, range) else str) and value in shape
+        return "" if fits else f"{here} is {value!r:.40}, not in {shape}"
     if shape is int:
         fits = type(value) is int and 0 <= value < 1 << 63
     elif shape is float:

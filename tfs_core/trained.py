@@ -55,7 +55,7 @@ def load_model(
     config = own_config if model is None else with_model(own_config, model)
     machine = choose_machine(config.runtime, state["machine"])
     apply_machine(machine)
-    tokenizer = _read_tokenizer(config.data.tokenizer.name, folder / "tokenizer")
+    tokenizer = read_tokenizer(config.data.tokenizer.name, folder / "tokenizer")
     if tokenizer.fingerprint() != state["fingerprints"]["tokenizer"]:
         raise CheckpointError(f"{folder}: its tokenizer is not the one that the model was trained with")
     built = build_model(config.model, vocab_size=tokenizer.vocab_size, seed=config.seed, device=machine.device)
@@ -77,7 +77,7 @@ def load_model(
     return LoadedModel(config, built, Objective(built, loss), tokenizer, state["step"], folder, machine.device)
 
 
-def _read_tokenizer(name: str, folder: Path) -> Tokenizer:
+def read_tokenizer(name: str, folder: Path) -> Tokenizer:
     """Load the tokenizer saved in a folder. Raises PluginError when its loader fails."""
     entry = get_registry().find("tokenizer", name)
     load = entry.load_loader()

@@ -24,6 +24,7 @@ from tfs_core.evaluator import Evaluator
 from tfs_core.loggers import Loggers
 from tfs_core.model_view import StepView
 from tfs_core.models import Objective, batch_loss
+from tfs_core.plugins import as_plugin_error
 from tfs_core.random_state import capture_random_state, preserved_random_state
 from tfs_core.records import EventRecord, StepRecord, ValidationRecord
 from tfs_core.run_folder import RunFolder, now
@@ -204,7 +205,8 @@ class Trainer:
             group["lr"] = learning_rate * ratio
         seconds_observing = self._call_observers("gradients", micro_batches)
         before = self._parameters_before()
-        self.optimizer.step()
+        with as_plugin_error(f"the optimizer {type(self.optimizer).__name__} cannot take step {progress.step + 1}"):
+            self.optimizer.step()
         progress.step += 1
         seconds_observing += self._call_observers("update", micro_batches, before)
         self.optimizer.zero_grad()

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from torch import nn
 
+from tfs_core.config.implied import implied_name
 from tfs_core.config.schema import Choice, RunConfig
 from tfs_core.contracts import WrapContext, Wrapper
 from tfs_core.errors import PluginError
@@ -19,10 +20,11 @@ def wrapper_choices(config: RunConfig) -> list[Choice]:
     names = {
         "activation-checkpointing": runtime.activation_checkpointing,
         "compile": runtime.compile,
-        "kernels": runtime.matmul == "auto" and get_registry().has("wrapper", "kernels"),
+        "kernels": runtime.matmul == "auto" and implied_name("wrapper", "kernels") is not None,
     }
     chosen = {choice.name.rpartition("/")[2] for choice in config.wrappers}
-    return [*config.wrappers, *(Choice(name) for name, is_on in names.items() if is_on and name not in chosen)]
+    implied = [implied_name("wrapper", name) or name for name, is_on in names.items() if is_on and name not in chosen]
+    return [*config.wrappers, *map(Choice, implied)]
 
 
 def build_wrappers(choices: Iterable[Choice]) -> list[Wrapper]:

@@ -73,9 +73,9 @@ def test_components_of_the_core_use_the_same_hooks(kind: str, name: str) -> None
 
 def test_registry_has_a_name_in_its_own_kind_only() -> None:
     registry = get_registry()
-    assert registry.has("optimizer", "adamw")
-    assert not registry.has("model", "adamw")
-    assert not registry.has("logger", "adamw")
+    assert registry.owners("optimizer", "adamw") == ["tfs-core"]
+    assert registry.owners("model", "adamw") == []
+    assert registry.owners("logger", "adamw") == []
 
 
 def test_unknown_name_error_has_the_nearest_name_the_installed_names_and_the_searched_places(llama: Registry) -> None:
@@ -118,13 +118,13 @@ def test_name_of_two_distributions_is_an_error_only_when_used_bare(install_plugi
         registry.find("model", "llama")
 
 
-def test_name_of_the_core_has_no_precedence(install_plugin: InstallPlugin) -> None:
+def test_name_of_the_core_stays_the_core_s(install_plugin: InstallPlugin) -> None:
     install_plugin(
         "tfs-x",
         "@hookimpl\ndef tfs_optimizers():\n    return [Component(name='adamw', summary='A', factory='a:b')]\n",
     )
-    with pytest.raises(PluginError, match="write 'tfs-core/adamw' or 'tfs-x/adamw'"):
-        get_registry().find("optimizer", "adamw")
+    assert get_registry().find("optimizer", "adamw").distribution == "tfs-core"
+    assert get_registry().find("optimizer", "tfs-x/adamw").distribution == "tfs-x"
 
 
 @pytest.mark.parametrize(

@@ -127,8 +127,8 @@ def test_wrapper_chosen_twice_is_rejected(train: Callable[..., Run]) -> None:
 
 
 def test_another_plugin_with_the_name_of_an_implied_component_stops_no_run(train: Callable[..., Run]) -> None:
-    assert not get_registry().has("wrapper", "kernels")
-    assert train("implied", runtime={"threads": 1}).info["matmul"] == "highest"
+    assert len(get_registry().owners("wrapper", "kernels")) == 2
+    assert "matmul" in train("implied", runtime={"threads": 1}).info["machine"]  # its usual owner, tfs-speed, is taken
 
 
 def test_settings_whose_component_is_missing_are_reported_together_and_by_validate(

@@ -24,16 +24,18 @@ LAST_RUN = ""
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a setting. Repeatable.")
 @click.option(
     "--resume",
-    metavar="[RUN|CHECKPOINT]",
+    metavar="[RUN|CHECKPOINT|auto]",
     is_flag=False,
     flag_value=LAST_RUN,
     help="Resume a run from its newest checkpoint, or from the given checkpoint. Without a value: the last run of the "
-    "configuration's experiment_name. With --name: start a new run from the checkpoint.",
+    "configuration's experiment_name. With --name: start a new run from the checkpoint. auto: continue the run of that "
+    "--name or experiment_name, or begin it.",
 )
 @click.option("--name", metavar="RUN", help="Name of the new run. [default: experiment_name, numbered if taken]")
 @click.option("--dry-run", is_flag=True, help="Do everything up to the first update, then print an estimate.")
 @click.option("--assets", metavar="DIR", help="The folder for data and runs. [default: TFS_ASSETS, or ./assets]")
 @click.option("--allow-local-code", is_flag=True, help="Allow importing the model from the run's local file.")
+@click.option("--allow-changed-code", is_flag=True, help="Resume although that file has changed since the checkpoint.")
 def run(
     config_file: Path | None,
     model: str | None,
@@ -43,6 +45,7 @@ def run(
     dry_run: bool,
     assets: str | None,
     allow_local_code: bool,
+    allow_changed_code: bool,
 ) -> None:
     """Train a model: tfs run --config configs/quickstart.yaml
 
@@ -73,6 +76,7 @@ def run(
             assets=assets,
             resume=False if resume is None else True if resume == LAST_RUN else resume,
             allow_local_code=allow_local_code,
+            allow_changed_code=allow_changed_code,
             report=_report,
         )
     except StoppedBySignalError as stopped:
@@ -110,7 +114,7 @@ def next_commands(run: "Run", assets: str | None) -> list[str]:
     return [
         f"The run is in {run.folder}",
         f"  train it longer   tfs run --resume {name} --set {longer}{place}",
-        *(line for command, line in commands.items() if get_registry().has("command", command)),
+        *(line for command, line in commands.items() if get_registry().owners("command", command)),
         f"  on your own text  tfs run --config {config} --set experiment_name=mine --set data.dataset=text "
         f"--set data.dataset.path=MY.txt{place}",
     ]

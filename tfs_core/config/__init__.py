@@ -2,6 +2,7 @@
 
 from tfs_core.config.load import check_together as check_together
 from tfs_core.config.load import config_from_mapping as config_from_mapping
+from tfs_core.config.load import config_from_yaml as config_from_yaml
 from tfs_core.config.load import load_config as load_config
 from tfs_core.config.local_model import load_local_model as load_local_model
 from tfs_core.config.relations import folder_name_problem as folder_name_problem

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,8 @@ def show(value: object) -> str:
             return "a mapping"
         case list():
             return "a list" if value else "an empty list"
+    if isinstance(value, int) and abs(value) >= 2**63:
+        return "a number of many digits"  # Python refuses to print thousands of them
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:76]}...{text[-1]}"
 
@@ -81,6 +83,8 @@ class Document:
 
     places: dict[Key, Place]
     problems: list[tuple[Place, str]] = field(default_factory=list)
+    owners: Mapping[str, str] = field(default_factory=dict)
+    """{"<kind> <name>": distribution}, for names that several distributions have: recorded by the run, if any."""
 
     def place(self, key: Key) -> Place:
         """Return the place of the key, or else the place of the innermost enclosing section with a known place."""
@@ -191,8 +195,11 @@ def read_text(text: str, place: Place, key: Key = ()) -> Document:
 
 
 def write_yaml(values: Any) -> str:
-    """Return plain values as YAML; reading it gives equal values."""
-    text: str = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    """Return plain values as YAML; reading it gives equal values. Raises ValueError for other values."""
+    try:
+        text: str = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    except yaml.representer.RepresenterError as error:
+        raise ValueError(f"{error.args[-1]!r:.80} cannot be written as YAML") from None
     return text
 
 

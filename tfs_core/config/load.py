@@ -16,13 +16,25 @@ from tfs_core.config.validation import Validator
 from tfs_core.errors import ConfigError
 
 
-def load_config(path: Path, *, overrides: Sequence[str] = (), model: str | None = None) -> RunConfig:
+def load_config(
+    path: Path, *, overrides: Sequence[str] = (), model: str | None = None, owners: Mapping[str, str] | None = None
+) -> RunConfig:
     """Return the configuration in a YAML file, changed by `--set` ("a.b=c") and `--model`.
+
+    `owners` are the distributions of components that a run has recorded, {"<kind> <name>": distribution}: a name that
+    several distributions have means the component of the recorded one.
 
     Paths in the file are relative to its folder, paths from `--set` to the current directory. Imports the classes of
     the components' options, but not the components. Raises ConfigError that lists all problems.
     """
-    return _checked(read_yaml(Path(path)), overrides, model)
+    document = read_yaml(Path(path))
+    document.owners = owners or {}
+    return _checked(document, overrides, model)
+
+
+def config_from_yaml(text: str) -> RunConfig:
+    """Return the configuration that `to_yaml` wrote. Raises ConfigError that lists all problems."""
+    return _checked(read_text(text, Place(source="config.yaml", base=Path.cwd())), (), None)
 
 
 def config_from_mapping(

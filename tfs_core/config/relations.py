@@ -105,6 +105,8 @@ def folder_name_problem(name: str) -> str | None:
         return f"a folder's name cannot begin with '{name[0]}'"
     if name[-1] in ". ":
         return f"a folder's name cannot end with '{name[-1]}'"
+    if name == "auto":
+        return "--resume auto has another meaning"
     if RESERVED.fullmatch(name):
         return f"'{name}' is a name that Windows reserves"
     if len(name.encode()) > MAX_NAME_BYTES:

@@ -148,6 +148,8 @@ class Validator:
         if (for_path := registry.for_path(kind)) and for_path[1] not in options and self._is_path(name, at):
             path, (name, path_option) = name, for_path
             options = {path_option: path, **options}
+        if len(registry.owners(kind, name)) > 1 and f"{kind} {name}" in self.document.owners:
+            name = f"{self.document.owners[f'{kind} {name}']}/{name}"
         try:
             config_class = registry.find(kind, name).load_config_class()
         except PluginError as error:
