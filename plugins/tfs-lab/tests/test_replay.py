@@ -145,7 +145,7 @@ def test_first_module_is_named_with_rows_and_documents(fail: Fail, folder: Path)
         assert step["loss"] is None
     result = invoke(bundle)
     assert result.exit_code == 0
-    assert "the first output that is not finite is output of divide (micro-batch 0)" in result.stdout
+    assert "the first output that is not finite is the output of divide (micro-batch 0)" in result.stdout
     assert "computed from finite inputs" in result.stdout
     shown = result.stdout.partition("Documents of the step (3):\n")[2].splitlines()[:3]
     starred = [line for line in shown if line.startswith("* micro-batch")]
@@ -161,10 +161,8 @@ def test_gradient_is_named_when_the_forward_pass_is_finite(fail: Fail, folder: P
     assert step["first_nonfinite_gradient"]["name"] == "hidden"
     assert step["loss"] is not None
     assert step["grad_norm"] is None
-    expected = (
-        "the first that is not finite is gradient of the output of hidden (micro-batch 0), after the finite gradient"
-    )
-    assert f"{expected} of the output of root" in invoke(bundle).stdout
+    expected = "the gradient of the output of hidden (micro-batch 0), after the finite gradient of the output of root"
+    assert f"the first gradient that is not finite is {expected}" in invoke(bundle).stdout
 
 
 def test_module_that_loses_digits_is_the_first_difference(fail: Fail, folder: Path) -> None:

@@ -349,8 +349,10 @@ def _record_values(record: Record) -> dict[str, Any]:
 def _forward_sentence(step: RepeatedStep, nonfinite_parameters: Sequence[str]) -> str:
     record = step.first_nonfinite("output")
     if record is None:
-        largest = max((it for it in step.records if it.kind == "output"), key=lambda it: it.largest)
-        return f"all outputs are finite; the largest number is {largest.largest:.3g}, in {_described(largest)}"
+        outputs = [it for it in step.records if it.kind == "output" and it.numel > 1]  # without the loss
+        largest = max(outputs, key=lambda it: it.largest, default=None)
+        where = f"; the largest number is {largest.largest:.3g}, in the {_described(largest)}" if largest else ""
+        return f"all outputs are finite{where}"
     own = [name for name in nonfinite_parameters if name.startswith(f"{record.name}.")]
     if own:
         why = f"its own {_listed(own)} is not finite"
@@ -360,7 +362,7 @@ def _forward_sentence(step: RepeatedStep, nonfinite_parameters: Sequence[str]) -
     else:
         why = "computed from finite inputs"
     rows = f", rows {_listed(list(map(str, record.rows)))}" if record.rows else ""
-    return f"the first output that is not finite is {_described(record)}{rows}: {why}"
+    return f"the first output that is not finite is the {_described(record)}{rows}: {why}"
 
 
 def _backward_sentence(step: RepeatedStep) -> str:
@@ -368,10 +370,10 @@ def _backward_sentence(step: RepeatedStep) -> str:
     if record is not None:
         before = step.before(record)
         after = f", after the finite {_described(before)}" if before else ""
-        return f"the first that is not finite is {_described(record)}{after}"
+        return f"the first gradient that is not finite is the {_described(record)}{after}"
     record = step.first_nonfinite("parameter")
     if record is not None:
-        return f"all gradients of outputs are finite; the first that is not is {_described(record)}"
+        return f"all gradients of outputs are finite; the first that is not is the {_described(record)}"
     if not math.isfinite(step.grad_norm):
         return "all gradients are finite, but too large for their norm"
     return "all gradients are finite"
