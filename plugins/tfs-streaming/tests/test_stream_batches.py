@@ -1,6 +1,9 @@
 """Batches of a stream: the same tokens as from a store, from any position, with only a few shards on disk."""
 
 import errno
+import json
+import os
+import sys
 import threading
 import time
 import tracemalloc
@@ -14,7 +17,7 @@ import pytest
 import torch
 from tfs_streaming import spooler
 from tfs_streaming.batching import StreamBatches
-from tfs_streaming.shards import ShardFolder
+from tfs_streaming.shards import ShardFolder, StreamPlace
 from tfs_streaming.spooler import SHARDS_AHEAD
 
 from tfs_core.checkpoint_folder import checkpoint_name
@@ -23,7 +26,7 @@ from tfs_core.data import documents
 from tfs_core.data.documents import Division, read_pieces, split_pieces
 from tfs_core.data.prepare import prepare_tokens
 from tfs_core.data.store import TokenSplit, TokenStore
-from tfs_core.errors import DataError
+from tfs_core.errors import CheckpointError, DataError
 
 END = 256
 MAX_LENGTH = 8
@@ -149,7 +152,7 @@ def spooled(
 
 
 def shards_in(folder: Path) -> list[int]:
-    return ShardFolder(folder / "shards", identity={}, size=0).numbers()
+    return ShardFolder(folder / "shards", identity={}, size=0, vocab_size=257).numbers()
 
 
 def tokens_of(texts: Sequence[str]) -> list[int]:
@@ -313,7 +316,10 @@ def test_document_larger_than_a_shard_and_empty_ones_are_cut_alike(tmp_path: Pat
     again = batches_of(Stream(files))
     with spooled(again, tmp_path / "again", step=STEPS_PER_SHARD, state=state):
         again.step(STEPS_PER_SHARD)
-        shard = ShardFolder(tmp_path / "again" / "shards", identity={}, size=again.tokens_per_shard).open(1)
+        folder = ShardFolder(
+            tmp_path / "again" / "shards", identity={}, size=again.tokens_per_shard, vocab_size=Bytes.vocab_size
+        )
+        shard = folder.open(1)
     assert shard is not None
     assert [shard.token_before, *shard.tokens] == (tokens_of(texts) * 9)[47 : 2 * 48]
 
@@ -508,6 +514,148 @@ def test_full_disk_is_reported_and_no_partial_file_is_left(tmp_path: Path, monke
     with spooled(batches, tmp_path), pytest.raises(DataError, match=r"No space left on device\. Make room"):
         batches.step(0)
     assert list((tmp_path / "shards").iterdir()) == []
+
+
+# Damage
+
+
+SIZE = 4
+IDENTITY = {"stream": "a"}
+
+
+def shards_of(folder: Path, **identity: Any) -> ShardFolder:
+    return ShardFolder(folder, identity=identity or IDENTITY, size=SIZE, vocab_size=257)
+
+
+def write_shard(folder: Path, *, checksums: bool = True) -> tuple[Path, Path]:
+    """Write shard 0 and return its files. An older tfs wrote no checksums."""
+    tokens = np.array([END, 1, 2, 3, 4], dtype=np.uint16)
+    shards_of(folder).write(0, tokens, StreamPlace(), StreamPlace(0, (0, 1), 2))
+    info_file = folder / "shard-00000000.json"
+    if not checksums:
+        info = json.loads(info_file.read_text(encoding="utf-8"))
+        del info["sha256"], info["checksum"]
+        info_file.write_text(json.dumps(info), "utf-8")
+    return folder / "shard-00000000.tokens.npy", info_file
+
+
+@pytest.mark.parametrize("checksums", [True, False], ids=["checksums", "older tfs"])
+def test_written_shard_is_read_again(checksums: bool, tmp_path: Path) -> None:
+    write_shard(tmp_path, checksums=checksums)
+    shard = shards_of(tmp_path).open(0)
+    assert shard is not None
+    assert (shard.token_before, shard.tokens.tolist()) == (END, [1, 2, 3, 4])
+    assert (shard.start, shard.end) == (StreamPlace(), StreamPlace(0, (0, 1), 2))
+    assert shards_of(tmp_path, stream="b").open(0) is None
+
+
+def header(text: str) -> bytes:
+    """Return an .npy file of five uint16 with this text as its header."""
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode() + bytes(10)
+
+
+def described(**changed: str) -> bytes:
+    """Return an .npy file of five uint16 with changed entries in its header."""
+    entries = {"descr": "'<u2'", "fortran_order": "False", "shape": "(5,)", **changed}
+    return header("{" + ", ".join(f"{name!r}: {text}" for name, text in entries.items()) + "}\n")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *[b"", b"x" * 150, b"PK\x03\x04" + bytes(150), header("[" * 2000), header("{'descr': (\n")],
+        *[described(descr=text) for text in ("'|V0'", "[('a', '<i2')]", "'<u8'", "'|O'", "'>u2'", "'x'", "7")],
+        *[described(shape=text) for text in ("(4,)", "(-1,)", "(10**12,)", "(1, 5)", "'x'", "()")],
+        described()[:-10] + b"\xff" * 10,
+    ],
+)
+def test_shard_of_an_older_tfs_whose_tokens_are_damaged_is_not_read(content: bytes, tmp_path: Path) -> None:
+    tokens, _ = write_shard(tmp_path, checksums=False)
+    tokens.write_bytes(described())
+    assert shards_of(tmp_path).open(0) is not None
+    tokens.write_bytes(content)
+    assert shards_of(tmp_path).open(0) is None
+
+
+def test_shard_with_another_token_in_it_is_not_read(tmp_path: Path) -> None:
+    tokens, _ = write_shard(tmp_path)
+    content = tokens.read_bytes()
+    tokens.write_bytes(content[:-2] + b"\x05\x00")
+    assert shards_of(tmp_path).open(0) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *[{"end": {"epoch": 0, "document": [0, 2], "token": 2}}, {"end": None}, {"start": {}}, {"format_version": 2}],
+        *[{"end": {"epoch": "0", "document": [], "token": 0}}, {"end": {"epoch": 0, "document": 7, "token": 0}}],
+        *[{"sha256": 7}, {"sha256": "0" * 64}, {"size": 5}],
+    ],
+)
+def test_shard_whose_description_is_damaged_is_not_read(change: dict[str, Any], tmp_path: Path) -> None:
+    _, info_file = write_shard(tmp_path)
+    info_file.write_text(json.dumps(json.loads(info_file.read_text(encoding="utf-8")) | change), "utf-8")
+    assert shards_of(tmp_path).open(0) is None
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "{}", "[]", "7", '{"format_version": 1e999}', "\0"])
+def test_shard_whose_description_is_no_such_json_is_not_read(content: str, tmp_path: Path) -> None:
+    _, info_file = write_shard(tmp_path)
+    info_file.write_text(content, "utf-8")
+    assert shards_of(tmp_path).open(0) is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX named pipes")
+@pytest.mark.parametrize("kind", ["pipe", "endless"])
+@pytest.mark.parametrize("which", [0, 1], ids=["tokens", "description"])
+def test_shard_that_is_a_special_file_is_not_read(which: int, kind: str, tmp_path: Path) -> None:
+    file = write_shard(tmp_path)[which]
+    file.unlink()
+    if kind == "pipe":
+        os.mkfifo(file)
+    else:
+        file.symlink_to("/dev/zero")
+    assert within_a_minute(lambda: shards_of(tmp_path).open(0)) is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX named pipes")
+def test_special_file_in_place_of_the_unfinished_shard_is_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "unfinished.npy")
+    within_a_minute(lambda: write_shard(tmp_path))
+    assert shards_of(tmp_path).open(0) is not None
+
+
+def within_a_minute(function: Callable[[], Any]) -> Any:
+    """Return the result of a function, which fails the test instead of blocking it."""
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.append(function()), daemon=True)
+    thread.start()
+    thread.join(60)
+    assert results, "it is blocked, or raised an exception"
+    return results[0]
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        *[{}, {"stream": 7}, {"stream": {"shard": 0}}, {"stream": {"start": {"epoch": 0}}}],
+        {"stream": {"start": {"epoch": 0, "document": ["x"], "token": 0}}},
+        {"stream": {"start": {"epoch": 0, "document": [], "token": -1}}},
+    ],
+)
+def test_state_of_another_shape_is_refused(state: dict[str, Any], tmp_path: Path) -> None:
+    with (
+        pytest.raises(CheckpointError, match="the state of the stream in its checkpoint is damaged"),
+        spooled(batches_of(Stream()), tmp_path, state=state),
+    ):
+        pass
+
+
+def test_position_behind_the_end_of_its_document_is_refused(tmp_path: Path) -> None:
+    state = {"stream": {"shard": 0, "start": {"epoch": 0, "document": [0, 1], "token": 1 << 62}}}
+    batches = batches_of(Stream())
+    with spooled(batches, tmp_path, state=state), pytest.raises(DataError, match="a document has fewer tokens than"):
+        batches.step(0)
 
 
 def test_deleted_shard_is_reported(tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ from tfs_core.data.batches import Rows
 from tfs_core.data.documents import Division
 from tfs_core.data.permutation import Permutation
 from tfs_core.data.store import TokenSplit, TokenStore
-from tfs_core.errors import ConfigError
-from tfs_streaming.shards import ShardFolder, StreamPlace
+from tfs_core.errors import CheckpointError, ConfigError
+from tfs_core.stored_json import difference
+from tfs_streaming.shards import PLACE, ShardFolder, StreamPlace
 from tfs_streaming.spooler import Spooler
 from tfs_streaming.token_stream import TokenStream
 
@@ -100,15 +101,20 @@ class StreamBatches:
         """Write shards in the background, from the shard of `step` on, into `shards/` in the run's folder.
 
         `state` comes from the checkpoint of the resumed run (None for a new run). On exit, all shards are
-        deleted except those that a checkpoint needs.
+        deleted except those that a checkpoint needs. Raises CheckpointError for a state of another shape.
         """
         shards = ShardFolder(
-            folder / "shards", identity={"stream": self._stream.fingerprint}, size=self.tokens_per_shard
+            folder / "shards",
+            identity={"stream": self._stream.fingerprint},
+            size=self.tokens_per_shard,
+            vocab_size=self._stream.tokenizer.vocab_size,
         )
 
         def needed() -> set[int]:
             return {self.shard(checkpoint_step(path)) for path in list_checkpoints(folder / "checkpoints")}
 
+        if state is not None and (problem := difference(state, {"stream": {"start": PLACE}})):
+            raise CheckpointError(f"{folder}: the state of the stream in its checkpoint is damaged: {problem}")
         place = StreamPlace() if state is None else StreamPlace.from_json(state["stream"]["start"])
         self._report = report
         self._spooler = Spooler(self._stream, shards, size=self.tokens_per_shard, needed=needed, report=report)

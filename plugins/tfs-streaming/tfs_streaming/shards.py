@@ -1,9 +1,10 @@
 """Shards: parts of a token stream on disk, all of the same size. Each can be rebuilt from its start position.
 
 shard-00000012.tokens.npy   uint16 (uint32 above 65,536 ids) [1 + size]: the token before the shard, then its tokens
-shard-00000012.json         identity of the stream, start and end position of the shard; written last
+shard-00000012.json         identity of the stream, start and end position of the shard, checksums; written last
 """
 
+import hashlib
 import json
 import os
 import re
@@ -15,10 +16,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tfs_core.data.store import as_data_error
+from tfs_core.data.documents import hash_of
+from tfs_core.data.store import as_data_error, token_dtype
 from tfs_core.durable import replace, sync_folder, write_durably
+from tfs_core.errors import CheckpointError
+from tfs_core.plugins import describe
+from tfs_core.stored_json import read_json
 
 FORMAT_VERSION = 1
+MAX_HEADER_BYTES = 10_000
+"""Maximum size of the header of an .npy file: the limit of NumPy's own parser."""
+
+PLACE = {"epoch": int, "document": [int], "token": int}
+INFO = {"start": PLACE, "end": PLACE, "sha256?": str, "checksum?": str}
+"""The shape of a shard's JSON file (see `tfs_core.stored_json`). Shards of an older tfs have no checksums."""
+
 _NAME = re.compile(r"shard-(\d{8,})\.tokens\.npy")
 
 
@@ -37,8 +49,8 @@ class StreamPlace:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "StreamPlace":
-        """Return the position from the values of `to_json`."""
-        return cls(int(values["epoch"]), tuple(map(int, values["document"])), int(values["token"]))
+        """Return the position from the values of `to_json`, which must have the shape `PLACE`."""
+        return cls(values["epoch"], tuple(values["document"]), values["token"])
 
     def to_json(self) -> dict[str, Any]:
         """Return the position as JSON values."""
@@ -58,24 +70,49 @@ class Shard:
 class ShardFolder:
     """The folder with the shards of one stream. Only one process at a time may write and delete."""
 
-    def __init__(self, folder: Path, *, identity: dict[str, Any], size: int) -> None:
+    def __init__(self, folder: Path, *, identity: dict[str, Any], size: int, vocab_size: int) -> None:
         """`identity` identifies the stream: shards with another identity are ignored. `size` is in tokens per shard."""
         self.folder = folder
+        self._vocab_size = vocab_size
         self._identity = identity | {"format_version": FORMAT_VERSION, "size": size}
         self._size = size
 
     def open(self, number: int) -> Shard | None:
-        """Return a shard; None when it is missing, incomplete, or from another stream."""
+        """Return a shard, after reading it completely; None when it is missing, damaged, or from another stream."""
         tokens_file, info_file = self._files(number)
         try:
-            info = json.loads(info_file.read_bytes())
-            tokens = np.load(tokens_file, mmap_mode="r", allow_pickle=False)
-            if {key: info[key] for key in self._identity} != self._identity or tokens.shape != (1 + self._size,):
+            info = read_json(info_file, INFO, version=FORMAT_VERSION)
+            if {key: info.get(key) for key in self._identity} != self._identity:
                 return None
-            start, end = StreamPlace.from_json(info["start"]), StreamPlace.from_json(info["end"])
-        except (OSError, ValueError, KeyError, TypeError):
+            if "checksum" in info and info["checksum"] != _checksum(info):
+                return None
+            tokens = self._open_tokens(tokens_file, info.get("sha256"))
+        except (OSError, CheckpointError):
             return None
-        return Shard(int(tokens[0]), tokens[1:], start, end)
+        return Shard(
+            int(tokens[0]), tokens[1:], StreamPlace.from_json(info["start"]), StreamPlace.from_json(info["end"])
+        )
+
+    def _open_tokens(self, file: Path, sha256: str | None) -> NDArray[Any]:
+        """Return the memory-mapped tokens [1 + size]. Raises CheckpointError for any other file."""
+        dtype = token_dtype(self._vocab_size)
+        expected = (1 + self._size) * dtype.itemsize
+        n_bytes = file.stat().st_size if file.is_file() else -1  # a named pipe, for example
+        if not expected <= n_bytes <= expected + MAX_HEADER_BYTES:
+            raise CheckpointError(f"{file} is damaged: it has {n_bytes} bytes")
+        if sha256 not in (None, _sha256(file)):
+            raise CheckpointError(f"{file} is damaged: its content is not what tfs wrote")
+        try:
+            tokens: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+        except OSError:
+            raise
+        except Exception as error:  # from NumPy's parser of the header
+            raise CheckpointError(f"{file} cannot be read: {describe(error)}") from None
+        if tokens.dtype != dtype or tokens.shape != (1 + self._size,):
+            raise CheckpointError(f"{file} is damaged: it holds other numbers than tokens")
+        if tokens.max() >= self._vocab_size:
+            raise CheckpointError(f"{file} is damaged: an id in it is not in the vocabulary")
+        return tokens
 
     def write(self, number: int, tokens: NDArray[Any], start: StreamPlace, end: StreamPlace) -> None:
         """Write a shard atomically. Raises DataError when the folder cannot be written.
@@ -83,21 +120,23 @@ class ShardFolder:
         `tokens` [1 + size] begins with the token before the shard.
         """
         tokens_file, info_file = self._files(number)
-        info = self._identity | {"start": start.to_json(), "end": end.to_json()}
         with as_data_error(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             info_file.unlink(missing_ok=True)
             unfinished = self.folder / "unfinished.npy"
+            unfinished.unlink(missing_ok=True)
             try:
-                with unfinished.open("wb") as file:
+                with unfinished.open("xb") as file:
                     np.save(file, tokens)
                     file.flush()
                     os.fsync(file.fileno())
+                sha256 = _sha256(unfinished)
                 replace(unfinished, tokens_file)
             finally:
                 unfinished.unlink(missing_ok=True)  # after a failed write, free the space
             sync_folder(self.folder)
-            write_durably(info_file, (json.dumps(info) + "\n").encode())
+            info = self._identity | {"start": start.to_json(), "end": end.to_json(), "sha256": sha256}
+            write_durably(info_file, (json.dumps(info | {"checksum": _checksum(info)}) + "\n").encode())
 
     def numbers(self) -> list[int]:
         """Return the numbers of the shards on disk, in order."""
@@ -114,3 +153,12 @@ class ShardFolder:
 
     def _files(self, number: int) -> tuple[Path, Path]:
         return self.folder / f"shard-{number:08d}.tokens.npy", self.folder / f"shard-{number:08d}.json"
+
+
+def _checksum(info: dict[str, Any]) -> str:
+    return hash_of({key: value for key, value in info.items() if key != "checksum"})
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

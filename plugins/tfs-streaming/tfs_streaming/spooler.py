@@ -76,10 +76,12 @@ class Spooler:
             return False
 
     def open(self, number: int) -> Shard:
-        """Return a shard for which `wait` returned True. Raises DataError when it was deleted in the meantime."""
+        """Return a shard for which `wait` returned True. Raises DataError when it was deleted or damaged meanwhile."""
         shard = self._shards.open(number)
         if shard is None:
-            raise DataError(f"shard {number} is no longer in {self._shards.folder}. Resume the run to rebuild it.")
+            raise DataError(
+                f"shard {number} in {self._shards.folder} was deleted or damaged. Resume the run to rebuild it."
+            )
         return shard
 
     def start_of(self, number: int) -> StreamPlace:

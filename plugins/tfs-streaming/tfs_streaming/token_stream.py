@@ -59,6 +59,11 @@ class TokenStream:
             document_ends.extend((block.document_ends + count).tolist())
             new = block.tokens
             if count < 0:
+                if document_ends and document_ends[0] < 0:
+                    raise DataError(
+                        f"{describe(self.source)}: a document has fewer tokens than when the checkpoint was saved, so "
+                        "the run cannot continue at its position in the stream. Start a new run."
+                    )
                 before, new = new[:-count], new[-count:]
                 tokens[0] = before[-1]
                 count += len(before)
