@@ -97,7 +97,7 @@ def test_torch_that_breaks_on_import_is_a_problem(monkeypatch: pytest.MonkeyPatc
     section = doctor_module.Section()
     assert doctor_module.import_torch(section) is None
     [problem] = section.problems
-    assert "libtorch.so: cannot open shared object file. Install it anew" in problem
+    assert "libtorch.so: cannot open shared object file. Correct what it names" in problem
 
 
 def fake_torch(*, cuda: Any, built_for: str | None = "13.0") -> Any:

@@ -48,6 +48,11 @@ MODEL = dedent(
             self.noise.manual_seed(int.from_bytes(os.urandom(4), "little"))
 
 
+    class NotLoading(Model):
+        def load_state_dict(self, *arguments: object, **named: object) -> None:
+            raise RuntimeError("something is missing")
+
+
     class Failing(Model):
         def forward(self, input_ids: Tensor) -> Tensor:
             return super().forward(input_ids) * float("nan")
@@ -111,6 +116,7 @@ def test_configuration_that_resumes_exactly_is_confirmed(verify: Verify, tmp_pat
 def test_state_that_is_not_saved_is_found_and_named(verify: Verify, tmp_path: Path) -> None:
     result = verify("--seed", "1", model="Model")
     assert result.exit_code == 1, result.output
+    assert "      training.max_steps: 6 (was null)\n" in result.output
     assert "FAIL  trial-1: SIGTERM after step" in result.output
     assert "! metrics.jsonl: the first line that differs is line" in result.output
     assert "loss is" in result.output
@@ -120,6 +126,15 @@ def test_state_that_is_not_saved_is_found_and_named(verify: Verify, tmp_path: Pa
     [folder] = (tmp_path / "temporary").glob("tfs-*")
     assert str(folder) in result.output
     assert (folder / "assets" / "runs" / "trial-1" / "metrics.jsonl").exists()
+
+
+@pytest.mark.long
+def test_session_that_cannot_be_resumed_is_named_with_its_error(verify: Verify) -> None:
+    result = verify("--seed", "1", model="NotLoading")
+    assert result.exit_code == 1
+    assert "! a session of the run failed with exit code 1: " in result.output
+    assert "its weights do not fit the model: something is missing" in result.output
+    assert "Traceback" not in result.output
 
 
 @pytest.mark.long

@@ -124,7 +124,7 @@ def import_torch(section: Section) -> ModuleType | None:
     except Exception as error:  # such as an OSError for a missing shared library
         section.facts["torch"] = "cannot be imported"
         section.problems.append(
-            f"torch cannot be imported: {describe(error)}. Install it anew, or another build of it."
+            f"torch cannot be imported: {describe(error)}. Correct what it names, or reinstall torch."
         )
         return None
     section.facts["torch"] = f"{torch.__version__}, built for {torch.version.cuda or torch.version.hip or 'the CPU'}"

@@ -75,7 +75,7 @@ def verify_resume(
 
     say(f"{config_file}, for {short.training.max_steps} steps; settings of the short runs:", err=as_json)
     for key, (before, now) in changed.items():
-        say(f"      {key}: {now} (was {before})", err=as_json)
+        say(f"      {key}: {json.dumps(now)} (was {json.dumps(before)})", err=as_json)
     folder = Path(tempfile.mkdtemp(prefix="tfs-verify-resume-"))
     results: list[Trial] = []
     try:
@@ -292,6 +292,6 @@ def describe_verdict(results: Sequence[Trial], uninterrupted: Run) -> str:
             f"{len(failed)} of {len(results)} interrupted runs differ from the uninterrupted one: {', '.join(failed)}."
         )
     return (
-        f"{len(results)} runs with {interruptions} interruptions equal the uninterrupted one bit for bit: weights, "
-        f"optimizer state, state.json and {line_count(uninterrupted)} log lines without their times."
+        f"Interrupted runs: {len(results)}, interruptions: {interruptions}. All equal the uninterrupted run bit for "
+        f"bit: weights, optimizer state, state.json and {line_count(uninterrupted)} log lines without their times."
     )
