@@ -103,7 +103,9 @@ class Mutator:
         for number in range(self.rng.choice([1, 1, 1, 2, 3])):
             container, key = self._place(box)
             hole, child = f"hole-{number}-of-fuzz", container[key]
-            change = self.rng.choice(["hole"] * 6 + ["delete", "double", "rename", "swap", "wrap", "text", "nudge"])
+            change = self.rng.choice(
+                ["hole"] * 6 + ["delete", "double", "rename", "swap", "wrap", "text", "newer", "nudge"]
+            )
             if change == "hole":
                 container[key], holes[hole] = hole, self.literal(form)
             elif change == "delete" and container is not box:
@@ -119,6 +121,8 @@ class Mutator:
                 container[key] = self.rng.choice([[child], {str(key): child}])
             elif change == "text":
                 container[key] = str(child)
+            elif change == "newer" and isinstance(box[0], dict):
+                box[0]["format_version"] = 2
             else:
                 container[key] = child + 1 if isinstance(child, int) else self.rng.choice(NAMES)
             self.note(f"  {change} at {key!r} {holes.get(hole, '')}")

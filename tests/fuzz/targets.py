@@ -143,7 +143,7 @@ TARGETS = {
     "shards": Target("assets/runs/streamed/shards/*", (RESUME_STREAM,)),
     "hub-store": Target("assets/datasets/hub/**/*.*", (LIST, PREVIEW, RESUME_STREAM)),
     "hub-cache": Target("hub-cache/**/*.*", (PREVIEW_CACHED,)),
-    "files": Target("assets/**/*", (*READ, *LOAD, LIST, PREVIEW, LOOK, RESUME_STREAM), "kind"),
+    "files": Target("assets/*/*/**/*", (*READ, *LOAD, LIST, PREVIEW, LOOK, RESUME_STREAM), "kind"),
 }
 
 
@@ -180,7 +180,7 @@ def prepare(target: str, mutator: Mutator) -> list[Action]:
 
 
 def make_fit(path: Path) -> None:
-    """Write the size and the checksum of a mutated file to the manifest of its checkpoint or token store."""
+    """Write the checksum of a mutated file of a checkpoint to its manifest; elsewhere, remove checksums."""
     checkpoint, store = Path(CHECKPOINT), path.with_name("tokens.json")
     if checkpoint in path.parents and path.name != "manifest.json":
         files = {}
@@ -189,14 +189,16 @@ def make_fit(path: Path) -> None:
                 digest = hashlib.sha256(file.read_bytes()).hexdigest()
                 files[file.relative_to(checkpoint).as_posix()] = {"bytes": file.stat().st_size, "sha256": digest}
         (checkpoint / "manifest.json").write_text(json.dumps({"format_version": 1, "files": files}))
-    elif "tokens" in path.parts and store.is_file():
+    info_file = store if "tokens" in path.parts else path.with_name(path.name.partition(".")[0] + ".json")
+    if info_file.is_file() and (path.parent.name == "shards" or "tokens" in path.parts):
         with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):  # it may be mutated
-            info = json.loads(store.read_bytes())
-            del info["checksum"]  # as in a store of an older tfs
-            for counts in info["splits"].values():
+            info = json.loads(info_file.read_bytes())
+            del info["checksum"]  # checksums are missing in files of an older tfs
+            info.pop("sha256", None)
+            for counts in info.get("splits", {}).values():
                 del counts["sha256"]
                 counts["files"] = {name: (store.parent / name).stat().st_size for name in counts["files"]}
-            store.write_text(json.dumps(info))
+            info_file.write_text(json.dumps(info))
 
 
 def overrides(mutator: Mutator) -> list[Action]:

@@ -149,11 +149,8 @@ def find_in(result: Result, action: Action) -> Iterator[dict[str, str]]:
     for title in ("Traceback (most recent call last)", "Exception ignored in"):
         if title in printed:
             frames = re.findall(r'File "(?:.*/)?(\w+/\w+\.py)", line (\d+)', printed)
-            yield {
-                "kind": "printed",
-                "signature": f"{title} {':'.join(frames[-1]) if frames else ''}",
-                "detail": printed,
-            }
+            where = ":".join(frames[-1]) if frames else ""
+            yield {"kind": "printed", "signature": f"{title} {where}", "detail": printed}
     if raw := RAW_CONTROL.search(printed):
         line = printed[printed.rfind("\n", 0, raw.start()) + 1 : raw.start()]
         text = re.sub(r"\S*[/\d]\S*", "*", line)[:80]
@@ -165,11 +162,8 @@ def find_in(result: Result, action: Action) -> Iterator[dict[str, str]]:
 def find_of(kind: str, error: BaseException) -> dict[str, str]:
     """Return the find of an exception. Its signature is the innermost frame in the project."""
     frames = traceback.extract_tb(error.__traceback__)
-    inner = [frame for frame in frames if frame.filename.startswith(str(ROOT)) and "tests/fuzz" not in frame.filename]
-    inner = [frame for frame in inner if ".venv" not in frame.filename]
-    where = (
-        f"{Path(inner[-1].filename).relative_to(ROOT)}:{inner[-1].lineno} {inner[-1].name}" if inner else "elsewhere"
-    )
+    inner = [frame for frame in frames if re.match(rf"{ROOT}/(?!\.venv|tests)", frame.filename)] or frames
+    where = f"{inner[-1].filename.removeprefix(f'{ROOT}/')}:{inner[-1].lineno} {inner[-1].name}"
     detail = "".join(traceback.format_exception(error))
     what = "" if kind == "hang" else f"{type(error).__name__} at "
     return {"kind": kind, "signature": f"{what}{where}", "detail": f"{detail[:3000]}\n[...]\n{detail[-3000:]}"}
