@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -225,6 +226,34 @@ def test_truncated_cache_is_ignored(log: Path, kept: ColumnCache) -> None:
     read(log, kept, "loss")
     for path in kept.folder.iterdir():
         path.write_bytes(path.read_bytes()[:-8])
+    assert read(log, kept, "loss")["loss"] == [3, 2]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX named pipes")
+@pytest.mark.parametrize("kind", ["pipe", "endless"])
+def test_special_file_in_the_cache_is_ignored(log: Path, kept: ColumnCache, kind: str) -> None:
+    write(log, 3.0, 2.0)
+    read(log, kept, "loss")
+    files = [path for path in kept.folder.iterdir() if path.stat().st_size]  # without the lock
+    assert files
+    for path in files:
+        path.unlink()
+        os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+    found: list[object] = []
+    thread = threading.Thread(target=lambda: found.append(read(log, kept, "loss")["loss"]), daemon=True)
+    thread.start()
+    thread.join(60)
+    assert found == [[3, 2]]
+
+
+@pytest.mark.parametrize(("name", "value"), [("rows", 1 << 62), ("offset", 10**30), ("rows", -1), ("probe", 7)])
+def test_cache_with_an_odd_header_is_ignored(log: Path, kept: ColumnCache, name: str, value: object) -> None:
+    write(log, 3.0, 2.0)
+    read(log, kept, "loss")
+    for path in kept.folder.iterdir():
+        if path.stat().st_size:
+            head, _, values = path.read_bytes().partition(b"\n")
+            path.write_bytes(json.dumps({**json.loads(head), name: value}).encode() + b"\n" + values)
     assert read(log, kept, "loss")["loss"] == [3, 2]
 
 

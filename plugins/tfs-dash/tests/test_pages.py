@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 
@@ -136,10 +137,25 @@ def test_secrets_in_lists_and_addresses_and_values_are_hidden() -> None:
         ("cannot read '/a/b/c.txt': gone", "cannot read '…/c.txt': gone"),
         ("tokens/s and/or 3/4", "tokens/s and/or 3/4"),
         ("https://example.com/a/b", "https://example.com/a/b"),
+        ("https://example.com/a:/b/c", "https://example.com/a:/b/c"),
+        ("x=/a/b/ and \\\\host\\share\\c", "x=…/b/ and …/c"),
+        ("https://me:pw@host/x?ftp://a:b@c", "https://host/x?ftp://c"),
     ],
 )
 def test_paths_of_this_machine_are_cut_to_their_last_part(text: str, shown: str) -> None:
     assert public_text(text) == shown
+
+
+@pytest.mark.parametrize("part", ["x", "\\", "\\/", "x://", "x://y", "~", "-/", "a:", "sk-", "@"])
+def test_redaction_of_a_long_text_takes_linear_time(part: str) -> None:
+    """A pattern that backtracks from every position takes minutes for these texts, and a linear one milliseconds."""
+    process = multiprocessing.get_context("spawn").Process(target=public_text, args=(part * 200_000,))
+    process.start()
+    process.join(60)
+    try:
+        assert process.exitcode == 0
+    finally:
+        process.kill()
 
 
 # Samples

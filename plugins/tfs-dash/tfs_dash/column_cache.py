@@ -82,16 +82,19 @@ class ColumnCache:
 
         path = self._path(log, column)
         try:
+            if not path.is_file():  # opening a named pipe would block
+                return None
             with path.open("rb") as file:
                 extent = Extent(**json.loads(file.readline(4096)))
-                if not _is_still_valid(extent, descriptor):
+                state = os.fstat(file.fileno())
+                if not _is_still_valid(extent, descriptor) or state.st_size != file.tell() + 8 * extent.rows:
                     return None
-                if _should_map(os.fstat(file.fileno())):
+                if _should_map(state):
                     values = np.memmap(file, dtype="<f8", mode="r", offset=file.tell()).view(np.ndarray)
                 else:
                     values = np.fromfile(file, dtype="<f8")
             os.utime(path)  # marks it as recently used
-        except (OSError, ValueError, TypeError, RecursionError):
+        except (OSError, ValueError, TypeError, OverflowError, RecursionError):
             return None
         return (extent, values) if len(values) == extent.rows else None
 

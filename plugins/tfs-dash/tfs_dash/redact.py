@@ -13,8 +13,10 @@ SECRET_WORDS = {"apikey", "auth", "authorization", "bearer", "credential", "cred
 KEY_WORDS = {"access", "api", "encryption", "private", "secret", "signing", "ssh"}
 """A setting with one of these words directly before `key` in its name is a secret."""
 
-_PATH = re.compile(r"(?<![\w:/.])(?:~?/|[A-Za-z]:[\\/]|\\\\)[^\s'\"<>|,;()\[\]{}]*[\\/]([^\s'\"<>|,;()\[\]{}\\/]+)")
-_CREDENTIALS = re.compile(r"(\w+://)[^\s/@]+@")
+# Each of these patterns takes time in proportion to the length of the text, whatever it is.
+_WORD = re.compile(r"[^\s'\"<>|,;()\[\]{}]+")
+_PATH_START = re.compile(r"(?<![\w:/.])(?:~?/|[A-Za-z]:[\\/]|\\\\)")
+_CREDENTIALS = re.compile(r"(?<=\w://)[^\s/@]+@")
 _TOKEN_VALUE = re.compile(r"\b(?:sk-|hf_|ghp_|gho_|github_pat_|glpat-|xox[bp]-|AKIA)[A-Za-z0-9_-]{8,}")
 
 
@@ -38,5 +40,14 @@ def without_secrets(value: Any, name: str = "") -> Any:  # any JSON value
 
 def public_text(text: str) -> str:
     """Return a text with absolute paths cut to `…/name`, and without credentials in URLs and well-known API tokens."""
-    text = _TOKEN_VALUE.sub(HIDDEN, _CREDENTIALS.sub(r"\1", text))
-    return _PATH.sub(r"…/\1", text)
+    text = _TOKEN_VALUE.sub(HIDDEN, _CREDENTIALS.sub("", text))
+    return _WORD.sub(_without_folders, text)
+
+
+def _without_folders(match: re.Match[str]) -> str:
+    """Return a word with the absolute path in it, if there is one, cut to `…/name`."""
+    word = match[0]
+    start = _PATH_START.search(word)
+    end = len(word.rstrip("\\/"))
+    name = max(word.rfind("/", 0, end), word.rfind("\\", 0, end)) + 1
+    return word if start is None or name <= start.end() else f"{word[: start.start()]}…/{word[name:]}"

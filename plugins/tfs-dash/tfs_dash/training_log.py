@@ -1,21 +1,39 @@
 """Training logs in memory, read from a run folder or from a JSON log of the original tools."""
 
 import json
-import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
+from tfs_core.config.document import read_yaml
+from tfs_core.errors import CheckpointError, ConfigError
+from tfs_core.runs import Run, file_of, load_run, read_run
+from tfs_core.stored_json import difference, read_bytes
+from tfs_dash.run_info import number
 
-from tfs_core.errors import CheckpointError
-from tfs_core.runs import Run, read_run
+MAX_LOG_BYTES = 1 << 28
+"""Limit on the size of a log of the original tools: a million steps."""
+
+STEP = {"step": int, "timestamp?": (str, None)}
+NUMBERS = ("epoch", "loss", "learning_rate", "grad_norm", "tokens_per_sec")
+ORIGINAL = {
+    "experiment_name": str,
+    "model_type": str,
+    "model_config": dict,
+    "train_config": dict,
+    "started_at": (str, None),
+    "finished_at": (str, None),
+    "train_metrics": [{**STEP, "extras?": (dict, None), **{f"{name}?": (float, None) for name in NUMBERS}}],
+    "val_metrics": [{**STEP, **{f"{name}?": (float, None) for name in ("epoch", "loss", "perplexity")}}],
+}
+"""The shape of a log of the original tools (see `tfs_core.stored_json`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingMetrics:
-    """One optimizer step of a `TrainingRun`. None means not logged or not finite."""
+    """One optimizer step of a `TrainingRun`. None means not logged, not finite, or not a number."""
 
     step: int
     epoch: int | None
@@ -55,31 +73,36 @@ class TrainingRun:
 def load_training_log(path: str | Path) -> TrainingRun:
     """Return the log of a run folder or of a JSON file of the original tools.
 
-    Raises CheckpointError for a path that is neither, or that cannot be read.
+    Lines of a run's logs without a step are left out. Raises CheckpointError for a path that is neither, or that cannot
+    be read.
     """
     path = Path(path)
     run = read_run(path)
     if run is not None:
         return _from_run_folder(run)
+    if os.path.lexists(path / "run.json"):
+        load_run(path)  # raises the reason why it is not readable
     try:
-        log = json.loads(path.read_bytes())
-        return _from_original(log)
+        log = json.loads(read_bytes(path, limit=MAX_LOG_BYTES))  # not parse_json: the original tools wrote NaN
+        problem = difference(log, ORIGINAL)
     except OSError as error:
         raise CheckpointError(f"{path} is neither a run folder nor a log file: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path} is no training log of the original tools, or it is truncated: {error!r}"
-        ) from None
+    except ValueError as error:
+        problem = str(error)
+    except RecursionError:
+        problem = "it is nested too deeply"
+    if problem:
+        raise CheckpointError(f"{path} is no training log of the original tools, or it is truncated: {problem}")
+    return _from_original(log)
 
 
 def _from_run_folder(run: Run) -> TrainingRun:
-    try:
-        config = yaml.safe_load((run.folder / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise CheckpointError(f"{run.folder / 'config.yaml'} cannot be read: {error}") from None
+    config = _config_of(run)
     model = config.get("model") or {}
     model = {"name": model} if isinstance(model, str) else dict(model)
-    train_metrics = [_step_metrics({**row, "tokens_per_sec": row.get("tokens_per_second")}) for row in run.metrics()]
+    train_metrics = [
+        _step_metrics({**row, "tokens_per_sec": row.get("tokens_per_second")}) for row in _rows(run, "metrics")
+    ]
     epochs = {metrics.step: metrics.epoch for metrics in train_metrics}
     return TrainingRun(
         experiment_name=str(run.info.get("experiment_name")),
@@ -89,8 +112,29 @@ def _from_run_folder(run: Run) -> TrainingRun:
         started_at=run.info.get("started_at"),
         finished_at=run.info.get("ended_at"),
         train_metrics=train_metrics,
-        val_metrics=[_validation_metrics({"epoch": epochs.get(row["step"]), **row}) for row in run.validation()],
+        val_metrics=[
+            _validation_metrics({"epoch": epochs.get(row["step"]), **row}) for row in _rows(run, "validation")
+        ],
     )
+
+
+def _config_of(run: Run) -> dict[str, Any]:
+    """Return the configuration of a run. Raises CheckpointError when it cannot be read."""
+    path = file_of(run.folder, "config.yaml")
+    if path is None:
+        raise CheckpointError(f"{run.folder / 'config.yaml'} is no regular file of the run, so it is not read")
+    try:
+        config: dict[str, Any] = read_yaml(path).values
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
+    if problem := difference(config, {"model?": (str, dict, None), "training?": (dict, None)}):
+        raise CheckpointError(f"{path} is damaged: {problem}")
+    return config
+
+
+def _rows(run: Run, log: str) -> list[dict[str, Any]]:
+    """Return the lines of a log that have a step."""
+    return [row for row in run.read(log).rows if not difference(row, {"step": int})]
 
 
 def _from_original(log: Mapping[str, Any]) -> TrainingRun:
@@ -107,7 +151,7 @@ def _from_original(log: Mapping[str, Any]) -> TrainingRun:
 
 
 def _step_metrics(row: Mapping[str, Any]) -> TrainingMetrics:
-    named = {name: _finite(row.get(name)) for name in ("epoch", "loss", "learning_rate", "grad_norm", "tokens_per_sec")}
+    named: dict[str, Any] = {name: number(row.get(name)) for name in NUMBERS}
     known = {*named, "step", "timestamp", "extras", "tokens_per_second"}
     extras = {name: value for name, value in row.items() if name not in known}
     return TrainingMetrics(step=row["step"], timestamp=row.get("timestamp"), extras=extras, **named)
@@ -116,13 +160,8 @@ def _step_metrics(row: Mapping[str, Any]) -> TrainingMetrics:
 def _validation_metrics(row: Mapping[str, Any]) -> ValidationMetrics:
     return ValidationMetrics(
         step=row["step"],
-        loss=_finite(row.get("loss")),
-        perplexity=_finite(row.get("perplexity")),
-        epoch=row.get("epoch"),
+        loss=number(row.get("loss")),
+        perplexity=number(row.get("perplexity")),
+        epoch=number(row.get("epoch")),  # type: ignore[arg-type]
         timestamp=row.get("timestamp"),
     )
-
-
-def _finite(value: Any) -> Any:
-    """Return the value, or None for NaN and Infinity, which the original tools' logs contain."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
