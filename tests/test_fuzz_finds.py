@@ -21,6 +21,7 @@ TOKENS = "assets/tokens/*/tokens.json"
 CACHE = f"hub-cache/owner___cached/default/0.0.0/{'0123456789' * 4}"
 RESUME = ("run", "--resume", "tiny", "--set", "training.max_steps=5")
 RESUME_STREAM = ("run", "--resume", "streamed", "--set", "training.max_steps=6")
+DRY_RUN = ("run", "--dry-run", "--config", "tiny.yaml", "--set")
 EVALUATE = ("evaluate", "tiny")
 EVALUATE_BOTH = ("evaluate", "tiny", "streamed")
 GENERATE = ("generate", "tiny", "--max-length", "3")
@@ -152,6 +153,10 @@ KEPT = [
     pytest.param(f"{RUN}/checkpoints/latest", "zero", GENERATE, id="pointer endless"),
     pytest.param(f"{RUN}/checkpoints/latest", "fifo", GENERATE, id="pointer a pipe"),
     pytest.param(f"{RUN}/checkpoints/latest", content("../../canary"), GENERATE, id="pointer out"),
+    # A setting
+    pytest.param(
+        "tiny.yaml", lambda old: old, (*DRY_RUN, f"training.max_tokens={2**63 - 1}"), id="tokens", marks=open_find
+    ),
     # A run
     pytest.param(f"{RUN}/run.json", value("seed", literal="9" * 5000), RESUME, id="run seed of 5000 digits"),
     pytest.param(f"{RUN}/run.json", value("host", literal=r'"\ud800"'), RESUME, id="run host a surrogate"),
