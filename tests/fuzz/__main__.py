@@ -46,7 +46,7 @@ def environment_in(work: Path) -> dict[str, str]:
 
 
 class Worker:
-    """The process that runs cases, one after the other. It is started again after a find."""
+    """The process that runs cases, one after the other. It is started again after a hang, and now and then."""
 
     def __init__(self, work: Path) -> None:
         self.work = work
@@ -56,11 +56,8 @@ class Worker:
     def start(self) -> list[str]:
         """Start the process, and return the names of all targets. The first process makes the base."""
         self.close()
-        words, environment, pipe = (
-            [sys.executable, str(WORKER), str(self.work)],
-            environment_in(self.work),
-            subprocess.PIPE,
-        )
+        words, pipe = [sys.executable, str(WORKER), str(self.work)], subprocess.PIPE
+        environment = environment_in(self.work)
         self.process = subprocess.Popen(words, stdin=pipe, stdout=pipe, env=environment, cwd=self.work)
         self.cases = 0
         targets: list[str] | None = self._answer(START_SECONDS)
@@ -143,7 +140,7 @@ def fuzz(worker: Worker, arguments: argparse.Namespace) -> int:
     found: dict[str, int] = {}
     cases, started_at = 0, time.monotonic()
     all_targets = worker.start()
-    targets = arguments.target or all_targets
+    targets = [arguments.replay.partition(":")[0]] if arguments.replay else arguments.target or all_targets
     if unknown := {*targets} - {*all_targets}:
         raise SystemExit(f"there is no target {', '.join(unknown)}. Targets: {', '.join(all_targets)}")
     replayed = [arguments.replay] if arguments.replay else None
@@ -156,12 +153,17 @@ def fuzz(worker: Worker, arguments: argparse.Namespace) -> int:
             signature = f"{find['kind']}: {find['signature']}"
             found[signature] = found.get(signature, 0) + 1
             if found[signature] == 1:
-                print(f"{signature}\n  case {case}: {find['action']}", flush=True)
+                print(f"{escaped(signature)}\n  case {case}: {escaped(find['action'])}", flush=True)
                 write_find(arguments.finds, f"{len(found):03}-{case.replace(':', '-')}", case, find, worker.work)
     print(f"{cases} cases in {time.monotonic() - started_at:.0f} s, {len(found)} different finds")
     for signature, count in sorted(found.items(), key=lambda entry: -entry[1]):
-        print(f"{count:5}  {signature}")
+        print(f"{count:5}  {escaped(signature)}")
     return 1 if found else 0
+
+
+def escaped(text: str) -> str:
+    """Return the text in ASCII, without control characters."""
+    return text.encode("unicode_escape").decode("ascii")
 
 
 def write_find(finds: Path, name: str, case: str, find: dict[str, str], work: Path) -> None:

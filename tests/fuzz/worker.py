@@ -90,6 +90,7 @@ def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 def run_case(case: str | dict[str, Any], work: Path, watch: Watch) -> list[dict[str, str]]:
     """Make the case of a name such as `state:7-12`, or of a kept find, run its actions, and return its finds."""
     folder, canary = work / "case", work / "canary"
+    (work / "notes.json").write_text(json.dumps({"action": "none yet", "notes": "", "touched": ""}))
     os.chdir(work)
     for old in (folder, canary):
         shutil.rmtree(old, ignore_errors=True)
