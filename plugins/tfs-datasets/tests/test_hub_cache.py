@@ -56,6 +56,17 @@ def test_cached_set_of_which_a_split_is_missing_is_not_read(cache: Path, tmp_pat
         build(tmp_path)
 
 
+def test_cached_set_with_a_dead_link_is_not_read(cache: Path, tmp_path: Path) -> None:
+    shard = cache / "tiny_stories-train-00001-of-00002.arrow"
+    shard.unlink()
+    try:
+        shard.symlink_to(tmp_path / "gone")
+    except OSError:
+        pytest.skip("this system does not let us make links")
+    with pytest.raises(DataError, match="Three ways out"):
+        build(tmp_path)
+
+
 def test_stream_does_not_read_the_cache_whose_files_are_not_the_repositorys(cache: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="Three ways out"):
         build(tmp_path, streaming=True)

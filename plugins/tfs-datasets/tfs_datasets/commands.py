@@ -28,7 +28,7 @@ def list_sets(assets: str | None) -> None:
     """List the available data sets, and the downloaded ones."""
     from tfs_core.registry import get_registry
     from tfs_core.runs import assets_folder
-    from tfs_datasets.hub_store import all_sets, hub_folder
+    from tfs_datasets.hub_store import all_sets, hub_folder, unreadable_manifests
 
     entries = get_registry().entries("dataset")
     width = max(len(entry.component.name) for entry in entries)
@@ -36,12 +36,15 @@ def list_sets(assets: str | None) -> None:
         say(f"{entry.component.name:<{width}}  {entry.component.summary}")
     root = hub_folder(assets_folder(assets))
     say(f"\nDownloaded to {root}:")
-    for hub_set in all_sets(root):
+    sets, unreadable = all_sets(root), [line for folder in root.glob("*") for line in unreadable_manifests(folder)]
+    for hub_set in sets:
         damage = hub_set.damage()
         state = f"damaged: {damage}" if damage else f"{hub_set.n_bytes / 1e6:,.1f} MB"
         splits = ", ".join(hub_set.splits)
         say(f"  {hub_set.path} ({hub_set.config}) at {hub_set.commit[:8]}: {splits}; {state}")
-    if not all_sets(root):
+    for line in sorted(unreadable):
+        say(f"  {line}. Download the data set again.")
+    if not sets and not unreadable:
         say("  nothing yet: tfs datasets download tinystories")
 
 

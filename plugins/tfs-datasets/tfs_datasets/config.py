@@ -122,8 +122,8 @@ class HubConfig:
     will train on. Needs tfs-datasets[streaming]."""
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", self.path):
-            raise ValueError(f"path must be the name of a data set on the Hub, owner/name, not {self.path!r}")
+        if not re.fullmatch(r"\w[\w.-]{0,95}(/\w[\w.-]{0,95})?", self.path):
+            raise ValueError(f"path must be the name of a data set on the Hub, owner/name, not {self.path!r:.100}")
 
 
 @dataclass(frozen=True, kw_only=True)

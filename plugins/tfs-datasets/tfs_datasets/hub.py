@@ -17,7 +17,7 @@ from tfs_datasets.hub_cache import find_cached
 from tfs_datasets.hub_connection import commit_of, hub_errors_explained, why_unreachable
 from tfs_datasets.hub_download import download, listed
 from tfs_datasets.hub_reading import columns_in, first_present, need_reader, read_documents
-from tfs_datasets.hub_store import HubSet, Wanted, find_set, hub_folder, set_folder
+from tfs_datasets.hub_store import HubSet, Wanted, find_set, hub_folder, set_folder, unreadable_manifests
 from tfs_datasets.hub_stream import HubStream
 from tfs_datasets.known_sets import KNOWN_SETS
 from tfs_datasets.needed import need
@@ -113,6 +113,8 @@ class Request:
             return
         folder = set_folder(self.root, self.wanted.path)
         what = f"it is not in {folder}"
+        if unreadable := unreadable_manifests(folder):
+            what = unreadable[0]
         if found := find_set(self.root, self.wanted):
             lacking = [split for split in self.splits.values() if split not in found.splits]
             what = f"its split '{lacking[0]}' is not in {folder}" if lacking else found.damage() or f"it is in {folder}"

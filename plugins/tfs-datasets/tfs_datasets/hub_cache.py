@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from tfs_datasets.hub_connection import endpoint
-from tfs_datasets.hub_store import COMMIT_DIGITS, HubFile, HubSet, Wanted
+from tfs_datasets.hub_store import COMMIT_DIGITS, HubFile, HubSet, Wanted, size_of
 
 _SHARD_NUMBER = re.compile(r"-\d{5}-of-\d{5}$")
 
@@ -29,8 +29,11 @@ def find_cached(wanted: Wanted) -> HubSet | None:
     newest = max(folders, key=lambda folder: folder.stat().st_mtime)
     splits: dict[str, list[HubFile]] = {}
     for shard in sorted(newest.glob("*.arrow")):
+        size = size_of(shard)
+        if size is None:
+            return None  # a link to a file that was deleted, for example
         split = _SHARD_NUMBER.sub("", shard.stem).rpartition("-")[2]
-        splits.setdefault(split, []).append(HubFile(shard.name, shard.stat().st_size, "none", ""))
+        splits.setdefault(split, []).append(HubFile(shard.name, size, "none", ""))
     return HubSet(wanted.path, wanted.config or "default", newest.name, "arrow", {}, splits, newest)
 
 

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from tfs_core.errors import DataError
 from tfs_core.plugins import did_you_mean
 from tfs_datasets.hub_connection import commit_of, endpoint, hub_errors_explained, retry_while_busy
-from tfs_datasets.hub_store import HubFile, HubSet, Wanted, set_folder, write_manifest
+from tfs_datasets.hub_store import HubFile, HubSet, Wanted, set_folder, size_of, write_manifest
 
 if TYPE_CHECKING:
     from datasets import DatasetBuilder
@@ -145,7 +145,7 @@ def _fetch_all(hub_set: HubSet, report: Report, cache_dir: Path | None) -> None:
 
 def is_whole(file: HubFile, here: Path) -> bool:
     """Return whether the file at path `here` has the size and checksum of the repository."""
-    return here.is_file() and here.stat().st_size == file.size and file.checksum_of(here) == file.checksum
+    return size_of(here) == file.size and file.checksum_of(here) == file.checksum
 
 
 def fetch(hub_set: HubSet, file: HubFile, cache_dir: Path | None) -> None:
@@ -157,6 +157,8 @@ def fetch(hub_set: HubSet, file: HubFile, cache_dir: Path | None) -> None:
     here = hub_set.files / file.path
     part = here.with_name(f"{here.name}.part")
     here.parent.mkdir(parents=True, exist_ok=True)
+    if part.is_symlink() or (part.exists() and not part.is_file()):
+        part.unlink()  # writing would follow a link, and wait at a named pipe
     cached = try_to_load_from_cache(
         hub_set.path, file.path, cache_dir=cache_dir, revision=hub_set.commit, repo_type="dataset"
     )

@@ -1,6 +1,7 @@
 """Documents and columns of local copies of files from the Hub."""
 
 import glob
+import inspect
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from tfs_datasets.parquet import columns_of, read_parquet
 
 
 def need_reader(hub_set: HubSet) -> None:
-    """Raise DataError when the package that reads files of this kind is not installed."""
+    """Raise DataError when the package that reads files of this kind is not installed, or reading could run code."""
+    if hub_set.kind == "pandas":
+        raise DataError(f"{hub_set.path}: its files are pickles, which can run any code when they are read. Not read.")
     need("pyarrow" if hub_set.kind == "parquet" else "datasets", for_what=hub_set.path, extra="hub")
 
 
@@ -38,6 +41,8 @@ def read_rows(hub_set: HubSet, files: Sequence[Path]) -> Iterator[dict[str, Any]
     """
     import datasets
 
+    if odd := set(hub_set.options) & set(inspect.signature(datasets.load_dataset).parameters):
+        raise DataError(f"{hub_set.path}: its option {min(odd)!r} is not one of the reader of {hub_set.kind} files")
     datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # otherwise it reports reads of local files to a server
     escaped = [glob.escape(str(file)) for file in files]
     try:

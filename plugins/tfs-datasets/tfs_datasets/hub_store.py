@@ -6,6 +6,7 @@ datasets/hub/<owner>--<name>/<commit>/files/...        the repository's own file
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,10 +14,26 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tfs_core.durable import write_durably
-from tfs_core.errors import DataError
+from tfs_core.errors import CheckpointError, DataError, NewerFormatError
+from tfs_core.stored_json import read_json
 
 FORMAT_VERSION = 1
 COMMIT_DIGITS = 40
+MAX_MANIFEST_BYTES = 1 << 26
+
+FILE = {"path": str, "size": int, "algorithm": {"sha256", "git-sha1"}, "checksum": str}
+MANIFEST = {
+    "path": str,
+    "config": str,
+    "commit": str,
+    "revisions": [str],
+    "is_default": bool,
+    "downloaded_at": float,
+    "kind": str,
+    "options": dict,
+    "splits": {str: [FILE]},
+}
+"""The shape of a manifest (see `tfs_core.stored_json`)."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +56,8 @@ class HubFile:
 
     def __post_init__(self) -> None:
         parts = PurePosixPath(self.path).parts
-        if not parts or self.path.startswith("/") or ".." in parts or "\\" in self.path or ":" in self.path:
-            raise DataError(f"the Hub lists a file whose path leaves the data set's folder: {self.path!r}")
+        if not parts or self.path.startswith("/") or ".." in parts or any(odd in self.path for odd in "\\:\0"):
+            raise DataError(f"a file of the data set has a path that leaves the data set's folder: {self.path!r}")
 
     def checksum_of(self, file: Path) -> str:
         """Return the checksum of a local file, computed with `algorithm`."""
@@ -76,7 +93,7 @@ class HubSet:
         """Return a description of the first file that is missing or has a wrong size; empty when there is none."""
         for file in (file for files in self.splits.values() for file in files):
             here = self.files / file.path
-            size = here.stat().st_size if here.is_file() else None
+            size = size_of(here)
             if size is None:
                 return f"{here} is missing"
             if size != file.size:
@@ -87,6 +104,11 @@ class HubSet:
     def n_bytes(self) -> int:
         """Total size of the files in bytes."""
         return sum(file.size for files in self.splits.values() for file in files)
+
+
+def size_of(file: Path) -> int | None:
+    """Return the size of a regular file in bytes; None when there is none at this path."""
+    return os.path.getsize(file) if os.path.isfile(file) else None  # Path.is_file raises for a very long name
 
 
 def hub_folder(assets: Path) -> Path:
@@ -100,9 +122,18 @@ def set_folder(root: Path, path: str) -> Path:
 
 
 def write_manifest(hub_set: HubSet, wanted: Wanted) -> None:
-    """Write the manifest that `find_set` reads. Splits and revisions of an existing manifest are kept."""
+    """Write the manifest that `find_set` reads. Splits and revisions of an existing manifest are kept.
+
+    A damaged manifest is replaced. Raises NewerFormatError for one that a newer tfs wrote.
+    """
     place = hub_set.files.parent / f"{hub_set.config}.json"
-    before = _read(place) or {"revisions": [], "is_default": False, "splits": {}}
+    before: dict[str, Any] = {"revisions": [], "is_default": False, "splits": {}}
+    try:
+        before = _read(place)[0]
+    except NewerFormatError:
+        raise
+    except CheckpointError:  # missing or damaged
+        pass
     splits = {split: [asdict(file) for file in files] for split, files in hub_set.splits.items()}
     manifest = {
         "format_version": FORMAT_VERSION,
@@ -120,33 +151,58 @@ def write_manifest(hub_set: HubSet, wanted: Wanted) -> None:
 
 
 def find_set(root: Path, wanted: Wanted) -> HubSet | None:
-    """Return the latest download of a data set that matches; None when there is none."""
-    matching = [
-        (manifest["downloaded_at"], hub_set)
-        for manifest, hub_set in _sets_in(set_folder(root, wanted.path))
-        if wanted.revision in (*manifest["revisions"], hub_set.commit)
-        and (manifest["is_default"] if wanted.config is None else hub_set.config == wanted.config)
-    ]
+    """Return the latest download of a data set that matches; None when there is none.
+
+    Damaged manifests are ignored, as if their files were not downloaded. Raises NewerFormatError for a manifest that a
+    newer tfs wrote.
+    """
+    matching = []
+    for found in _manifests(set_folder(root, wanted.path)):
+        if isinstance(found, NewerFormatError):
+            raise found
+        if isinstance(found, CheckpointError):
+            continue
+        manifest, hub_set = found
+        matches_revision = wanted.revision in (*manifest["revisions"], hub_set.commit)
+        matches_config = manifest["is_default"] if wanted.config is None else hub_set.config == wanted.config
+        if hub_set.path == wanted.path and matches_revision and matches_config:
+            matching.append((manifest["downloaded_at"], hub_set))
     return max(matching, key=lambda found: found[0])[1] if matching else None
 
 
 def all_sets(root: Path) -> list[HubSet]:
-    """Return all data sets downloaded to a folder."""
-    return [hub_set for folder in sorted(root.glob("*")) for _, hub_set in _sets_in(folder)]
+    """Return all data sets downloaded to a folder, without those whose manifest cannot be read."""
+    found = (entry for folder in sorted(root.glob("*")) for entry in _manifests(folder))
+    return [entry[1] for entry in found if not isinstance(entry, CheckpointError)]
 
 
-def _sets_in(folder: Path) -> Iterator[tuple[dict[str, Any], HubSet]]:
+def unreadable_manifests(folder: Path) -> list[str]:
+    """Return a sentence for each manifest of a data set that cannot be read."""
+    return [str(found) for found in _manifests(folder) if isinstance(found, CheckpointError)]
+
+
+def _manifests(folder: Path) -> Iterator[tuple[dict[str, Any], HubSet] | CheckpointError]:
+    """Iterate over the manifests of a data set: each with its HubSet, or the reason why it cannot be read."""
     for place in sorted(folder.glob("*/*.json")):
-        if manifest := _read(place):
-            splits = {split: [HubFile(**file) for file in files] for split, files in manifest["splits"].items()}
-            named = {name: manifest[name] for name in ("path", "config", "commit", "kind", "options")}
-            yield manifest, HubSet(**named, splits=splits, files=place.parent / "files")
+        try:
+            yield _read(place)
+        except CheckpointError as error:
+            yield error
 
 
-def _read(place: Path) -> dict[str, Any] | None:
-    """Return a manifest; None when it is missing, invalid, or has another format version."""
+def _read(place: Path) -> tuple[dict[str, Any], HubSet]:
+    """Return a manifest and its HubSet. Raises CheckpointError when it is missing or damaged."""
+    manifest = read_json(place, MANIFEST, limit=MAX_MANIFEST_BYTES, version=FORMAT_VERSION)
+    if (manifest["commit"], manifest["config"]) != (place.parent.name, place.stem):
+        raise CheckpointError(f"{place} is damaged: it is the manifest of another commit or configuration")
     try:
-        manifest: dict[str, Any] = json.loads(place.read_bytes())
-        return manifest if manifest["format_version"] == FORMAT_VERSION else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        splits = {
+            split: [HubFile(*(file[key] for key in FILE)) for file in files]
+            for split, files in manifest["splits"].items()
+        }
+    except DataError as error:
+        raise CheckpointError(f"{place} is damaged: {error}") from error
+    if not all(splits.values()):
+        raise CheckpointError(f"{place} is damaged: a split has no files")
+    named = {name: manifest[name] for name in ("path", "config", "commit", "kind", "options")}
+    return manifest, HubSet(**named, splits=splits, files=place.parent / "files")

@@ -21,7 +21,7 @@ from tfs_core.errors import DataError
 from tfs_datasets.config import HubConfig, KnownHubConfig
 from tfs_datasets.hub_download import fetch, is_whole
 from tfs_datasets.hub_reading import columns_in, first_present, need_reader, read_documents
-from tfs_datasets.hub_store import HubFile, HubSet
+from tfs_datasets.hub_store import HubFile, HubSet, size_of
 
 
 class HubStream:
@@ -53,6 +53,8 @@ class HubStream:
 
     def stream(self, split: str, start: Sequence[int]) -> Iterator[tuple[Sequence[int], str]]:
         """Iterate over (position, document) from position `start` on; an empty `start` means the beginning."""
+        if len(start) not in (0, 2):
+            raise DataError(f"{self.description}: {start} is no position in it. Start a new run.")
         first_file, first_row = start or (0, 0)
         files = self._set.splits[self._splits[split]]
         for number in range(first_file, len(files)):
@@ -81,7 +83,7 @@ class HubStream:
     def _local_file(self, split: str, file: HubFile) -> Path:
         """Return the local path of a file. Downloads it if necessary, and deletes the previous file of the split."""
         kept = self._set.files / file.path
-        if kept.is_file() and kept.stat().st_size == file.size:
+        if size_of(kept) == file.size:
             return kept
         try:
             folder = self._passing_folder() / split

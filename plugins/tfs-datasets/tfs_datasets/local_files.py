@@ -3,13 +3,15 @@
 import glob
 import hashlib
 import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from tfs_core.durable import write_durably
-from tfs_core.errors import DataError
+from tfs_core.errors import CheckpointError, DataError
 from tfs_core.plugins import did_you_mean
+from tfs_core.stored_json import read_json
 
 Paths = Path | tuple[Path, ...]
 
@@ -55,7 +57,7 @@ class LocalFiles:
         try:
             found = file.stat()
             state = [str(file), found.st_size, found.st_mtime_ns, found.st_ctime_ns]
-            cached = self._hash_cache / f"{hashlib.sha256(str(file).encode('utf-8')).hexdigest()[:20]}.json"
+            cached = self._hash_cache / f"{hashlib.sha256(os.fsencode(file)).hexdigest()[:20]}.json"
             if found.st_size >= BIG_FILE and (known := _cached_hash(cached, state)):
                 return known
             with file.open("rb") as opened:
@@ -72,10 +74,10 @@ class LocalFiles:
 def _cached_hash(cached: Path, state: list[object]) -> str | None:
     """Return the cached hash of a file in this state; None when there is none, or the cache file is damaged."""
     try:
-        known = json.loads(cached.read_bytes())
-        return str(known["sha256"]) if known["state"] == state else None
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        known = read_json(cached, {"state": [object], "sha256": str}, limit=1 << 20)
+    except CheckpointError:
         return None
+    return str(known["sha256"]) if known["state"] == state else None
 
 
 def find_files(name: str, paths: Paths) -> list[Path]:
@@ -86,14 +88,14 @@ def find_files(name: str, paths: Paths) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for path in paths if isinstance(paths, tuple) else (paths,):
-        if path.is_file():
+        if os.path.isfile(path):  # Path.is_file raises for a very long name
             files = [path]
-        elif path.is_dir():
+        elif os.path.isdir(path):
             inside = (file for file in path.rglob("*") if file.is_file())
             files = [file for file in inside if not any(part[0] == "." for part in file.relative_to(path).parts)]
         else:
             files = [Path(file) for file in glob.glob(str(path), recursive=True)]
-            files = [file for file in files if file.is_file()]
+            files = [file for file in files if os.path.isfile(file)]
         if not files:
             raise DataError(f"{name}: {_no_file_message(path)}")
         found |= dict.fromkeys(sorted(files, key=lambda file: file.parts))
@@ -103,11 +105,11 @@ def find_files(name: str, paths: Paths) -> list[Path]:
 
 
 def _no_file_message(path: Path) -> str:
-    if path.is_dir():
+    if os.path.isdir(path):
         return f"there is no file in the folder {path}"
     if glob.has_magic(str(path)):
         return f"no file matches {path}"
     parent = path.parent
-    if not parent.is_dir():
+    if not os.path.isdir(parent):
         return f"there is no folder {parent}"
     return f"there is no file {path}." + did_you_mean(path.name, [entry.name for entry in parent.iterdir()])
