@@ -225,7 +225,7 @@ def _read_config(path: Path | None, size: int) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         config = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError):
+    except Exception:  # PyYAML raises errors of any type, such as AttributeError for `!!timestamp x`
         return {}
     return config if isinstance(config, dict) and _is_reasonable(config) else {}
 

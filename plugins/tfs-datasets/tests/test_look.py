@@ -10,6 +10,7 @@ from tfs_datasets.look import survey
 
 from tfs_core.data.batches import Batches, Rows
 from tfs_core.data.store import TokenSplit
+from tfs_core.errors import CheckpointError
 
 
 def split_of(*lengths: int, same: bool = False) -> TokenSplit:
@@ -102,6 +103,20 @@ def test_look_reports_document_masks(config: Path) -> None:
     packed = config.read_text(encoding="utf-8").replace("batching: padded", "document_masks: true")
     config.write_text(packed, encoding="utf-8")
     assert ", and attend only to themselves" in look(config)
+
+
+def test_configuration_that_is_a_link_out_of_the_run_is_not_read(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "a"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "secret").write_text("of another user", encoding="utf-8")
+    try:
+        (folder / "config.yaml").symlink_to(tmp_path / "secret")
+    except OSError:
+        pytest.skip("this system does not let us make links")
+    ended = CliRunner().invoke(datasets, ["look", "a", "--assets", str(tmp_path)])
+    assert isinstance(ended.exception, CheckpointError)
+    assert "the config.yaml of the run 'a' is no regular file of its folder" in str(ended.exception)
 
 
 def test_look_needs_one_thing_to_look_at() -> None:

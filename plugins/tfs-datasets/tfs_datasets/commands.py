@@ -212,13 +212,15 @@ def look(
     Also reports padding, truncation, duplicate documents, and validation text that occurs in the training text.
     """
     from tfs_core.config import load_config
-    from tfs_core.errors import UsageError
-    from tfs_core.runs import assets_folder, find_run
+    from tfs_core.errors import CheckpointError, UsageError
+    from tfs_core.runs import assets_folder, file_of, find_run
 
     folder = assets_folder(assets)
     if (run is None) == (file is None):
         raise UsageError("name a run, or a configuration: tfs datasets look --config FILE")
-    place = file if file is not None else find_run(str(run), folder).folder / "config.yaml"
+    place = file if file is not None else file_of(find_run(str(run), folder).folder, "config.yaml")
+    if place is None:
+        raise CheckpointError(f"the config.yaml of the run '{run}' is no regular file of its folder, so it is not read")
     for line in _look(load_config(place, overrides=overrides), step, rows, positions, folder):
         say(line)
     again = f"--config {shlex.quote(str(file))}" if file else shlex.quote(str(run))
