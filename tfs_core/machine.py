@@ -82,6 +82,18 @@ def available_threads() -> int:
     return max(1, min(_TORCH_THREADS, allowed, _container_limit()))
 
 
+def memory_bytes() -> int:
+    """Return the memory that this process may use: that of the machine, or of its container; 2**60 if unknown."""
+    try:
+        installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as file:
+            return min(installed, int(file.read()))
+    except AttributeError:  # Windows
+        return 1 << 60
+    except (OSError, ValueError):  # no container, or "max": no limit
+        return installed
+
+
 def _container_limit(path: str = "/sys/fs/cgroup/cpu.max") -> int:
     """Return the CPU quota of a Linux container (cgroup v2) in CPUs, rounded up; 2**30 without a quota."""
     try:

@@ -12,8 +12,8 @@
             return self.table(input_ids)
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, TypeGuard
 
@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -35,11 +36,15 @@ from tfs_core.contracts import (
     SupportsFeatures,
 )
 from tfs_core.errors import ConfigError
+from tfs_core.machine import memory_bytes
 from tfs_core.plugins import as_plugin_error
 from tfs_core.registry import get_registry
 
 LossChunk = int | Literal["auto"] | None
 """`runtime.loss_chunk`: number of positions whose logits are in memory at the same time; None for all positions."""
+
+MAX_PARAMETER_TENSORS = 20_000
+"""Limit on the number of weight tensors of a model: a model of more would take minutes to build."""
 
 MAX_LOGITS_IN_MEMORY = 2**25
 """Maximum number of logits in memory at the same time with `loss_chunk: auto`: 128 MiB in float32."""
@@ -289,16 +294,41 @@ def build_model(choice: Choice, *, vocab_size: int, seed: int, device: str = "cp
     """
     generator = torch.Generator().manual_seed(seed)
     model: LanguageModel
-    if is_local_model(choice.name):
-        factory, options = load_local_model(choice)
-        with as_plugin_error(f"the model {choice.name} cannot be built"):
-            model = factory(options, vocab_size=vocab_size, generator=generator)
-    else:
-        entry = get_registry().find("model", choice.name)
-        model = entry.build(choice.options, vocab_size=vocab_size, generator=generator)
+    with _limited_size(choice.name):
+        if is_local_model(choice.name):
+            factory, options = load_local_model(choice)
+            with as_plugin_error(f"the model {choice.name} cannot be built"):
+                model = factory(options, vocab_size=vocab_size, generator=generator)
+        else:
+            entry = get_registry().find("model", choice.name)
+            model = entry.build(choice.options, vocab_size=vocab_size, generator=generator)
     model.to(device=device, dtype=parameter_dtype(model.config))
     model.train()
     return model
+
+
+@contextmanager
+def _limited_size(name: str) -> Iterator[None]:
+    """Stop building a model with a ConfigError when it outgrows this machine (context manager)."""
+    tensors, n_bytes, limit = 0, 0, memory_bytes() // 2
+
+    def count(module: nn.Module, name_of_parameter: str, parameter: nn.Parameter | None) -> None:  # noqa: ARG001
+        nonlocal tensors, n_bytes
+        tensors += 1
+        n_bytes += 0 if parameter is None else parameter.nbytes
+        if tensors > MAX_PARAMETER_TENSORS or n_bytes > limit:
+            size = (
+                f"{MAX_PARAMETER_TENSORS:,} weight tensors"
+                if n_bytes <= limit
+                else f"{limit / 2**30:,.1f} GiB of weights"
+            )
+            raise ConfigError(f"the model '{name}' has more than {size}, the limit on this machine: make it smaller")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def check_document_masks(model: LanguageModel, name: str) -> None:

@@ -11,16 +11,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tfs_core.config import Choice
 from tfs_core.contracts import IGNORED_TARGET, ModelConfig, SupportsDocumentMasks, SupportsFeatures
+from tfs_core.errors import ConfigError
 from tfs_core.models import (
     AutogradModel,
     LossModule,
     Objective,
+    build_model,
     check_input_ids,
     compute_context,
     parameter_counts,
     parameter_dtype,
 )
+from tfs_core.registry import get_registry
 
 VOCAB_SIZE = 7
 
@@ -367,3 +371,13 @@ def test_options_outside_their_range_are_rejected(options: dict[str, Any], messa
 
 def test_ignored_target_is_the_one_that_pytorch_ignores() -> None:
     assert inspect.signature(F.cross_entropy).parameters["ignore_index"].default == IGNORED_TARGET
+
+
+@pytest.mark.parametrize("limit", ["tensors", "memory"])
+def test_model_that_outgrows_the_machine_is_not_built(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if limit == "memory":
+        monkeypatch.setattr("tfs_core.models.memory_bytes", lambda: 1 << 20)
+    config_class: Any = get_registry().find("model", "torch").load_config_class()
+    choice = Choice("torch", config_class(n_blocks=10**9, d_model=8, n_heads=1))
+    with pytest.raises(ConfigError, match=r"'torch' has more than .* make it smaller"):
+        build_model(choice, vocab_size=16, seed=0)

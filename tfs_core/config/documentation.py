@@ -54,7 +54,7 @@ def in_words(hint: Any) -> str | None:
         return "settings of its own"
     if origin is Annotated:
         words, metadata = in_words(arguments[0]), arguments[1:]
-        bounds = [f"{BOUNDS[type(b)]} {dataclasses.astuple(b)[0]:g}" for b in metadata if type(b) in BOUNDS]
+        bounds = [f"{BOUNDS[type(b)]} {dataclasses.astuple(b)[0]}" for b in metadata if type(b) in BOUNDS]
         return f"{words} {' and '.join(bounds)}" if words and bounds else words
     if origin in (Union, types.UnionType):
         arms = [in_words(arm) for arm in sorted(arguments, key=lambda arm: arm is type(None))]  # null last

@@ -13,6 +13,9 @@ from annotated_types import Ge, Gt, Le, Lt
 # Bounds of the numbers below. They are checked, and shown in errors, tables and the JSON schema.
 Count = Annotated[int, Ge(1)]
 CountOrZero = Annotated[int, Ge(0)]
+Rows = Annotated[int, Ge(1), Le(1 << 20)]
+MicroBatches = Annotated[int, Ge(1), Le(1 << 16)]
+Tokens = Annotated[int, Ge(1), Le(1 << 24)]
 Positive = Annotated[float, Gt(0)]
 PositiveOrZero = Annotated[float, Ge(0)]
 
@@ -61,7 +64,7 @@ class DataConfig:
     """The tokenizer: a name, a mapping with its options, such as `{name: bpe, vocab_size: 4096}`, or the path of a
     `tokenizer.json` or of its folder."""
 
-    max_length: Count = 256
+    max_length: Tokens = 256
     """Tokens per row of a batch, at most `model.max_seq_len`. Longer rows give more context and cost more."""
 
     batching: Choice = field(default_factory=lambda: Choice("packed"))
@@ -84,7 +87,7 @@ class DataConfig:
     """The fraction of the text to hold out for validation, in whole documents, when the data set has no validation
     split."""
 
-    shard_tokens: Count = 1 << 23
+    shard_tokens: Annotated[int, Ge(1), Le(1 << 32)] = 1 << 23
     """Tokens per shard of a streaming data set. Rows are shuffled within a shard: larger shards shuffle better, and
     take longer until the first step. Only a few shards are on the disk at a time."""
 
@@ -93,11 +96,11 @@ class DataConfig:
 class TrainingConfig:
     """Batch size, length, learning rate, optimizer, validation and checkpoints, for any model."""
 
-    batch_size: Count = 32
+    batch_size: Rows = 32
     """Rows of a micro-batch (one forward and backward pass). Choose as many as fit in memory: larger batches give less
     noisy gradients and slower steps."""
 
-    gradient_accumulation_steps: Count = 1
+    gradient_accumulation_steps: MicroBatches = 1
     """Micro-batches whose gradients are accumulated for one update. This gives the gradient of a batch that is larger
     by this factor, in the memory of one micro-batch."""
 
@@ -169,7 +172,7 @@ class SamplesConfig:
     prompts: tuple[str, ...] = ()
     """The prompts to continue; an empty string starts from the end-of-text token. An empty list for no samples."""
 
-    max_length: Count = 100
+    max_length: Tokens = 100
     """Tokens to generate after each prompt."""
 
     temperature: PositiveOrZero = 0.8
