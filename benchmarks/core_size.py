@@ -7,7 +7,7 @@ import ast
 import sys
 from pathlib import Path
 
-LIMIT = 5800
+LIMIT = 6500
 CORE = Path(__file__).parent.parent / "tfs_core"
 
 
