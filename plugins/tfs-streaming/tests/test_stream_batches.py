@@ -652,7 +652,8 @@ def test_state_of_another_shape_is_refused(state: dict[str, Any], tmp_path: Path
 
 
 def test_position_behind_the_end_of_its_document_is_refused(tmp_path: Path) -> None:
-    state = {"stream": {"shard": 0, "start": {"epoch": 0, "document": [0, 1], "token": 1 << 62}}}
+    n_tokens = len(tokens_of(TEXTS[0][1:2]))
+    state = {"stream": {"shard": 0, "start": {"epoch": 0, "document": [0, 1], "token": n_tokens + 1}}}
     batches = batches_of(Stream())
     with spooled(batches, tmp_path, state=state), pytest.raises(DataError, match="a document has fewer tokens than"):
         batches.step(0)

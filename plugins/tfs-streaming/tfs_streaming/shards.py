@@ -97,7 +97,7 @@ class ShardFolder:
         """Return the memory-mapped tokens [1 + size]. Raises CheckpointError for any other file."""
         dtype = token_dtype(self._vocab_size)
         expected = (1 + self._size) * dtype.itemsize
-        n_bytes = file.stat().st_size if file.is_file() else -1  # a named pipe, for example
+        n_bytes = file.stat().st_size  # 0 for a named pipe or a device
         if not expected <= n_bytes <= expected + MAX_HEADER_BYTES:
             raise CheckpointError(f"{file} is damaged: it has {n_bytes} bytes")
         if sha256 not in (None, _sha256(file)):
