@@ -116,6 +116,7 @@ def test_damaged_log_is_shown_as_far_as_it_is_valid(assets: Path, victim: Path, 
         *["[1]", "a: &a [*a]", "{a: 1, a: 2}", "x: !!python/object/apply:os.mkdir [pwned]", "[" * 5000, "? [x]\n: 3"],
         *["&a [1]: *a", "1: {2: 3}\nnull: 4\ntrue: [5]", "seed: {a: b}", "\0", "d: 2020-01-01\nn: .nan"],
         *["x: " + "[" * 200 + "]" * 200, "x: !!timestamp x", "x: !!bool x", "x: !!binary ="],
+        *["x: 0x" + "f" * 6000, "? 0x" + "f" * 6000 + "\n: 1", "x: [0x" + "f" * 6000 + "]"],
         "a: &a [1, 2, 3]\nb: &b [*a, *a, *a]\nc: &c [*b, *b, *b]\n"
         + "".join(f"{name}: &{name} [{f'*{before}, ' * 9}]\n" for before, name in zip("cdefgh", "defghi", strict=True)),
     ],

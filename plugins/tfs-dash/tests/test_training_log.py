@@ -95,7 +95,20 @@ def test_special_file_is_not_read(name: str, kind: str, assets: Path, make_run: 
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[1]", "7", "model: [1]", "model: 7", "training: x", "[" * 5000, "a: [", "\ufffe", "a: &a [*a]"]
+    "text",
+    [
+        "",
+        "[1]",
+        "7",
+        "model: [1]",
+        "model: 7",
+        "model: 0x" + "f" * 6000,
+        "training: x",
+        "[" * 5000,
+        "a: [",
+        "\ufffe",
+        "a: &a [*a]",
+    ],
 )
 def test_run_whose_configuration_is_damaged_is_refused_by_its_name(text: str, make_run: MakeRun) -> None:
     folder = make_run("run")

@@ -19,7 +19,7 @@ from tfs_core.runs import Run, file_of, parse_line, read_run, run_folders
 from tfs_dash.column_cache import ColumnCache, user_cache
 from tfs_dash.log_columns import LogColumns
 from tfs_dash.once import Once
-from tfs_dash.run_info import well_formed
+from tfs_dash.run_info import TOO_LARGE, well_formed
 
 Columns = dict[str, np.ndarray]
 
@@ -236,13 +236,16 @@ def open_store(assets: Path) -> RunStore:
 
 
 def _is_reasonable(config: dict[str, Any], *, most_values: int = 20_000, deepest: int = 20) -> bool:
-    """Return False if a configuration is too large or too deep: YAML aliases can be cyclic or expand exponentially."""
+    """Return False if a configuration is too large or too deep, or holds a number of thousands of digits.
+
+    YAML aliases can be cyclic or expand exponentially, and Python does not write such a number as text.
+    """
     values, left = 0, [(0, config)]
     while left and values < most_values:
         depth, value = left.pop()
         values += 1
-        inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-        if depth > deepest:
+        inside = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ()
+        if depth > deepest or (isinstance(value, int) and abs(value) > TOO_LARGE):
             return False
         left += [(depth + 1, item) for item in inside]
     return not left

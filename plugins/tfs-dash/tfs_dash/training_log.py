@@ -127,8 +127,9 @@ def _config_of(run: Run) -> dict[str, Any]:
         config: dict[str, Any] = read_yaml(path).values
     except ConfigError as error:
         raise CheckpointError(str(error)) from None
-    if problem := difference(config, {"model?": (str, dict, None), "training?": (dict, None)}):
-        raise CheckpointError(f"{path} is damaged: {problem}")
+    for name, kinds in (("model", str | dict | None), ("training", dict | None)):
+        if not isinstance(config.get(name), kinds):
+            raise CheckpointError(f"{path} is damaged: its {name} holds no settings")
     return config
 
 
