@@ -12,15 +12,16 @@ name is therefore complete. The manifest detects damage that the disk causes lat
 import hashlib
 import json
 import os
+import posixpath
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 from tfs_core.durable import replace, sync_folder, write_durably
 from tfs_core.errors import CheckpointError, NewerFormatError
-from tfs_core.runs import CHECKPOINT_NAME
+from tfs_core.runs import CHECKPOINT_NAME, check_nothing_leads_out, is_inside
 from tfs_core.stored_json import read_json
 
 MANIFEST = "manifest.json"
@@ -96,6 +97,7 @@ def verify_checkpoint(folder: Path) -> None:
     """Compare every file with the manifest. Raises CheckpointError, naming the first file that differs."""
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: there is no such checkpoint")
+    check_nothing_leads_out(folder)
     shape = {"files": {"state.json": dict, str: {"bytes": int, "sha256": str}}}
     manifest = read_json(folder / MANIFEST, shape, version=FORMAT_VERSION)
     read = [*("config.yaml", "model.safetensors", "optimizer.safetensors"), *_names_below(folder / "tokenizer")]
@@ -107,7 +109,7 @@ def verify_checkpoint(folder: Path) -> None:
     for name, entry in manifest["files"].items():
         path = folder / name
         try:
-            if not PurePosixPath(name).parts or {"..", "/"} & {*PurePosixPath(name).parts} or not path.is_file():
+            if posixpath.normpath(name) != name or not path.is_file() or not is_inside(path, folder):
                 problem = "is missing, or is no file of this folder"
             elif path.stat().st_size != entry["bytes"] or _sha256(path) != entry["sha256"]:
                 problem = f"is damaged: it is not the file that {MANIFEST} describes"

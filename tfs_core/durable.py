@@ -10,6 +10,9 @@ if sys.platform == "win32":
 else:
     import fcntl
 
+NO_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+"""Flags of `os.open`, with which opening a named pipe does not wait for a writer."""
+
 
 def write_durably(path: Path, content: bytes) -> None:
     """Atomically replace the file at `path`, and flush it to the disk.
@@ -18,7 +21,8 @@ def write_durably(path: Path, content: bytes) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("wb") as file:
+        temporary.unlink(missing_ok=True)
+        with temporary.open("xb") as file:  # a new file: an existing one may be a link to another
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -60,17 +64,18 @@ def is_locked(path: Path) -> bool:
     Unlike an attempt to acquire the lock, this creates no file and needs no write permission.
     """
     try:
-        file = path.open("rb")
+        descriptor = os.open(path, os.O_RDONLY | NO_WAITING)
     except OSError:
         return False
-    with file:  # closing the file releases the lock that the check acquires
-        try:
-            if sys.platform == "win32":
-                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-            else:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            return True
-        except OSError:  # the file system does not support locks
-            return False
+    try:
+        if sys.platform == "win32":
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return True
+    except OSError:  # the file system does not support locks
+        return False
+    finally:
+        os.close(descriptor)  # releases the lock that the check acquires
     return False

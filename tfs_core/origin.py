@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from tfs_core.config.schema import LOCAL_MODEL
+from tfs_core.errors import CheckpointError
 from tfs_core.registry import Entry, get_registry
+from tfs_core.stored_json import read_bytes
 
 PLUGINS = {str: {"version": str, "sha256": (str, None), "components": [str]}}
 """The shape of `plugins` in `state.json` (see `tfs_core.stored_json`)."""
@@ -54,10 +56,10 @@ def _checksum(packages: Iterable[str]) -> str:
 
 
 def sha256_of(file: Path) -> str | None:
-    """Return the checksum of a file's content; None if it cannot be read."""
+    """Return the checksum of a file's content; None if it cannot be read, or is larger than any source code."""
     try:
-        return sha256(file.read_bytes()).hexdigest()
-    except OSError:
+        return sha256(read_bytes(file, limit=1 << 24)).hexdigest()
+    except (OSError, ValueError, CheckpointError):
         return None
 
 

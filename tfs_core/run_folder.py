@@ -24,8 +24,8 @@ from filelock import FileLock, Timeout
 
 from tfs_core.config import folder_name_problem
 from tfs_core.durable import is_locked, write_durably
-from tfs_core.errors import TrainingError, UsageError
-from tfs_core.runs import FORMAT_VERSION, HEARTBEAT_SECONDS, check_nothing_leads_out, load_run, read_run
+from tfs_core.errors import CheckpointError, TrainingError, UsageError
+from tfs_core.runs import FORMAT_VERSION, HEARTBEAT_SECONDS, check_nothing_leads_out, is_inside, load_run, read_run
 
 GIT_SECONDS = 2.0
 """Timeout of a git command; after it the git state is recorded as unknown (null)."""
@@ -96,7 +96,8 @@ class RunFolder:
             ) from error
         for leftover in self.folder.glob(".*"):  # of a process that was killed while it wrote one of these files
             if re.fullmatch(r"\.(run\.json|config\.yaml)\.\d+|\..+\.jsonl\.kept", leftover.name):
-                leftover.unlink(missing_ok=True)
+                with suppress(OSError):  # a folder of this name
+                    leftover.unlink(missing_ok=True)
         self.write_info(
             status="running",
             ended_at=None,
@@ -152,7 +153,16 @@ class RunFolder:
 
 def check_usable(folder: Path) -> None:
     """Raise a TfsError unless the folder of a run can be locked and written, without writing to it."""
+    if not is_inside(folder, folder.parent):
+        raise CheckpointError(
+            f"{folder} is a link to another folder. To write there, give that one: {folder.resolve()}"
+        )
     check_nothing_leads_out(folder)
+    for path in folder.iterdir():
+        if path.is_file() and path.stat().st_nlink > 1:
+            raise CheckpointError(
+                f"{path} has a second name (a hard link), whose content would change too: train on a copy of the folder"
+            )
     if is_locked(folder / "run.lock"):
         raise _in_use(folder)
     if not os.access(folder, os.W_OK):

@@ -32,6 +32,9 @@ CHECKPOINT_NAME = re.compile(r"step-(\d{8,})")
 MAX_INFO_BYTES = 1 << 20
 """Limit on the size of `run.json`, a thousand times its usual size: a larger file is not from tfs."""
 
+MAX_DEPTH = 20
+"""Limit on the depth of folders in a run folder: what deletes folders calls itself for each level."""
+
 MAX_LINE_BYTES = 1 << 22
 """Limit on the length of a line of a log file; a longer line counts as damaged."""
 
@@ -161,7 +164,7 @@ class Run:
         folder = self.folder / "checkpoints"
         names = os.listdir(folder) if folder.is_dir() else []
         found = [folder / name for name in names if CHECKPOINT_NAME.fullmatch(name)]
-        complete = [path for path in found if (path / "manifest.json").is_file() and _is_inside(path, self.folder)]
+        complete = [path for path in found if (path / "manifest.json").is_file() and is_inside(path, self.folder)]
         return sorted(complete, key=lambda path: int(path.name.removeprefix("step-")))
 
     @property
@@ -195,7 +198,7 @@ def file_of(folder: Path, name: str) -> Path | None:
     try:
         state = os.lstat(path)
         if S_ISLNK(state.st_mode):
-            if not _is_inside(path, folder):
+            if not is_inside(path, folder):
                 return None
             state = os.stat(path)
     except (OSError, ValueError):  # missing, or an invalid name
@@ -206,20 +209,30 @@ def file_of(folder: Path, name: str) -> Path | None:
 def check_nothing_leads_out(folder: Path) -> None:
     """Raise CheckpointError unless a folder holds nothing but files, folders, and links to something inside it.
 
-    Call it before writing to a run folder that exists: writing, locking and deleting follow links.
+    Call it before reading a checkpoint, and before writing to a run folder that exists: reading, writing, locking and
+    deleting follow links, and wait at named pipes.
     """
-    for place, folders, files in os.walk(folder):
-        for name in [*folders, *files]:
-            path = Path(place, name)
-            mode = os.lstat(path).st_mode
-            if not (S_ISREG(mode) or S_ISDIR(mode) or (S_ISLNK(mode) and _is_inside(path, folder))):
+    waiting = [(folder, 0)]
+    while waiting:
+        place, depth = waiting.pop()
+        try:
+            entries = [(place / name, os.lstat(place / name).st_mode) for name in os.listdir(place)]
+        except FileNotFoundError:  # deleted meanwhile, by a process that has locked the run
+            continue
+        except OSError as error:
+            raise CheckpointError(f"{place} cannot be read: {error.strerror or error}") from None
+        for path, mode in entries:
+            if S_ISDIR(mode) and depth < MAX_DEPTH:
+                waiting.append((path, depth + 1))
+            elif S_ISDIR(mode) or not (S_ISREG(mode) or (S_ISLNK(mode) and is_inside(path, folder))):
                 raise CheckpointError(
-                    f"{path} is a link that leads out of the run's folder, or a special file, and tfs makes no such "
-                    "thing: the run is not written to. Remove it, or train on a copy of the checkpoint."
+                    f"{path} is a link that leads out of {folder}, a special file, or a deeply nested folder, and tfs "
+                    "makes no such thing: neither read nor written. Remove it, or replace a link by a copy."
                 )
 
 
-def _is_inside(path: Path, folder: Path) -> bool:
+def is_inside(path: Path, folder: Path) -> bool:
+    """Return whether a path is in a folder, or is the folder, when all links are followed."""
     try:
         return path.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError):  # a cycle of links
@@ -266,7 +279,7 @@ def run_folders(assets: Path, wanted: str | None = None) -> list[Path]:
     root = assets / "runs"
     names = os.listdir(root) if root.is_dir() else []
     found = [root / name for name in names if wanted in (None, name)]
-    return [path for path in found if not path.is_symlink() or _is_inside(path, root)]
+    return [path for path in found if not path.is_symlink() or is_inside(path, root)]
 
 
 def find_run(target: str, assets: Path) -> Run:

@@ -25,14 +25,16 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any, NoReturn
 
+from tfs_core.durable import NO_WAITING
 from tfs_core.errors import CheckpointError, NewerFormatError
 
-_NO_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # opening a named pipe would wait for a writer
+MAX_DEPTH = 50
+"""Limit on the nesting of JSON, several times that of any file of tfs: much deeper values cannot be written again."""
 
 
 def read_bytes(path: Path, *, limit: int) -> bytes:
     """Return the content of a regular file of at most `limit` bytes. Raises OSError, and CheckpointError otherwise."""
-    descriptor = os.open(path, os.O_RDONLY | _NO_WAITING)
+    descriptor = os.open(path, os.O_RDONLY | NO_WAITING)
     with open(descriptor, "rb") as file:
         state = os.fstat(descriptor)
         if not S_ISREG(state.st_mode):
@@ -70,11 +72,21 @@ def parse_json(content: bytes) -> Any:
     """Return the value of strict JSON in UTF-8. Raises ValueError, whatever the content is."""
     try:
         value = _decode(content.decode("utf-8"))
+        if content.count(b"[") + content.count(b"{") > MAX_DEPTH and _is_deep(value):
+            raise RecursionError
         if re.search(rb"\\u[dD][89a-fA-F]", content):  # half of a character: text that cannot be written again
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     return value
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(MAX_DEPTH):
+        level = [item for inner in level for item in (inner.values() if isinstance(inner, dict) else inner)]
+        level = [item for item in level if isinstance(item, dict | list)]
+    return bool(level)
 
 
 def _no_number(name: str) -> NoReturn:

@@ -80,7 +80,7 @@ class CommandLine(click.Group):
                 if self.debug:
                     import traceback
 
-                    traceback.print_exception(error)
+                    say("".join(traceback.format_exception(error)), err=True, nl=False)
                 say(f"Error: {error}", err=True)
                 code = error.exit_code
             except ModuleNotFoundError as error:

@@ -147,7 +147,7 @@ def _open_split(folder: Path, split: str, info: dict[str, Any], verified: "_Veri
 def _open_array(path: Path, length: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return a memory-mapped array [length] of this type. Raises CheckpointError for any other file."""
     try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
     except OSError:
         raise
     except Exception as error:  # from NumPy's parser of the header

@@ -20,7 +20,7 @@ import click
 from tfs_core.cli.trained import model_options
 from tfs_core.contracts import IGNORED_TARGET, Batch, Tokenizer
 from tfs_core.errors import CheckpointError, UsageError
-from tfs_core.runs import CHECKPOINT_NAME, assets_folder, find_run
+from tfs_core.runs import CHECKPOINT_NAME, assets_folder, find_run, is_inside
 from tfs_core.terminal import say
 
 if TYPE_CHECKING:
@@ -108,7 +108,8 @@ def find_bundle(target: str, assets: Path) -> Path:
         where = f"{path} is {'a checkpoint, not a bundle' if is_checkpoint else 'no folder'}"
     else:
         run = find_run(target, assets)
-        found = [it for it in sorted(run.folder.glob("nonfinite/*")) if CHECKPOINT_NAME.fullmatch(it.name)]
+        bundles = [it for it in sorted(run.folder.glob("nonfinite/*")) if CHECKPOINT_NAME.fullmatch(it.name)]
+        found = [it for it in bundles if is_inside(it, run.folder)]
         where = f"the run '{run.name}' has no bundle"
     if not found:
         raise CheckpointError(

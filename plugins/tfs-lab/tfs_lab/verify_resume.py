@@ -7,6 +7,7 @@ order in which it calls them.
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -215,7 +216,7 @@ class Runs:
                 (assets / name).mkdir(parents=True, exist_ok=True)
             for path in assets.iterdir():
                 if path.name != "runs":
-                    (self.assets / path.name).symlink_to(path.resolve())
+                    (self.assets / path.name).symlink_to(os.path.realpath(path))
         except OSError as error:
             raise TrainingError(
                 f"the assets folder {assets} cannot be used: {error.strerror or error}. Change its permissions, or "
