@@ -278,6 +278,17 @@ def prepare(config: RunConfig, *, assets: Path, previous: ResumePoint | None, re
     check_required_components(config)
     wrapper_names, loggers = wrapper_choices(config), logger_choices(config)
     wrappers = build_wrappers(wrapper_names)
+    for kind, choice in (
+        ("model", config.model),
+        ("optimizer", config.training.optimizer),
+        ("scheduler", config.training.lr_decay),
+    ):
+        if not is_local_model(choice.name):
+            get_registry().find(kind, choice.name).load_factory()  # one that cannot be imported ends the run here
+    recorded = dict(previous.state["machine"]) if previous is not None else {}
+    if previous is not None and not previous.config.runtime.compile:
+        recorded.pop("compiled", None)  # False because it was not requested, not because it failed
+    machine = choose_machine(config.runtime, recorded)
     ranks = OneRank()
     data = prepare_data(config, assets=assets, previous=previous, ranks=ranks, report=report)
     plan = plan_run(config.training, data.batching)
@@ -294,10 +305,6 @@ def prepare(config: RunConfig, *, assets: Path, previous: ResumePoint | None, re
             "out, or use a model with `features` and `unembed`."
         )
 
-    recorded = dict(previous.state["machine"]) if previous is not None else {}
-    if previous is not None and not previous.config.runtime.compile:
-        recorded.pop("compiled", None)  # False because it was not requested, not because it failed
-    machine = choose_machine(config.runtime, recorded)
     apply_machine(machine)
     model.to(device=machine.device, dtype=parameter_dtype(model.config))
     findings = Findings(report)

@@ -81,7 +81,12 @@ class RunFolder:
         cannot be used. From here on everything below the folder may be written, locked and deleted.
         """
         check_usable(folder)
-        return cls(folder, load_run(folder).info)
+        info = load_run(folder).info
+        original = read_run(folder.with_name(Path(str(info.get("name"))).name or "runs"))
+        if original is not None and original.name != folder.name and original.info.get("run_id") == info.get("run_id"):
+            forked_from = {"run": original.name, "step": (info.get("summary") or {}).get("last_step")}
+            info |= {"run_id": secrets.token_hex(8), "name": folder.name, "forked_from": forked_from}  # a copied folder
+        return cls(folder, info)
 
     def __enter__(self) -> Self:
         """Lock the folder. Raises TrainingError, naming the process that holds the lock, when it is locked."""
@@ -91,23 +96,34 @@ class RunFolder:
             raise _in_use(self.folder) from None
         except OSError as error:  # such as a folder that may only be read
             raise TrainingError(
-                f"{self._lock.lock_file} cannot be locked: {error.strerror or error}. Give yourself write permission, "
-                "or train on a copy of the run's folder."
+                f"{self._lock.lock_file} cannot be locked: {error.strerror or error}. Make room, or give yourself write "
+                "permission, or train on a copy of the run's folder."
             ) from error
         for leftover in self.folder.glob(".*"):  # of a process that was killed while it wrote one of these files
             if re.fullmatch(r"\.(run\.json|config\.yaml)\.\d+|\..+\.jsonl\.kept", leftover.name):
                 with suppress(OSError):  # a folder of this name
                     leftover.unlink(missing_ok=True)
-        self.write_info(
-            status="running",
-            ended_at=None,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            platform=platform.platform(),
-            versions={"python": platform.python_version(), **package_versions(["tfs-core", "torch"])},
-            git=git_state(Path.cwd()),
-        )
+        try:
+            self.write_info(
+                status="running",
+                ended_at=None,
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                platform=platform.platform(),
+                versions={"python": platform.python_version(), **package_versions(["tfs-core", "torch"])},
+                git=git_state(Path.cwd()),
+            )
+        except BaseException:
+            self._leave_unwritten()
+            raise
         return self
+
+    def _leave_unwritten(self) -> None:
+        """Release the lock, and delete the folder if nothing else is in it, so that its name is free again."""
+        self._lock.release()
+        if [path.name for path in self.folder.iterdir()] in ([], ["run.lock"]):
+            (self.folder / "run.lock").unlink(missing_ok=True)
+            self.folder.rmdir()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -131,9 +147,9 @@ class RunFolder:
         try:
             write_durably(path, content.encode("utf-8", "replace"))
         except OSError as error:
+            again = "continue with --resume" if path.exists() else "start the run again"
             raise TrainingError(
-                f"{path} cannot be written: {error.strerror or error}. Make room or change the permissions, then "
-                "continue with --resume."
+                f"{path} cannot be written: {error.strerror or error}. Make room or change the permissions, then {again}."
             ) from error
         self._written_at = time.monotonic()
 

@@ -3,11 +3,12 @@
 Names of files and runs, text of data sets and models, and the messages of errors that quote them are untrusted.
 """
 
-import unicodedata
+import re
 
 import click
 
-_BIDIRECTIONAL = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c")
+_ESCAPED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters but for newline and tab, marks of the writing direction, and halves of characters."""
 
 
 def say(text: object = "", *, err: bool = False, nl: bool = True, bold: bool = False) -> None:
@@ -20,14 +21,4 @@ def escape_control_characters(text: str) -> str:
 
     Newlines, tabs and all printable characters, emoji included, are unchanged.
     """
-    return "".join(character if _prints(character) else _escaped(character) for character in text)
-
-
-def _prints(character: str) -> bool:
-    if character in "\n\t":
-        return True
-    return unicodedata.category(character) not in ("Cc", "Cs") and character not in _BIDIRECTIONAL
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")
+    return _ESCAPED.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -93,6 +94,25 @@ def test_open_keeps_identity_and_start_time(tmp_path: Path) -> None:
     assert (during["status"], during["ended_at"]) == ("running", None)
     for key in ("run_id", "name", "started_at", "total_steps"):
         assert during[key] == before[key]
+
+
+def test_copy_of_a_run_is_a_run_of_its_own(tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path, "story", "story") as run_folder:
+        run_folder.end("finished", summary={"last_step": 5, "best_validation": None})
+    copy = tmp_path / "runs" / "copy"
+    shutil.copytree(run_folder.folder, copy)
+    original = info(run_folder.folder)
+    with RunFolder.open(copy) as copied:
+        copied.end("finished")
+    assert info(copy)["run_id"] != original["run_id"]
+    assert info(copy)["name"] == "copy"
+    assert info(copy)["forked_from"] == {"run": "story", "step": 5}
+
+    moved = tmp_path / "runs" / "moved"
+    run_folder.folder.rename(moved)
+    with RunFolder.open(moved) as renamed:
+        renamed.end("finished")
+    assert info(moved)["run_id"] == original["run_id"]
 
 
 def test_open_rejects_a_folder_that_is_not_a_run(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -59,10 +60,17 @@ class JsonlLogger(RunLogger):
         self._files: dict[type, LogFile] = {}
 
     def on_start(self) -> None:
-        """Move lines after the start step, written by an earlier session, to `aside/`; then open the files."""
+        """Move lines after the start step, written by an earlier session, to `aside/`; then open the files.
+
+        Raises RecordError when the disk does not take them.
+        """
         for record_type, name in FILES.items():
-            truncate_after_step(self.folder / name, self.start_step)
-            self._files[record_type] = LogFile(self.folder / name, record_type)
+            path = self.folder / name
+            try:
+                truncate_after_step(path, self.start_step)
+                self._files[record_type] = LogFile(path, record_type)
+            except OSError as error:
+                raise _record_error(f"{path} cannot be written ({error.strerror})") from error
         sync_folder(self.folder)
 
     def on_step(self, record: StepRecord) -> None:
@@ -90,11 +98,18 @@ class JsonlLogger(RunLogger):
             file.sync(RETRY_SECONDS)
 
     def on_end(self, status: str) -> None:
-        for file in self._files.values():
-            file.sync(RETRY_SECONDS if status == "finished" else 0.0)
-        for file in self._files.values():
-            file.close()
-        self._files = {}
+        """Flush and close the files. After a failure, lines that still wait do not hide its reason.
+
+        A resume repeats their steps, since a checkpoint is saved only after all lines before it.
+        """
+        try:
+            for file in self._files.values():
+                with suppress(RecordError) if status == "failed" else nullcontext():
+                    file.sync(RETRY_SECONDS if status == "finished" else 0.0)
+        finally:
+            for file in self._files.values():
+                file.close()
+            self._files = {}
 
 
 class LogFile:
@@ -133,7 +148,7 @@ class LogFile:
         self._waiting += f"{text}\n".encode("utf-8", "replace")
         problem = self._write()
         if len(self._waiting) > MAX_WAITING_BYTES:
-            raise self._error(problem)
+            raise _record_error(problem)
         return problem
 
     def _write(self) -> str:
@@ -145,9 +160,6 @@ class LogFile:
             return f"{self.path} cannot be written ({error.strerror})"
         return ""
 
-    def _error(self, problem: str) -> RecordError:
-        return RecordError(f"{problem}, so the run ends here. Make room, then continue with --resume: nothing is lost.")
-
     def sync(self, seconds: float) -> None:
         """Write the waiting lines, and flush the file to the disk (fsync); wait for room for so many seconds at most.
 
@@ -156,15 +168,19 @@ class LogFile:
         give_up_at = time.monotonic() + seconds
         while problem := self._write():
             if time.monotonic() > give_up_at:
-                raise self._error(problem)
+                raise _record_error(problem)
             time.sleep(0.05)
         try:
             os.fsync(self._descriptor)
         except OSError as error:  # not repeated: a second fsync may succeed although lines of the first one are lost
-            raise self._error(f"{self.path} cannot be flushed to the disk ({error.strerror})") from error
+            raise _record_error(f"{self.path} cannot be flushed to the disk ({error.strerror})") from error
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+
+def _record_error(problem: str) -> RecordError:
+    return RecordError(f"{problem}, so the run ends here. Make room, then continue with --resume: nothing is lost.")
 
 
 def _without_nonfinite(value: Any) -> Any:
@@ -181,13 +197,18 @@ def truncate_after_step(path: Path, step: int) -> None:
     """Keep the lines of `path` up to `step`; move the rest, an incomplete last line included, to a file in `aside/`."""
     if not path.exists() or all(keep for _, keep in _sort_lines(path, step)):
         return
-    kept_path = path.with_name(f".{path.name}.kept")
-    with kept_path.open("wb") as kept, _new_aside_file(path).open("wb") as aside:
-        for line, keep in _sort_lines(path, step):
-            (kept if keep else aside).write(line)
-        for file in (aside, kept):
-            file.flush()
-            os.fsync(file.fileno())
+    kept_path, aside_path = path.with_name(f".{path.name}.kept"), _new_aside_file(path)
+    try:
+        with kept_path.open("wb") as kept, aside_path.open("wb") as aside:
+            for line, keep in _sort_lines(path, step):
+                (kept if keep else aside).write(line)
+            for file in (aside, kept):
+                file.flush()
+                os.fsync(file.fileno())
+    except BaseException:
+        for unfinished in (kept_path, aside_path):
+            unfinished.unlink(missing_ok=True)
+        raise
     replace(kept_path, path)  # replaced instead of truncated, so that a reader that follows the file notices the change
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from tfs_core.errors import CheckpointError, ConfigError
-from tfs_core.stored_json import read_bytes
+from tfs_core.stored_json import MAX_DEPTH, read_bytes
 from tfs_core.terminal import escape_control_characters
 
 Key = tuple[str | int, ...]
@@ -166,7 +166,7 @@ def read_yaml(path: Path) -> Document:
     if document.values is None:
         raise ConfigError(f"{path}: the file is empty: expected settings, such as 'experiment_name: first'")
     if not isinstance(document.values, dict):
-        found = "a list" if isinstance(document.values, list) else f"only {document.values!r}"
+        found = "a list" if isinstance(document.values, list) else f"only {show(document.values)}"
         raise ConfigError(f"{path}:1: expected settings, such as 'experiment_name: first', not {found}")
     return document
 
@@ -209,6 +209,8 @@ def _value(node: yaml.Node, key: Key, around: tuple[yaml.Node, ...], document: D
         raise yaml.composer.ComposerError(None, None, "an alias contains itself", node.start_mark)
     if len(document.places) > MAX_VALUES:
         raise yaml.composer.ComposerError(None, None, f"more than {MAX_VALUES} values", node.start_mark)
+    if len(around) > MAX_DEPTH:
+        raise RecursionError
     tag = node.tag.removeprefix(TAGS)
     unsupported = f": the tag {node.tag.replace(TAGS, '!!')} is not supported"
     if isinstance(node, yaml.ScalarNode):

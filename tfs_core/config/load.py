@@ -126,7 +126,7 @@ def _open(document: Document, parts: Sequence[str], place: Place) -> tuple[Any, 
     for depth, part in enumerate(parts, 1):
         name: Any = part
         if isinstance(holder, list):
-            if not (part.isdecimal() and int(part) < len(holder)):
+            if part not in map(str, range(len(holder))):
                 last = len(holder) - 1
                 raise ConfigError(f"{place}: {dotted((*key, part))}: {dotted(key)} has the items 0 to {last}")
             name = int(part)

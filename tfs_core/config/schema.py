@@ -110,7 +110,7 @@ class TrainingConfig:
     max_steps: Count | None = None
     """Stop after this many optimizer steps. Give one of num_epochs, max_steps and max_tokens."""
 
-    max_tokens: Count | None = None
+    max_tokens: Annotated[int, Ge(1), Le(10**15)] | None = None
     """Stop after the step that reaches this many tokens. Give one of num_epochs, max_steps and max_tokens."""
 
     learning_rate: Positive = 3e-4

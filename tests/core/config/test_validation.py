@@ -113,8 +113,15 @@ def test_missing_model_name_mentions_the_option(errors: Errors, small: str) -> N
         ("training.batch_size=1.5", "expected a whole number of at least 1 and of at most 1048576, not 1.5."),
         ("training.batch_size=0", "expected a whole number of at least 1 and of at most 1048576, not 0."),
         ("training.batch_size=null", "expected a whole number of at least 1 and of at most 1048576, not null."),
-        ("training.max_tokens=1e6", "expected a whole number of at least 1, or null, not 1000000.0. Write 1000000."),
-        ("training.max_tokens=1_000", "expected a whole number of at least 1, or null, not '1_000'. Write 1000."),
+        (
+            "training.max_tokens=1e6",
+            "expected a whole number of at least 1 and of at most 1000000000000000, or null, not 1000000.0. "
+            "Write 1000000.",
+        ),
+        (
+            "training.max_tokens=1_000",
+            "expected a whole number of at least 1 and of at most 1000000000000000, or null, not '1_000'. Write 1000.",
+        ),
         ("training.learning_rate=fast", "expected a number above 0, not 'fast'."),
         ("training.learning_rate=true", "expected a number above 0, not true."),
         ("training.learning_rate=.inf", "expected a number above 0, not inf. It must be finite."),
