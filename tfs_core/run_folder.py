@@ -96,7 +96,7 @@ class RunFolder:
             raise _in_use(self.folder) from None
         except OSError as error:  # such as a folder that may only be read
             raise TrainingError(
-                f"{self._lock.lock_file} cannot be locked: {error.strerror or error}. Make room, or give yourself write "
+                f"{self._lock.lock_file} cannot be locked: {error.strerror or error}. Make room, give yourself write "
                 "permission, or train on a copy of the run's folder."
             ) from error
         for leftover in self.folder.glob(".*"):  # of a process that was killed while it wrote one of these files
@@ -149,7 +149,8 @@ class RunFolder:
         except OSError as error:
             again = "continue with --resume" if path.exists() else "start the run again"
             raise TrainingError(
-                f"{path} cannot be written: {error.strerror or error}. Make room or change the permissions, then {again}."
+                f"{path} cannot be written: {error.strerror or error}. Make room or change the permissions, then "
+                f"{again}."
             ) from error
         self._written_at = time.monotonic()
 
