@@ -64,6 +64,10 @@ NAMES_A_PLUGIN = {"tfs_core.testing", "tfs_core.config.implied"}
 """The core modules that may name a plugin: the new home of a module, and the plugin that a setting needs."""
 
 
+PRINTING = {"print", "click.echo", "click.secho", "sys.stdout.write", "sys.stderr.write", "traceback.print_exception"}
+"""Functions that print text as it is. Only `tfs_core.terminal` may call them."""
+
+
 @dataclass(frozen=True)
 class Import:
     """An import of a module, by its absolute name."""
@@ -299,6 +303,14 @@ def plugins_that_the_core_names(project: Project) -> Iterator[str]:
             yield f"{module} names {', '.join(sorted(named))}"
 
 
+def printed_past_the_escape(project: Project) -> Iterator[str]:
+    """Iterate over the calls that print without `tfs_core.terminal.say`, which escapes."""
+    for module, file in project.files.items():
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in PRINTING and module != "tfs_core.terminal":
+                yield f"{module}:{node.lineno} calls {ast.unparse(node.func)}"
+
+
 def joined(node: ast.AST) -> str:
     """Return the value of a string literal or of concatenated literals."""
     match node:
@@ -319,6 +331,7 @@ RULES = (
     import_circles,
     foreign_plugins,
     plugins_that_the_core_names,
+    printed_past_the_escape,
 )
 
 
@@ -464,6 +477,9 @@ EVASIONS = {
     "torch": (REGISTRY, "import torch.nn", "tfs_core.registry imports torch.nn"),
     "safetensors": ("tfs_core/runs.py", "from safetensors import safe_open", "runs imports safetensors"),
     "torch, in a class": (REGISTRY, "class A:\n    import torch", "tfs_core.registry imports torch"),
+    # What prints.
+    "print": (STORE, "def f(name):\n    print(name)", "tfs_core.data.store:3 calls print"),
+    "echo": (ONE, "import click\nclick.echo('x')", "parts.model:4 calls click.echo"),
     "torch, through a module": (REGISTRY, "from . import machine", "registry imports tfs_core.machine imports torch"),
     "torch, through two": (
         "tfs_core/runs.py",

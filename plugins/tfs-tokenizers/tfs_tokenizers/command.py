@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from tfs_core.terminal import say
+
 ASSETS = click.option("--assets", metavar="DIR", help="Where data and runs are kept. [TFS_ASSETS, else ./assets]")
 SUBSET = click.option("--subset", type=click.IntRange(min=1), metavar="N", help="Read the first N training documents.")
 OUTPUT = click.option("--output", "-o", metavar="DIR", help="Output folder. [a folder under assets/tokenizers]")
@@ -48,14 +50,14 @@ def analyze(
     from tfs_tokenizers.analysis_page import write_page
 
     report, _ = analysis.analyze_dataset(name, subset, tokenizer=tokenizer_name, assets=assets)
-    click.echo(report.summary())
-    click.echo(f"\n{analysis.coverage_chart(report)}")
+    say(report.summary())
+    say(f"\n{analysis.coverage_chart(report)}")
     if export_cdf:
         analysis.export_cdf(report, export_cdf)
-        click.echo(f"\nThe coverage curve is in {export_cdf}")
+        say(f"\nThe coverage curve is in {export_cdf}")
     if html:
         write_page(report, html)
-        click.echo(f"\nThe HTML report is in {html}")
+        say(f"\nThe HTML report is in {html}")
 
 
 @tokenizer.group()
@@ -132,10 +134,8 @@ def file(
 def _print_trained(folder: Path) -> None:
     from tfs_tokenizers.file import load
 
-    click.echo(f"{load(folder).vocab_size:,} ids in {folder / 'tokenizer.json'}")
-    click.echo(
-        f"Train a model with it: tfs run --config FILE --set data.tokenizer={shlex.quote(str(folder.absolute()))}"
-    )
+    say(f"{load(folder).vocab_size:,} ids in {folder / 'tokenizer.json'}")
+    say(f"Train a model with it: tfs run --config FILE --set data.tokenizer={shlex.quote(str(folder.absolute()))}")
 
 
 @tokenizer.command()
@@ -170,7 +170,6 @@ def pretokenize(
 
     Whole documents are stored. --max-length affects only the report of truncation and padding.
     """
-    from tfs_core.terminal import escape_control_characters
     from tfs_tokenizers.pretokenized import pretokenize_dataset
 
     folder, reports = pretokenize_dataset(
@@ -181,11 +180,11 @@ def pretokenize(
         subset_size=subset,
         val_subset_size=val_subset,
         assets=assets,
-        progress=lambda line: click.echo(escape_control_characters(line), err=True),
+        progress=lambda line: say(line, err=True),
     )
     for report in reports:
-        click.echo(report.summary())
-    click.echo(f"The token store is {folder}: a run with this data set and tokenizer uses it.")
+        say(report.summary())
+    say(f"The token store is {folder}: a run with this data set and tokenizer uses it.")
 
 
 @tokenizer.command()
@@ -198,17 +197,16 @@ def compare(
     tokenizers: tuple[str, ...], *, dataset: str, subset: int | None, as_json: bool, assets: str | None
 ) -> None:
     """Compare tokenizers on the same text: bytes per token, speed, and losslessness."""
-    from tfs_core.terminal import escape_control_characters
     from tfs_tokenizers.comparison import compare_tokenizers
 
     compared = compare_tokenizers(tokenizers, dataset=dataset, subset_size=subset, assets=assets)
     if as_json:
-        click.echo(json.dumps({"dataset": dataset, "tokenizers": [asdict(row) for row in compared]}))
+        say(json.dumps({"dataset": dataset, "tokenizers": [asdict(row) for row in compared]}))
         return
     width = max(len("tokenizer"), *(len(row.name) for row in compared))
-    click.echo(f"{'tokenizer':<{width}} {'ids':>9} {'tokens':>12} {'bytes/token':>12} {'MB/s':>7}  lossless")
+    say(f"{'tokenizer':<{width}} {'ids':>9} {'tokens':>12} {'bytes/token':>12} {'MB/s':>7}  lossless")
     for row in compared:
-        click.echo(
-            f"{escape_control_characters(row.name):<{width}} {row.vocab_size:>9,} {row.tokens:>12,} "
+        say(
+            f"{row.name:<{width}} {row.vocab_size:>9,} {row.tokens:>12,} "
             f"{row.bytes_per_token:>12.2f} {row.megabytes_per_second:>7.1f}  {'yes' if row.lossless else 'NO'}"
         )
