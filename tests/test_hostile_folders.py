@@ -239,6 +239,8 @@ def write(name: str, content: str | bytes, outside: Path) -> None:
     data = content.encode() if isinstance(content, str) else content
     Path(RUN, name).parent.mkdir(parents=True, exist_ok=True)
     Path(RUN, name).write_bytes(data.replace(b"OUTSIDE", str(outside).encode()))
+    if not name.endswith("manifest.json"):
+        seal(Path(CHECKPOINT))
 
 
 def manifests(change: Callable[[dict[str, Any]], object], _outside: Path) -> None:
@@ -301,6 +303,11 @@ COMPONENTS = {
     "schedule": ["training", "lr_decay"],
 }
 
+PLUGIN = {"version": "1", "sha256": None, "components": ["model torch"]}
+ALIASES = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{chr(letter + 1)}: &{chr(letter + 1)} [{', '.join([f'*{chr(letter)}'] * 9)}]\n" for letter in range(97, 110)
+)
+
 ATTACKS: dict[str, Attack] = {
     **{f"{path}: {kind}": partial(replace, path, make) for path in PATHS for kind, make in KINDS.items()},
     # Code that a checkpoint names
@@ -345,6 +352,29 @@ ATTACKS: dict[str, Attack] = {
         f"run.json {key} an escape": partial(edit, "run.json", put(key, to=ESCAPE))
         for key in ("name", "experiment_name", "status", "host", "model", "started_at")
     },
+    **{
+        f"run.json name {name!r}": partial(edit, "run.json", put("name", to=name))
+        for name in ("..", "/", "\0", "a" * 500)
+    },
+    "summary of numbers": partial(edit, "run.json", put("summary", to={"last_step": 2**62, "best_validation": None})),
+    "progress far ahead": partial(edit, "state.json", put("progress", "step", to=2**62)),
+    "step far ahead": partial(edit, "state.json", put("step", to=2**62)),
+    "best step far ahead": partial(edit, "state.json", put("progress", "best_step", to=2**62)),
+    "many plugins": partial(edit, "state.json", put("plugins", to={f"p{n}": PLUGIN for n in range(50_000)})),
+    "plugin of an escape": partial(edit, "state.json", put("plugins", to={ESCAPE: PLUGIN})),
+    "tied to itself": partial(edit, "state.json", put("tied", to={"a": "a", ESCAPE: ESCAPE})),
+    "huge model": partial(edit, "config.yaml", put("model", "d_model", to=2**20)),
+    "many blocks": partial(edit, "config.yaml", put("model", "n_blocks", to=10**6)),
+    "many heads": partial(edit, "config.yaml", put("model", "n_heads", to=2**40)),
+    "long context": partial(edit, "config.yaml", put("model", "max_seq_len", to=2**40)),
+    "long rows": partial(edit, "config.yaml", put("data", "max_length", to=2**40)),
+    "large batches": partial(edit, "config.yaml", put("training", "batch_size", to=2**40)),
+    "many threads": partial(edit, "config.yaml", put("runtime", "threads", to=1024)),
+    "huge seed": partial(edit, "config.yaml", put("seed", to=2**64)),
+    "configuration of a megabyte": partial(write, "checkpoints/step-00000004/config.yaml", "tags: [" + "x, " * 340_000),
+    "configuration of brackets": partial(write, "checkpoints/step-00000004/config.yaml", "x: " + "{" * 100_000),
+    "configuration of colons": partial(write, "checkpoints/step-00000004/config.yaml", "? " * 100_000),
+    "configuration of aliases": partial(write, "checkpoints/step-00000004/config.yaml", ALIASES),
     "run of an escape": partial(edit, "state.json", put("run", to=ESCAPE)),
     "tags of escapes": partial(edit, "config.yaml", put("tags", to=[ESCAPE])),
     "setting of an escape": partial(edit, "config.yaml", put(ESCAPE, to=ESCAPE)),
@@ -394,6 +424,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
             assert result.exit_code == (name == "burst"), result.output
         bundle = next(Path("assets/runs/burst/nonfinite").iterdir())
         shutil.copytree(bundle, BUNDLE)
+        Path(RUN, "aside").mkdir(exist_ok=True)
         shutil.rmtree("assets/runs/burst")
     finally:
         os.chdir(here)
@@ -432,6 +463,7 @@ def snapshot(path: Path) -> dict[str, Any]:
 
 def finds_of(words: tuple[str, ...], outside: Path) -> list[str]:
     """Run a command in the current folder, and return what went wrong."""
+    Path(os.environ["EXECUTED"]).unlink(missing_ok=True)  # by git itself, when the attack was prepared
     before = snapshot(outside)
     for name in [name for name in sys.modules if name.startswith("tfs_local_model") or name == "evil"]:
         del sys.modules[name]  # it is imported once per process, and the next import has to be seen
@@ -508,9 +540,7 @@ EVERYWHERE = [name for name in ATTACKS if name.partition(": ")[0] in PATHS]
 """The attacks on every path, of which the usual tests take a sample."""
 
 PAIRS = [
-    (name, words)
-    for name in ATTACKS
-    for words in (random.Random(name).sample(COMMANDS, 4) if name in EVERYWHERE else COMMANDS)
+    (name, words) for name in ATTACKS for words in random.Random(name).sample(COMMANDS, 2 if name in EVERYWHERE else 12)
 ]
 FIRST = [(name, random.Random(name).choice(COMMANDS)) for name in ATTACKS if name not in EVERYWHERE]
 FIRST += [(name, random.Random(name).choice(COMMANDS)) for name in random.Random(0).sample(EVERYWHERE, 60)]
@@ -529,3 +559,155 @@ def test_attack_on_every_command(
     name: str, words: tuple[str, ...], base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert finds_of_attack(ATTACKS[name], words, base=base, tmp_path=tmp_path, monkeypatch=monkeypatch) == []
+
+
+# Repositories
+
+
+def git(*words: str) -> None:
+    command = ["git", "-c", "user.name=x", "-c", "user.email=x", "-c", "protocol.file.allow=always", *words]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def repository() -> None:
+    """Make the working folder a repository with a changed file, whose time git has to compare the content for."""
+    git("init", "--quiet")
+    git("add", "mine.yaml", "text.txt")
+    git("commit", "--quiet", "--message", "first")
+    Path("text.txt").write_text(Path("text.txt").read_text().upper())
+
+
+def settings(*lines: str, attributes: str = "") -> None:
+    """Write settings of a repository whose values are a program; PROGRAM stands for it."""
+    repository()
+    program = Path("program").absolute()
+    program.write_text(f"#!/bin/sh\ntouch '{os.environ['EXECUTED']}'\ncat\n")
+    program.chmod(0o755)
+    for line in lines:
+        key, _, value = line.partition("=")
+        git("config", key, value.replace("PROGRAM", str(program)))
+    if attributes:
+        for file in (Path(".gitattributes"), Path(".git/info/attributes")):
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(f"* {attributes}\n")
+
+
+def every_hook() -> None:
+    settings()
+    names = "post-index-change reference-transaction post-checkout pre-commit fsmonitor-watchman query-watchman"
+    for name in names.split():
+        Path(".git/hooks").mkdir(exist_ok=True)
+        shutil.copy("program", f".git/hooks/{name}")
+
+
+def submodule() -> None:
+    settings("core.fsmonitor=PROGRAM")
+    shutil.move(".git", "text.git")
+    inner = Path("inner")
+    inner.mkdir()
+    shutil.move("text.git", inner / ".git")
+    shutil.copy("text.txt", inner)
+    repository()
+    git("add", "inner")
+    git("commit", "--quiet", "--message", "submodule")
+    (inner / "text.txt").write_text("changed")
+    git("config", "submodule.inner.update", f"!{Path('program').absolute()}")
+    git("config", "diff.ignoreSubmodules", "none")
+
+
+def worktree() -> None:
+    settings(
+        "extensions.worktreeConfig=true", "core.fsmonitor=PROGRAM", "filter.x.clean=PROGRAM", attributes="filter=x"
+    )
+    git("worktree", "add", "--quiet", "tree")
+    for name in ("mine.yaml", "text.txt"):
+        shutil.copy(name, f"tree/{name}")
+    os.chdir("tree")
+
+
+def bare_repository() -> None:
+    """Put the repository's files into the working folder itself: git finds a bare repository there."""
+    settings("core.fsmonitor=PROGRAM", "filter.x.clean=PROGRAM", "core.bare=false", attributes="filter=x")
+    git("config", "core.worktree", str(Path.cwd()))
+    for path in Path(".git").iterdir():
+        shutil.move(path, path.name)
+    Path(".git").rmdir()
+
+
+def promised_objects() -> None:
+    """Leave out all objects: git would fetch them, with a program that the settings name."""
+    source = Path("source.git").absolute()
+    settings("core.repositoryFormatVersion=1", "extensions.partialClone=origin", "remote.origin.promisor=true")
+    git("clone", "--quiet", "--bare", ".", str(source))
+    git("config", "remote.origin.url", str(source))
+    git("config", "remote.origin.uploadpack", str(Path("program").absolute()))
+    for path in Path(".git/objects").iterdir():
+        if len(path.name) == 2:
+            shutil.rmtree(path)
+
+
+def changed_head(make: Callable[[str, Path], None]) -> None:
+    settings()
+    make(".git/HEAD", Path.cwd() / "text.txt")
+
+
+REPOSITORIES: dict[str, Callable[[], object]] = {
+    "nothing": repository,
+    "filter": partial(settings, "filter.x.clean=PROGRAM", "filter.x.smudge=PROGRAM", attributes="filter=x"),
+    "filter process": partial(settings, "filter.x.process=PROGRAM", "filter.x.required=true", attributes="filter=x"),
+    "difference": partial(
+        settings, "diff.x.textconv=PROGRAM", "diff.x.command=PROGRAM", "diff.external=PROGRAM", attributes="diff=x"
+    ),
+    "monitor": partial(settings, "core.fsmonitor=PROGRAM", "core.useBuiltinFSMonitor=true"),
+    "monitor of git": partial(settings, "core.fsmonitor=true", "core.untrackedCache=true"),
+    "hooks": every_hook,
+    "hooks elsewhere": partial(settings, "core.hooksPath=.", "core.pager=PROGRAM", "pager.status=PROGRAM"),
+    "programs": partial(
+        settings,
+        *(
+            "core.sshCommand=PROGRAM",
+            "core.editor=PROGRAM",
+            "core.askPass=PROGRAM",
+            "core.alternateRefsCommand=PROGRAM",
+        ),
+        *("gpg.program=PROGRAM", "alias.status=!PROGRAM", "alias.rev-parse=!PROGRAM", "credential.helper=!PROGRAM"),
+        *("log.showSignature=true", "trace2.eventTarget=/tmp/x", "status.submoduleSummary=true"),
+    ),
+    "included settings": partial(settings, "include.path=/dev/zero"),
+    "included pipe": lambda: (settings("include.path=../pipe"), os.mkfifo("pipe")),
+    "worktree elsewhere": partial(settings, "core.worktree=/"),
+    "submodule": submodule,
+    "worktree": worktree,
+    "bare repository": bare_repository,
+    "promised objects": promised_objects,
+    "alternates": lambda: (repository(), Path(".git/objects/info/alternates").write_text("/dev\n../objects\n")),
+    "no objects": lambda: (
+        repository(),
+        shutil.rmtree(".git/objects/info", ignore_errors=True),
+        os.unlink(".git/index"),
+    ),
+    "index a pipe": lambda: (repository(), pipe(".git/index", Path())),
+    "attributes a pipe": lambda: (repository(), pipe(".gitattributes", Path())),
+    "head a pipe": partial(changed_head, pipe),
+    "head zeros": partial(changed_head, lambda path, _: link(path, "/dev/zero")),
+    "git a file": lambda: (repository(), shutil.move(".git", "x"), Path(".git").write_text("gitdir: x\n")),
+    "git a file of a file": lambda: Path(".git").write_text("gitdir: .git\n"),
+    "git a link": lambda: (repository(), shutil.move(".git", "x"), link(".git", "x")),
+    "git a pipe": lambda: os.mkfifo(".git"),
+}
+
+
+@pytest.mark.parametrize("words", [("run", *MINE), ("run", "--resume", "tiny", *LONGER)], ids=["run", "resume"])
+@pytest.mark.parametrize("name", REPOSITORIES)
+def test_repository_runs_nothing_of_its_own(
+    name: str, words: tuple[str, ...], base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TFS_ASSETS", str(tmp_path / "case" / "assets"))
+    finds = finds_of_attack(
+        lambda _: REPOSITORIES[name](), words, base=base, tmp_path=tmp_path, monkeypatch=monkeypatch
+    )
+    assert finds == []
+    run = max((tmp_path / "case" / "assets" / "runs").glob("*/run.json"), key=lambda path: path.stat().st_mtime_ns)
+    state = json.loads(run.read_bytes())["git"]
+    if name in ("nothing", "filter", "filter process", "monitor", "hooks", "worktree", "git a link", "git a file"):
+        assert state == {"commit": state["commit"], "dirty": True}
