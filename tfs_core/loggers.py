@@ -1,5 +1,6 @@
 """Composite of all loggers of a run: all receive every record, and observers also a view of the model."""
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -45,7 +46,12 @@ class Loggers(RunLogger):
         self._loggers.append(logger)
 
     def tell(self, record: SampleRecord | EventRecord) -> None:
-        """Send a record, created by one of the loggers, to all loggers."""
+        """Send a record, created by one of the loggers, to all loggers.
+
+        Raises TypeError or ValueError for values that are not JSON, here, in the call of the logger at fault: otherwise
+        the loggers that write the record would fail, and be removed.
+        """
+        json.dumps(vars(record))
         if isinstance(record, SampleRecord):
             self.on_sample(record)
         else:

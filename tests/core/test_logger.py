@@ -1,12 +1,18 @@
 """The group of loggers: failing loggers are reported and removed, records reach all loggers."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tfs_core.builtin.jsonl import JsonlLogger
 from tfs_core.contracts import RunLogger
 from tfs_core.loggers import Loggers
-from tfs_core.records import EventRecord
+from tfs_core.records import EventRecord, StepRecord
+from tfs_core.runs import read_lines
+
+NAMES = ("flops", "elapsed_seconds", "loss", "learning_rate", "grad_norm", "tokens_per_second")
+NUMBERS: dict[str, Any] = dict.fromkeys(NAMES, 1.0)
 
 
 class Remembers(RunLogger):
@@ -126,3 +132,19 @@ def test_logger_that_fails_while_a_record_is_handed_on_is_dropped_once() -> None
     loggers.on_event(EventRecord(at="", step=1, kind="first", details={}))
     (report,) = reports
     assert "RuntimeError: second" in report
+
+
+def test_logger_that_sends_a_record_that_is_not_json_is_removed_and_not_the_one_that_writes_it(tmp_path: Path) -> None:
+    class Careless(RunLogger):
+        def on_step(self, record: StepRecord) -> None:
+            loggers.tell(EventRecord(at="", step=record.step, kind="note", details={"file": tmp_path}))
+
+    reports: list[str] = []
+    loggers = Loggers([Careless(), log := JsonlLogger(tmp_path)], reports.append)
+    loggers.on_start()
+    for step in (1, 2):
+        loggers.on_step(StepRecord(step=step, epoch=0, tokens=1, **NUMBERS))
+    loggers.on_end("finished")
+    (report,) = reports
+    assert "Careless failed and was removed: TypeError" in report
+    assert [line["step"] for line in read_lines(log.folder / "metrics.jsonl").rows] == [1, 2]
