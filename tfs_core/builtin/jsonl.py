@@ -64,14 +64,15 @@ class JsonlLogger(RunLogger):
 
         Raises RecordError when the disk does not take them.
         """
-        for record_type, name in FILES.items():
-            path = self.folder / name
-            try:
+        path = self.folder
+        try:
+            for record_type, name in FILES.items():
+                path = self.folder / name
                 truncate_after_step(path, self.start_step)
                 self._files[record_type] = LogFile(path, record_type)
-            except OSError as error:
-                raise _record_error(f"{path} cannot be written ({error.strerror})") from error
-        sync_folder(self.folder)
+            sync_folder(self.folder)
+        except OSError as error:
+            raise _record_error(f"{path} cannot be written ({error.strerror})") from error
 
     def on_step(self, record: StepRecord) -> None:
         self._append(record)
