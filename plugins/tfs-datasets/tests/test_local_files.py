@@ -78,6 +78,10 @@ class TestFinding:
         with pytest.raises(DataError, match=r"text: there is no file .*corpsu\.txt\. Did you mean 'corpus\.txt'\?"):
             build("text", tmp_path, path=tmp_path / "corpsu.txt")
 
+    def test_device_is_no_file_of_text(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="/dev/null is not a regular file"):
+            build("text", tmp_path, path=Path("/dev/null"))
+
     def test_missing_folder_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"there is no folder .*nowhere"):
             build("text", tmp_path, path=tmp_path / "nowhere" / "a.txt")

@@ -107,6 +107,8 @@ def find_files(name: str, paths: Paths) -> list[Path]:
 def _no_file_message(path: Path) -> str:
     if os.path.isdir(path):
         return f"there is no file in the folder {path}"
+    if path.exists():
+        return f"{path} is not a regular file: text is read from files and folders"
     if glob.has_magic(str(path)):
         return f"no file matches {path}"
     parent = path.parent
