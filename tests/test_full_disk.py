@@ -313,14 +313,14 @@ def test_full_disk_does_not_hide_why_a_step_is_not_taken(when: str, disk: Path, 
     assert list((disk / "assets" / "runs" / "small" / "nonfinite").glob("*")) == []
 
 
+@pytest.mark.parametrize("when", ["the configuration", "the first checkpoint"])
 def test_message_before_the_first_checkpoint_leads_to_a_command_that_works(
-    disk: Path, tfs: Tfs, config: Path, roomy: Path
+    when: str, disk: Path, tfs: Tfs, config: Path, roomy: Path
 ) -> None:
-    ended = tfs(disk, fill_at=("save model.safetensors", 1))
-    assert ended.code == 1
+    assert tfs(disk, fill_at=MOMENTS[when]).code == 1
     make_room(disk)
     (suggested,) = re.findall(r"tfs run (--config .*)", tfs(disk, "--resume", "small").error)
-    again = tfs(disk, *suggested.split())
+    again = tfs(disk, *suggested.replace("FILE", str(config)).split())
     assert again.code == 0, again.output
     assert_same_run(disk, roomy)
 

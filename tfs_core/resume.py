@@ -89,9 +89,10 @@ def find_resume_point(target: str | Path | None, *, experiment_name: str | None,
     checkpoint, damaged = newest_valid_checkpoint(run.folder / "checkpoints")
     if checkpoint is None:
         why = f"each is damaged: {'; '.join(map(str, damaged))}" if damaged else "none was saved before it ended"
+        config = run.folder / "config.yaml"  # missing if the run ended even before that
         raise CheckpointError(
             f"the run '{run.name}' has no checkpoint to resume from: {why}. Begin it again in its place: "
-            f"tfs run --config {run.folder / 'config.yaml'} --resume auto --name {run.name}"
+            f"tfs run --config {config if config.is_file() else 'FILE'} --resume auto --name {run.name}"
         )
     return _resume_point(checkpoint, damaged=[str(error) for error in damaged])
 
