@@ -23,8 +23,8 @@ from tfs_core.terminal import escape_control_characters
 Key = tuple[str | int, ...]
 """The path of a value in a configuration: `("loggers", 0, "every")`, which `dotted` writes as `loggers.0.every`."""
 
-MAX_BYTES = 1 << 20
-"""Limit on the size of a YAML file, a thousand times its usual size."""
+MAX_BYTES = 1 << 18
+"""Limit on the size of a YAML file, a hundred times its usual size: PyYAML takes 30 seconds for a megabyte."""
 
 MAX_VALUES = 100_000
 """Limit on the number of values: nested YAML aliases can expand exponentially and exhaust the memory."""

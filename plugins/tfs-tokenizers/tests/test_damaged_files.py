@@ -256,7 +256,7 @@ CASES: dict[str, tuple[str, Callable[[dict[str, Any]], object], str]] = {
     "steps within steps": (
         "bpe",
         lambda rules: rules.update(pre_tokenizer=nested(300, key="pretokenizers")),
-        "its structure is invalid",
+        "nested too deeply",
     ),
     "vocabulary that is true": (
         "character",
@@ -392,3 +392,13 @@ def test_damaged_tokenizer_in_the_cache_is_trained_again(how: str, contents: dic
     again = bpe.build(BpeConfig(vocab_size=262), **BUILD | {"assets": tmp_path, "documents": text})
     assert again.fingerprint() == first.fingerprint()
     assert cached.read_bytes() == content
+
+
+def test_regular_expression_that_backtracks_too_long_is_an_error() -> None:
+    rules = json.loads(byte.ByteTokenizer().to_json())
+    split = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}
+    rules["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, rules["pre_tokenizer"]]}
+    tokenizer = byte_level.ByteLevelTokenizer(json.dumps(rules))
+    for repeats in (100, 2 * FEW_CHARACTERS):
+        with pytest.raises(DataError, match=r"fails on the rules of this tokenizer: .*retry-limit"):
+            tokenizer.encode_batch(["a" * repeats + "!"])

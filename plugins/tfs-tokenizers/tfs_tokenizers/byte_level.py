@@ -9,7 +9,8 @@ learners", https://cdn.openai.com/better-language-models/language_models_are_uns
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -56,6 +57,17 @@ FEW_CHARACTERS = 1 << 13
 """In characters. Building the fast encoder (0.1 seconds for a large vocabulary) does not pay off for less text."""
 
 
+@contextmanager
+def panics_as_data_error() -> Iterator[None]:
+    """Convert a panic of `tokenizers`, such as for a regular expression that backtracks too long, to a DataError."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # it cannot be imported, and is no Exception
+            raise
+        raise DataError(f"`tokenizers` fails on the rules of this tokenizer: {error}. Choose another one.") from error
+
+
 class ByteLevelTokenizer:
     """The tokenizer of a `tokenizer.json`.
 
@@ -72,7 +84,10 @@ class ByteLevelTokenizer:
                 f"this is not a tokenizer that `tokenizers` can read: its structure is invalid ({error!r})"
             ) from error
         try:
-            self._tokenizer = Tokenizer.from_str(content)
+            with panics_as_data_error():
+                self._tokenizer = Tokenizer.from_str(content)
+        except DataError:
+            raise
         except Exception as error:  # `tokenizers` raises no narrower exception
             raise DataError(f"this is not a tokenizer that `tokenizers` can read: {error}") from error
         self._tokenizer.encode_special_tokens = True  # a literal <|endoftext|> in a text is text like any other
@@ -147,7 +162,8 @@ class ByteLevelTokenizer:
         try:
             if sum(lengths) > FEW_CHARACTERS and max(lengths) <= LONGEST_TEXT and self._fast is not None:
                 return self._fast.encode_batch(texts)
-            encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+            with panics_as_data_error():
+                encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         except (TypeError, UnicodeEncodeError):
             for text in texts:
                 as_utf8(text)  # raises DataError for the text with a lone surrogate
