@@ -49,6 +49,10 @@ TESTS: dict[str, list[str]] = {
         "tests/core/test_trainer_parts.py",
         "tests/core/test_observers.py",
     ],
+    "tfs_core/stored_json.py": ["tests/core/test_stored_json.py"],
+    "tfs_core/origin.py": ["tests/test_what_decides_a_step.py"],
+    "tfs_core/run_folder.py": ["tests/core/test_run_folder.py", "tests/core/test_durable.py"],
+    "tfs_core/builtin/jsonl.py": ["tests/core/test_jsonl.py"],
     "tfs_core/evaluator.py": ["tests/core/test_evaluator.py"],
     "plugins/tfs-generate/tfs_generate/generation.py": ["plugins/tfs-generate/tests/test_generation.py"],
 }

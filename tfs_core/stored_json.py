@@ -61,7 +61,7 @@ def read_json(path: Path, shape: Any, *, limit: int = 1 << 24, version: int | No
         found = value.get("format_version") if isinstance(value, dict) else None
         if type(found) is int and found > version:
             raise NewerFormatError(f"{path} has format {found}, and this tfs reads format {version}: upgrade tfs")
-        if found != version:
+        if type(found) is not int or found != version:
             raise CheckpointError(f"{path} is damaged: its format_version is {found!r:.40}, not {version}")
     if problem := difference(value, shape):
         raise CheckpointError(f"{path} is damaged: {problem}")
