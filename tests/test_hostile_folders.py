@@ -16,18 +16,29 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from zipfile import ZipFile
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from click.testing import CliRunner
+from tfs_lab.replay import find_bundle
 
+from tfs_core.checkpoint_folder import verify_checkpoint
 from tfs_core.cli.main import tfs
+from tfs_core.config.document import read_yaml, write_yaml
+from tfs_core.data.store import _open_array as open_array
+from tfs_core.durable import is_locked, write_durably
+from tfs_core.errors import CheckpointError, ConfigError
+from tfs_core.origin import changed_local_files
+from tfs_core.run_folder import check_usable
+from tfs_core.stored_json import MAX_DEPTH, read_json
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /dev, POSIX signals and named pipes")
 
@@ -253,7 +264,8 @@ def manifests(change: Callable[[dict[str, Any]], object], _outside: Path) -> Non
 
 def many_names_of_one_file(files: dict[str, Any]) -> None:
     entry = files["model.safetensors"]
-    files.update({"./" * number + "model.safetensors": entry for number in range(1, 30_000)})
+    prefixes = (f"{number:b}".replace("0", "./").replace("1", ".//") for number in range(3000))
+    files.update({f"{prefix}model.safetensors": entry for prefix in prefixes})
 
 
 def nested(depth: int) -> Any:
@@ -307,6 +319,8 @@ PLUGIN = {"version": "1", "sha256": None, "components": ["model torch"]}
 ALIASES = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{chr(letter + 1)}: &{chr(letter + 1)} [{', '.join([f'*{chr(letter)}'] * 9)}]\n" for letter in range(97, 110)
 )
+
+VERSIONS: list[Any] = [2, 99, "2", -1, 1.5, 2**70, None, []]
 
 ATTACKS: dict[str, Attack] = {
     **{f"{path}: {kind}": partial(replace, path, make) for path in PATHS for kind, make in KINDS.items()},
@@ -389,7 +403,7 @@ ATTACKS: dict[str, Attack] = {
     **{
         f"{name} of format {version!r:.9}": partial(edit, name, put("format_version", to=version))
         for name in ("run.json", "state.json")
-        for version in (2, 99, "2", -1, 1.5, 2**70, None, [])
+        for version in VERSIONS
     },
     **{
         f"manifest of format {version}": partial(
@@ -646,10 +660,12 @@ def promised_objects() -> None:
             shutil.rmtree(path)
 
 
-def changed_head(make: Callable[[str, Path], None]) -> None:
-    settings()
-    make(".git/HEAD", Path.cwd() / "text.txt")
+def in_turn(*steps: Callable[[], object]) -> None:
+    for step in steps:
+        step()
 
+
+dot_git, alternates = Path(".git"), Path(".git/objects/info/alternates")
 
 REPOSITORIES: dict[str, Callable[[], object]] = {
     "nothing": repository,
@@ -674,30 +690,30 @@ REPOSITORIES: dict[str, Callable[[], object]] = {
         *("log.showSignature=true", "trace2.eventTarget=/tmp/x", "status.submoduleSummary=true"),
     ),
     "included settings": partial(settings, "include.path=/dev/zero"),
-    "included pipe": lambda: (settings("include.path=../pipe"), os.mkfifo("pipe")),
+    "included pipe": partial(in_turn, partial(settings, "include.path=../pipe"), partial(os.mkfifo, "pipe")),
     "worktree elsewhere": partial(settings, "core.worktree=/"),
     "submodule": submodule,
     "worktree": worktree,
     "bare repository": bare_repository,
     "promised objects": promised_objects,
-    "alternates": lambda: (repository(), Path(".git/objects/info/alternates").write_text("/dev\n../objects\n")),
-    "no objects": lambda: (
-        repository(),
-        shutil.rmtree(".git/objects/info", ignore_errors=True),
-        os.unlink(".git/index"),
+    "alternates": partial(in_turn, repository, lambda: alternates.write_text("/dev\n../objects\n")),
+    "no index": partial(in_turn, repository, lambda: os.unlink(".git/index")),
+    "index a pipe": partial(in_turn, repository, lambda: pipe(".git/index", Path())),
+    "attributes a pipe": partial(in_turn, repository, lambda: pipe(".gitattributes", Path())),
+    "head a pipe": partial(in_turn, repository, lambda: pipe(".git/HEAD", Path())),
+    "head zeros": partial(in_turn, repository, lambda: link(".git/HEAD", "/dev/zero")),
+    "git a file": partial(
+        in_turn, repository, lambda: shutil.move(".git", "x"), lambda: dot_git.write_text("gitdir: x")
     ),
-    "index a pipe": lambda: (repository(), pipe(".git/index", Path())),
-    "attributes a pipe": lambda: (repository(), pipe(".gitattributes", Path())),
-    "head a pipe": partial(changed_head, pipe),
-    "head zeros": partial(changed_head, lambda path, _: link(path, "/dev/zero")),
-    "git a file": lambda: (repository(), shutil.move(".git", "x"), Path(".git").write_text("gitdir: x\n")),
-    "git a file of a file": lambda: Path(".git").write_text("gitdir: .git\n"),
-    "git a link": lambda: (repository(), shutil.move(".git", "x"), link(".git", "x")),
+    "git a file of a file": lambda: dot_git.write_text("gitdir: .git\n"),
+    "git a link": partial(in_turn, repository, lambda: shutil.move(".git", "x"), lambda: link(".git", "x")),
     "git a pipe": lambda: os.mkfifo(".git"),
 }
 
 
-@pytest.mark.parametrize("words", [("run", *MINE), ("run", "--resume", "tiny", *LONGER)], ids=["run", "resume"])
+@pytest.mark.parametrize(
+    "words", [("run", *MINE), pytest.param(("run", "--resume", "tiny", *LONGER), marks=pytest.mark.long)]
+)
 @pytest.mark.parametrize("name", REPOSITORIES)
 def test_repository_runs_nothing_of_its_own(
     name: str, words: tuple[str, ...], base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -711,3 +727,114 @@ def test_repository_runs_nothing_of_its_own(
     state = json.loads(run.read_bytes())["git"]
     if name in ("nothing", "filter", "filter process", "monitor", "hooks", "worktree", "git a link", "git a file"):
         assert state == {"commit": state["commit"], "dirty": True}
+
+
+# Single functions
+
+
+def test_lock_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "run.lock")
+    with limited_to(SECONDS):
+        assert not is_locked(tmp_path / "run.lock")
+    assert not is_locked(tmp_path)
+
+
+def test_file_is_not_written_through_a_link_in_place_of_the_temporary_file(tmp_path: Path) -> None:
+    (tmp_path / "secret.txt").write_text(SECRET)
+    link(str(tmp_path / f".run.json.{os.getpid()}"), tmp_path / "secret.txt")
+    write_durably(tmp_path / "run.json", b"new")
+    assert (tmp_path / "secret.txt").read_text() == SECRET
+    assert (tmp_path / "run.json").read_bytes() == b"new"
+    assert not (tmp_path / "run.json").is_symlink()
+
+
+@pytest.mark.parametrize("depth", [MAX_DEPTH, 300, 900, 100_000])
+def test_json_is_nested_no_deeper_than_it_can_be_written_again(depth: int, tmp_path: Path) -> None:
+    for left, right in ("[]", ('{"x":', "}")):
+        (tmp_path / "x.json").write_text(f'{{"x": {left * depth}1{right * depth}}}')
+        with pytest.raises(CheckpointError, match=r"x\.json is damaged: it is nested too deeply"):
+            read_json(tmp_path / "x.json", {})
+        (tmp_path / "x.json").write_text(f'{{"x": {left * (MAX_DEPTH - 1)}1{right * (MAX_DEPTH - 1)}}}')
+        json.dumps(read_json(tmp_path / "x.json", {}), indent=1)
+
+
+def test_configuration_is_nested_no_deeper_than_it_can_be_written_again(tmp_path: Path) -> None:
+    for depth in range(40, 400, 20):
+        (tmp_path / "x.yaml").write_text(f"model: {{name: ./x.py:Model, x: {'[' * depth}{']' * depth}}}")
+        with suppress(ConfigError):
+            write_yaml(read_yaml(tmp_path / "x.yaml").values)
+
+
+@pytest.mark.parametrize("kind", ["link to a copy", "link to nothing", "pipe", "deep folders"])
+def test_file_that_no_manifest_names_is_refused(kind: str, base: Path, tmp_path: Path) -> None:
+    folder, outside = tmp_path / "case" / "checkpoint", tmp_path / "outside"
+    shutil.copytree(base / CHECKPOINT, folder)
+    outside.mkdir()
+    verify_checkpoint(folder)
+    KINDS[kind](str(folder / "batches.safetensors"), outside)
+    with pytest.raises(CheckpointError, match=r"batches\.safetensors.* is a link that leads out of .*, a special file"):
+        verify_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["./state.json", "x/../state.json", "tokenizer//tokenizer.json", "../checkpoint/state.json"]
+)
+def test_manifest_names_each_file_in_one_way(name: str, base: Path, tmp_path: Path) -> None:
+    """Otherwise a short manifest could have a large file read a hundred thousand times."""
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(base / CHECKPOINT, folder)
+    (folder / "x").mkdir()
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    manifest["files"][name] = manifest["files"]["tokenizer/tokenizer.json" if "//" in name else "state.json"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match="is missing, or is no file of this folder"):
+        verify_checkpoint(folder)
+
+
+@pytest.mark.parametrize("name", ["run.lock", "metrics.jsonl"])
+def test_hard_link_is_not_written_to(name: str, base: Path, tmp_path: Path) -> None:
+    shutil.copytree(base / RUN, tmp_path / "tiny")
+    hard_link(str(tmp_path / "tiny" / name), tmp_path)
+    with pytest.raises(CheckpointError, match=f"{name} has a second name"):
+        check_usable(tmp_path / "tiny")
+
+
+def test_run_folder_that_is_a_link_is_not_written_to(base: Path, tmp_path: Path) -> None:
+    shutil.copytree(base / RUN, tmp_path / "real" / "tiny")
+    (tmp_path / "runs").mkdir()
+    link(str(tmp_path / "runs" / "tiny"), tmp_path / "real" / "tiny")
+    with pytest.raises(CheckpointError, match=f"is a link.*{tmp_path / 'real' / 'tiny'}"):
+        check_usable(tmp_path / "runs" / "tiny")
+    check_usable(tmp_path / "real" / "tiny")
+
+
+def test_bundle_outside_of_the_run_is_not_found(base: Path, tmp_path: Path) -> None:
+    run, outside = tmp_path / "runs" / "tiny", tmp_path / "outside"
+    shutil.copytree(base / RUN, run)
+    assert find_bundle("tiny", tmp_path) == run / "nonfinite" / "step-00000002"
+    shutil.move(run / "nonfinite", outside)
+    link(str(run / "nonfinite"), outside)
+    with pytest.raises(CheckpointError, match="has no bundle"):
+        find_bundle("tiny", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "../secret.txt", "pipe", "x\0"])
+def test_files_that_a_checkpoint_calls_local_are_read_in_bounded_time(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with limited_to(SECONDS):
+        assert changed_local_files(f"{tmp_path}/model.py:Model", {name: ""}) == [name]
+
+
+def test_traceback_of_an_error_is_escaped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    output = CliRunner().invoke(tfs, ["--debug", "evaluate", ESCAPE]).output
+    assert "Traceback" in output
+    assert "\\x1b[31m" in output
+    assert not RAW_CONTROL.search(output)
+
+
+def test_zip_archive_in_place_of_an_array_is_an_error(tmp_path: Path) -> None:
+    with ZipFile(tmp_path / "x.npy", "w") as archive:
+        archive.writestr("x.npy", b"")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        open_array(tmp_path / "x.npy", 1, np.dtype("<i8"))

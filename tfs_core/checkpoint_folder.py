@@ -109,7 +109,7 @@ def verify_checkpoint(folder: Path) -> None:
     for name, entry in manifest["files"].items():
         path = folder / name
         try:
-            if posixpath.normpath(name) != name or not path.is_file() or not is_inside(path, folder):
+            if posixpath.normpath(f"x/{name}") != f"x/{name}" or not path.is_file() or not is_inside(path, folder):
                 problem = "is missing, or is no file of this folder"
             elif path.stat().st_size != entry["bytes"] or _sha256(path) != entry["sha256"]:
                 problem = f"is damaged: it is not the file that {MANIFEST} describes"

@@ -70,8 +70,11 @@ def owners(plugins: Mapping[str, Any]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for name, plugin in plugins.items():
-        offered = [f"{it.kind} {it.component.name}" for it in get_registry().entries() if it.distribution == name]
-        found |= dict.fromkeys(plugin["components"] if isinstance(plugin, dict) else offered, name)
+        if isinstance(plugin, dict):
+            found.update(dict.fromkeys(plugin["components"], name))
+        else:
+            offered = (f"{it.kind} {it.component.name}" for it in get_registry().entries() if it.distribution == name)
+            found.update(dict.fromkeys(offered, name))
     return found
 
 
