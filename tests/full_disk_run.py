@@ -1,8 +1,9 @@
-"""The command `tfs` in a process whose disk becomes full at a chosen moment. Used by `tests/test_full_disk.py`.
+"""The command `tfs` in a process whose disk becomes full, or which is killed, at a chosen moment.
 
-A moment is an operation on a file below the folder `disk`, such as `write metrics.jsonl`, `fsync manifest.json`,
-`open state.json` (for writing), `save model.safetensors`, `replace run.json` or `mkdir checkpoints`. A filler takes all
-room directly before the moment, and is removed directly before a later one, if given.
+Used by `tests/test_full_disk.py`. A moment is an operation on a file below the folder `disk`, such as
+`write metrics.jsonl`, `fsync manifest.json`, `open state.json` (for writing), `save model.safetensors`,
+`replace run.json` or `mkdir checkpoints`. A filler takes all room directly before the moment, and is removed directly
+before a later one, if given.
 
 The global `arguments` (set by the caller of this file):
 
@@ -10,6 +11,7 @@ The global `arguments` (set by the caller of this file):
     disk            the mount point of the small disk; the filler is `disk/filler`
     fill_at         (moment, n): before its n-th occurrence; or n: before the n-th of all moments; or None
     free_after      the filler is removed so many moments later; None: it stays
+    kills           the process kills itself (SIGKILL) instead of filling the disk
     left            bytes that stay free
     takes_names     the filler also takes all inodes, so that no file or folder can be created
     constants       {"module.NAME": value}: replaced module constants
@@ -22,6 +24,7 @@ import importlib
 import json
 import os
 import re
+import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -42,6 +45,7 @@ class Disk:
         *,
         fill_at: tuple[str, int] | int | None,
         free_after: int | None,
+        kills: bool,
         left: int,
         takes_names: bool,
     ) -> None:
@@ -50,7 +54,7 @@ class Disk:
         self._folder = folder
         self._seen: Counter[str] = Counter()
         self._fill_at, self._free_after = fill_at, free_after
-        self._left, self._takes_names = left, takes_names
+        self._kills, self._left, self._takes_names = kills, left, takes_names
         self._filled_at: int | None = None
         self._is_busy = False
 
@@ -66,6 +70,8 @@ class Disk:
         now = len(self.moments)
         if self._filled_at is None and self._fill_at in (now, (moment, self._seen[moment])):
             self._filled_at = now
+            if self._kills:
+                os.kill(os.getpid(), signal.SIGKILL)
             fill(self.filler, left=self._left, takes_names=self._takes_names)
         elif self._filled_at is not None and self._free_after and now == self._filled_at + self._free_after:
             free(self.filler)
@@ -142,6 +148,7 @@ def main(
     disk: str,
     fill_at: tuple[str, int] | int | None = None,
     free_after: int | None = None,
+    kills: bool = False,
     left: int = 0,
     takes_names: bool = False,
     constants: dict[str, Any] | None = None,
@@ -154,7 +161,7 @@ def main(
     for name, value in (constants or {}).items():
         module, _, constant = name.rpartition(".")
         setattr(importlib.import_module(module), constant, value)
-    watched = Disk(disk, fill_at=fill_at, free_after=free_after, left=left, takes_names=takes_names)
+    watched = Disk(disk, fill_at=fill_at, free_after=free_after, kills=kills, left=left, takes_names=takes_names)
     watched.watch()
     try:
         tfs.main(command)

@@ -1,7 +1,8 @@
 """Full disks: a run on a small tmpfs that becomes full at a chosen moment loses nothing, or ends resumable and says so.
 
-Every run is a process of its own (`full_disk_run.py`), which fills the disk itself. The results are compared with those
-of a run on a roomy disk: weights, optimizer, random states, pointers, and every log line without its wall-clock fields.
+The last tests kill the run at the same moments, those of its start included. Every run is a process of its own
+(`full_disk_run.py`), which fills the disk itself. The results are compared with those of a run on a roomy disk:
+weights, optimizer, random states, pointers, and every log line without its wall-clock fields.
 """
 
 import json
@@ -11,6 +12,7 @@ import random
 import re
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -22,6 +24,8 @@ import pytest
 import yaml
 
 from tfs_core.runs import find_run
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL and a fork server")
 
 FULL_DISK_RUN = str(Path(__file__).parent / "full_disk_run.py")
 WALL_CLOCK = {"elapsed_seconds", "tokens_per_second"}
@@ -353,3 +357,21 @@ def test_disk_that_is_full_at_a_random_moment(number: int, disk: Path, tfs: Tfs,
     moments = json.loads((roomy / "moments.json").read_bytes())
     ended = tfs(disk, fill_at=1 + int(case.pop("fraction") * (len(moments) - 1)), **case)
     finish(ended, disk, tfs, config, roomy)
+
+
+@pytest.mark.parametrize(
+    "number",
+    [number if number in (3, 11, 40) else pytest.param(number, marks=pytest.mark.long) for number in range(60)],
+)
+def test_run_killed_at_any_call_from_its_start_is_finished_by_the_same_command(
+    number: int, tmp_path: Path, tfs: Tfs, config: Path, roomy: Path
+) -> None:
+    """Half of the kills are among the first 100 moments: tokens, the run's folder, and the first lines."""
+    moments = json.loads((roomy / "moments.json").read_bytes())
+    command = ("--config", str(config), "--resume", "auto", "--name", "small")
+    at = 1 + (3 * number if number < 30 else len(moments) * (number - 30) // 30)
+    assert tfs(tmp_path, *command, fill_at=at, kills=True).code == -signal.SIGKILL
+    tfs(tmp_path, *command, fill_at=1 + 7 * number % 60, kills=True)  # while it begins again, or resumes
+    again = tfs(tmp_path, *command)
+    assert again.code == 0, again.output
+    assert_same_run(tmp_path, roomy)

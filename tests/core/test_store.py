@@ -230,3 +230,10 @@ def test_read_ahead_requests_the_pages_of_the_ranges(
 
 def test_read_ahead_of_an_array_in_memory_does_nothing() -> None:
     read_ahead(np.arange(9), np.array([0]), np.array([9]))
+
+
+def test_file_that_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    write_store(tmp_path / "store")
+    (tmp_path / "store" / ".verified.json.123").touch()
+    assert open_store(tmp_path / "store", IDENTITY) is not None
+    assert [path.name for path in (tmp_path / "store").glob(".*")] == []

@@ -202,6 +202,8 @@ class _Verified:
         """Write `verified.json` if something has changed; in a folder that is read-only, files are read every time."""
         if self._now != self._known:
             with suppress(OSError):
+                for leftover in self._file.parent.glob(f".{self._file.name}.*"):  # of a process that was killed
+                    leftover.unlink(missing_ok=True)
                 write_durably(self._file, (json.dumps(self._now, indent=2) + "\n").encode())
 
 
