@@ -110,6 +110,7 @@ def test_text_that_is_not_strict_json_is_a_value_error(content: bytes, problem: 
 def test_strict_json_is_read() -> None:
     content = rb'{"a": [1, -2.5, null, true, "\ud83d\ude00 \u00e9"]}'
     assert parse_json(content) == {"a": [1, -2.5, None, True, "\U0001f600 é"]}
+    assert parse_json(b"[" + b"[],{}," * MAX_DEPTH + b"1]")[-1] == 1  # many, but not deep
     deep = b"[" * MAX_DEPTH + b"]" * MAX_DEPTH
     assert json.dumps(parse_json(deep)).encode() == deep
 
