@@ -393,7 +393,11 @@ ATTACKS: dict[str, Attack] = {
     "tags of escapes": partial(edit, "config.yaml", put("tags", to=[ESCAPE])),
     "setting of an escape": partial(edit, "config.yaml", put(ESCAPE, to=ESCAPE)),
     "configuration of a number": partial(write, "checkpoints/step-00000004/config.yaml", "0x" + "f" * 6000),
-    "samples of escapes": partial(write, "samples.jsonl", json.dumps({"step": 1, "prompt": ESCAPE, "text": ESCAPE})),
+    "samples of escapes": partial(write, "samples.jsonl", json.dumps({"step": 1, "prompt": ESCAPE}) + "\n"),
+    **{
+        f"samples of {sample}": partial(write, "samples.jsonl", json.dumps({"step": 1, **sample}) + "\n")
+        for sample in ({}, {"prompt": 1}, {"prompt": ESCAPE, "text": 1}, {"prompt": [], "settings": ESCAPE})
+    },
     "killed before its first checkpoint, lock a pipe": partial(began, pipe),
     "killed before its first checkpoint, lock a link": partial(began, link_to_copy),
     "killed before its first checkpoint, lock a hard link": partial(began, hard_link),
@@ -838,3 +842,11 @@ def test_zip_archive_in_place_of_an_array_is_an_error(tmp_path: Path) -> None:
         archive.writestr("x.npy", b"")
     with pytest.raises(CheckpointError, match="cannot be read"):
         open_array(tmp_path / "x.npy", 1, np.dtype("<i8"))
+
+
+@pytest.mark.parametrize("name", [name for name in ATTACKS if name.startswith("samples of ")])
+def test_samples_of_any_type_do_not_end_a_resumed_run(
+    name: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("run", "--resume", "tiny", *LONGER)
+    assert finds_of_attack(ATTACKS[name], words, base=base, tmp_path=tmp_path, monkeypatch=monkeypatch) == []

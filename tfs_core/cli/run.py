@@ -106,7 +106,8 @@ def next_commands(run: "Run", assets: str | None) -> list[str]:
     last_step, total_steps = int(run.info["summary"]["last_step"]), int(run.info["total_steps"])
     stopped_early = last_step < total_steps  # by early stopping: a higher max_steps would change nothing
     longer = "training.early_stopping=null" if stopped_early else f"training.max_steps={2 * last_step}"
-    prompt = next((sample["prompt"] for sample in run.samples() if sample["prompt"].strip()), "Once")
+    prompts = (sample.get("prompt") for sample in run.samples())  # of any type: others may have written the file
+    prompt = next((prompt for prompt in prompts if isinstance(prompt, str) and prompt.strip()), "Once")
     commands = {
         "chat": f"  chat with it      tfs chat {name}{place}",
         "generate": f"  generate text     tfs generate {name} --prompt {shlex.quote(prompt)}{place}",
