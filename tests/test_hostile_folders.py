@@ -184,6 +184,18 @@ def deep(path: str, _outside: Path) -> None:
     os.chdir(here)
 
 
+def store(kind: str, outside: Path) -> None:
+    """Put something else in place of the folder with the tokens of the run."""
+    folder = next(path.parent for path in Path("assets/tokens").glob("*/tokens.json"))
+    (folder / "verified.json").unlink(missing_ok=True)
+    KINDS[kind](str(folder), outside)
+
+
+def token_file(pattern: str, kind: str, outside: Path) -> None:
+    """Put something else in place of a file with tokens."""
+    KINDS[kind](str(next(Path("assets/tokens").glob(f"*/{pattern}"))), outside)
+
+
 KINDS: dict[str, Callable[[str, Path], None]] = {
     "link to a copy": link_to_copy,
     "link to nothing": partial(link_to, "made"),
@@ -324,6 +336,12 @@ VERSIONS: list[Any] = [2, 99, "2", -1, 1.5, 2**70, None, []]
 
 ATTACKS: dict[str, Attack] = {
     **{f"{path}: {kind}": partial(replace, path, make) for path in PATHS for kind, make in KINDS.items()},
+    **{f"store: {kind}": partial(store, kind) for kind in KINDS},
+    **{
+        f"store's {file}: {kind}": partial(token_file, file, kind)
+        for kind in KINDS
+        for file in ("tokens.json", "validation.tokens.npy")
+    },
     # Code that a checkpoint names
     **{f"model {name}": partial(edit, "config.yaml", put("model", "name", to=name)) for name in CODE},
     "model a path alone": partial(edit, "config.yaml", put("model", to="./evil.py:Model")),
@@ -850,3 +868,13 @@ def test_samples_of_any_type_do_not_end_a_resumed_run(
 ) -> None:
     words = ("run", "--resume", "tiny", *LONGER)
     assert finds_of_attack(ATTACKS[name], words, base=base, tmp_path=tmp_path, monkeypatch=monkeypatch) == []
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link to a copy", "link to nothing", "deep folders"])
+@pytest.mark.parametrize("words", [("run", *MINE), ("evaluate", "tiny", "--data")], ids=["run", "evaluate"])
+def test_token_store_that_is_no_folder_is_made_again_or_not_written_to(
+    kind: str, words: tuple[str, ...], base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attack = ATTACKS[f"store: {kind}"]
+    assert finds_of_attack(attack, words, base=base, tmp_path=tmp_path, monkeypatch=monkeypatch) == []
+    assert Path("assets/runs/tiny-2/run.json").exists() == (words[0] == "run" and kind != "deep folders")

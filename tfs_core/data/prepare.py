@@ -188,8 +188,10 @@ def _write(
             }
             write_info(unfinished, info)
             sync_folder(unfinished)
-            if folder.exists():
+            if folder.is_dir() and not folder.is_symlink():
                 shutil.rmtree(folder)  # damaged: a valid one would have been used
+            else:
+                folder.unlink(missing_ok=True)  # such as a named pipe, at which rmtree would wait
             os.replace(unfinished, folder)
             sync_folder(folder.parent)
     except BaseException:

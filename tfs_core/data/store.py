@@ -199,8 +199,11 @@ class _Verified:
         return bool(self._now[name] == self._known.get(name))
 
     def save(self) -> None:
-        """Write `verified.json` if something has changed; in a folder that is read-only, files are read every time."""
-        if self._now != self._known:
+        """Write `verified.json` if something has changed. Where that is not possible, files are read every time.
+
+        Nothing is written through a folder that is a link.
+        """
+        if self._now != self._known and not self._file.parent.is_symlink():
             with suppress(OSError):
                 for leftover in self._file.parent.glob(f".{self._file.name}.*"):  # of a process that was killed
                     leftover.unlink(missing_ok=True)
@@ -218,9 +221,9 @@ def as_data_error(folder: Path) -> Iterator[None]:
     """Convert an OSError while writing a store to a DataError (context manager)."""
     try:
         yield
-    except OSError as error:
+    except (OSError, RecursionError) as error:  # RecursionError: folders too deep for shutil.rmtree
         raise DataError(
-            f"{folder}: the tokens cannot be written there: {error.strerror or error}. "
+            f"{folder}: the tokens cannot be written there: {getattr(error, 'strerror', None) or error}. "
             "Make room, change its permissions, or choose another place with --assets."
         ) from error
 
