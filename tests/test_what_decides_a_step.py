@@ -17,6 +17,7 @@ import tfs_core
 from tfs_core.cli.main import tfs
 from tfs_core.config import config_from_mapping
 from tfs_core.errors import ConfigError, PluginError
+from tfs_core.origin import local_files
 from tfs_core.registry import get_registry
 from tfs_core.runs import Run
 
@@ -133,6 +134,14 @@ def test_unchanged_local_model_is_resumed_without_a_warning(local: Path, train: 
     forget_local_code()
     run = train(resume=run.name, overrides=LONGER, allow_local_code=True)
     assert not [warning for warning in warnings_of(run) if "since the checkpoint" in warning and ".py" in warning]
+
+
+def test_installed_packages_beside_a_local_model_are_not_part_of_it() -> None:
+    """A model at the root of a repository whose packages are installed from there, as those of tfs are here."""
+    root = Path(tfs_core.__file__).parent.parent
+    names = local_files(f"{root / 'model.py'}:Model")
+    assert "model.py" in names
+    assert not [name for name in names if name.startswith(("tfs_core/", "plugins/"))]
 
 
 RATES = """
