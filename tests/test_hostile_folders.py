@@ -189,6 +189,8 @@ def store(kind: str, outside: Path) -> None:
     folder = next(path.parent for path in Path("assets/tokens").glob("*/tokens.json"))
     (folder / "verified.json").unlink(missing_ok=True)
     KINDS[kind](str(folder), outside)
+    (outside / "second").mkdir()
+    KINDS[kind](f"{folder}.unfinished", outside / "second")
 
 
 def token_file(pattern: str, kind: str, outside: Path) -> None:

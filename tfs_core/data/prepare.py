@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +166,8 @@ def _write(
     with as_data_error(folder):
         for leftover in {unfinished, *folder.parent.glob("*.unfinished")}:  # of a process that was killed
             if leftover == unfinished or not is_locked(leftover.with_suffix(".lock")):
-                shutil.rmtree(leftover, ignore_errors=True)
+                with suppress(OSError, RecursionError):  # of another user, or being deleted by another process
+                    _delete(leftover)
         unfinished.mkdir()
     try:
         with as_data_error(folder):
@@ -188,15 +189,20 @@ def _write(
             }
             write_info(unfinished, info)
             sync_folder(unfinished)
-            if folder.is_dir() and not folder.is_symlink():
-                shutil.rmtree(folder)  # damaged: a valid one would have been used
-            else:
-                folder.unlink(missing_ok=True)  # such as a named pipe, at which rmtree would wait
+            _delete(folder)  # damaged: a valid one would have been used
             os.replace(unfinished, folder)
             sync_folder(folder.parent)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
+
+
+def _delete(path: Path) -> None:
+    """Delete a folder, or whatever is in its place: shutil.rmtree waits at a named pipe, and refuses a link."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _write_blocks(
