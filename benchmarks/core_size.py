@@ -7,7 +7,7 @@ import ast
 import sys
 from pathlib import Path
 
-LIMIT = 6500
+LIMIT = 6600
 CORE = Path(__file__).parent.parent / "tfs_core"
 
 
