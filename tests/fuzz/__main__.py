@@ -38,7 +38,9 @@ CASES_PER_PROCESS = 200
 def environment_in(work: Path) -> dict[str, str]:
     """Return the environment of a process that runs cases: no network, and all caches in the folder `work`."""
     kept = {name: text for name, text in os.environ.items() if not name.startswith(("TFS_", "HF_"))}
-    folders = {name: str(work / "home") for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "HF_HOME")}
+    folders = {
+        name: str(work / "home") for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "HF_HOME", "TORCHINDUCTOR_CACHE_DIR")
+    }
     hub = {"HF_DATASETS_CACHE": str(work / "case" / "hub-cache"), "HF_HUB_OFFLINE": "1"}
     quiet = {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     memory = {"MALLOC_ARENA_MAX": "2", "ARROW_DEFAULT_MEMORY_POOL": "system"}  # reserve no memory without using it

@@ -107,7 +107,7 @@ def find_files(name: str, paths: Paths) -> list[Path]:
 def _no_file_message(path: Path) -> str:
     if os.path.isdir(path):
         return f"there is no file in the folder {path}"
-    if path.exists():
+    if os.path.exists(path):  # Path.exists raises for a very long name
         return f"{path} is not a regular file: text is read from files and folders"
     if glob.has_magic(str(path)):
         return f"no file matches {path}"
