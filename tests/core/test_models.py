@@ -375,9 +375,9 @@ def test_ignored_target_is_the_one_that_pytorch_ignores() -> None:
 
 @pytest.mark.parametrize("limit", ["tensors", "memory"])
 def test_model_that_outgrows_the_machine_is_not_built(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if limit == "memory":
-        monkeypatch.setattr("tfs_core.models.memory_bytes", lambda: 1 << 20)
+    constant, value = {"memory": ("memory_bytes", lambda: 1 << 18), "tensors": ("MAX_PARAMETER_TENSORS", 100)}[limit]
+    monkeypatch.setattr(f"tfs_core.models.{constant}", value)
     config_class: Any = get_registry().find("model", "torch").load_config_class()
-    choice = Choice("torch", config_class(n_blocks=10**9, d_model=8, n_heads=1))
+    choice = Choice("torch", config_class(n_blocks=1000, d_model=8, n_heads=1))
     with pytest.raises(ConfigError, match=r"'torch' has more than .* make it smaller"):
         build_model(choice, vocab_size=16, seed=0)

@@ -69,6 +69,8 @@ class BaselineConfig(ModelConfig):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
+        if self.n_blocks > 1000:
+            raise ValueError(f"n_blocks must be at most 1000, not {self.n_blocks}")
         for name in ("norm_epsilon", "rope_theta"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")

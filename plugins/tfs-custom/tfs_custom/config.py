@@ -34,6 +34,8 @@ class CustomConfig(ModelConfig):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
+        if self.n_blocks > 1000:
+            raise ValueError(f"n_blocks must be at most 1000, not {self.n_blocks}")
         if self.d_model % self.n_heads:
             raise ValueError(
                 f"n_heads must divide d_model into heads of equal width; {self.n_heads} does not divide {self.d_model}"
