@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 import yaml
+from same_run import assert_same_run
 
 from tfs_core.runs import find_run
 
@@ -144,30 +145,9 @@ def roomy(tfs: Tfs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def results(disk: Path) -> dict[str, Any]:
-    """Return the results to compare: all files of checkpoints, pointers, and log lines without wall-clock fields."""
-    found: dict[str, Any] = {}
-    run = disk / "assets" / "runs" / "small"
-    for path in sorted((run / "checkpoints").rglob("*")):
-        name = path.relative_to(run).as_posix()
-        if path.name == "state.json":
-            state = json.loads(path.read_bytes())
-            state["progress"].pop("elapsed_seconds")
-            found[name] = state
-        elif path.is_file() and path.name != "manifest.json":
-            found[name] = path.read_bytes()
-    for name in ("metrics", "validation", "samples"):
-        lines = [json.loads(line) for line in (run / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
-        found[name] = [{key: value for key, value in line.items() if key not in WALL_CLOCK} for line in lines]
-    return found
-
-
-def assert_same_run(disk: Path, roomy: Path) -> None:
+def assert_same_small_run(disk: Path, roomy: Path) -> None:
     """Compare two finished runs, and look for files left behind."""
-    found, expected = results(disk), results(roomy)
-    assert list(found) == list(expected)
-    for name in expected:
-        assert found[name] == expected[name], f"{name} differs"
+    assert_same_run(disk / "assets" / "runs" / "small", roomy / "assets" / "runs" / "small")
     assert find_run("small", disk / "assets").status == "finished"
     hidden = [path for path in (disk / "assets").rglob("*") if path.name.startswith(".")]
     assert hidden == []
@@ -200,7 +180,7 @@ def finish(ended: Ended, disk: Path, tfs: Tfs, config: Path, roomy: Path) -> Non
         words = ("--resume", "small") if resumable else ("--config", str(config), "--resume", "auto", "--name", "small")
         again = tfs(disk, *words)
         assert again.code == 0, again.output
-    assert_same_run(disk, roomy)
+    assert_same_small_run(disk, roomy)
 
 
 MOMENTS = {
@@ -247,7 +227,7 @@ def test_full_disk_ends_the_run_which_continues_as_if_there_had_been_room(
 def test_lines_wait_for_room_and_none_is_missing(file: str, disk: Path, tfs: Tfs, config: Path, roomy: Path) -> None:
     ended = tfs(disk, fill_at=(f"write {file}.jsonl", 1), free_after=3)
     assert (ended.code, (disk / "filler").exists()) == (0, False), ended.output
-    assert_same_run(disk, roomy)
+    assert_same_small_run(disk, roomy)
     assert "lines of the record wait until there is room" in ended.output
 
 
@@ -256,13 +236,13 @@ def test_checkpoint_waits_for_the_lines_before_it(disk: Path, tfs: Tfs, config: 
     first_line, sync = moments.index("write metrics.jsonl"), moments.index("fsync metrics.jsonl")
     ended = tfs(disk, fill_at=("write metrics.jsonl", 1), free_after=sync - first_line + 5)
     assert (ended.code, (disk / "filler").exists()) == (0, False), ended.output
-    assert_same_run(disk, roomy)
+    assert_same_small_run(disk, roomy)
 
 
 def test_heartbeat_waits_for_room(disk: Path, tfs: Tfs, config: Path, roomy: Path) -> None:
     ended = tfs(disk, fill_at=("write metrics.jsonl", 3), free_after=9, constants=SHORT_RETRIES | EVERY_HEARTBEAT)
     assert (ended.code, (disk / "filler").exists()) == (0, False), ended.output
-    assert_same_run(disk, roomy)
+    assert_same_small_run(disk, roomy)
 
 
 def test_full_disk_when_a_run_is_marked_finished(disk: Path, tfs: Tfs, config: Path, roomy: Path) -> None:
@@ -326,7 +306,7 @@ def test_message_before_the_first_checkpoint_leads_to_a_command_that_works(
     (suggested,) = re.findall(r"tfs run (--config .*)", tfs(disk, "--resume", "small").error)
     again = tfs(disk, *suggested.replace("FILE", str(config)).split())
     assert again.code == 0, again.output
-    assert_same_run(disk, roomy)
+    assert_same_small_run(disk, roomy)
 
 
 @pytest.mark.parametrize("when", ["the run's folder", "the first run.json"])
@@ -335,7 +315,7 @@ def test_run_that_could_not_begin_takes_no_name(when: str, disk: Path, tfs: Tfs,
     make_room(disk)
     again = tfs(disk)
     assert again.code == 0, again.output
-    assert_same_run(disk, roomy)
+    assert_same_small_run(disk, roomy)
 
 
 def random_case(number: int) -> dict[str, Any]:
@@ -374,4 +354,4 @@ def test_run_killed_at_any_call_from_its_start_is_finished_by_the_same_command(
     tfs(tmp_path, *command, fill_at=1 + 7 * number % 60, kills=True)  # while it begins again, or resumes
     again = tfs(tmp_path, *command)
     assert again.code == 0, again.output
-    assert_same_run(tmp_path, roomy)
+    assert_same_small_run(tmp_path, roomy)

@@ -33,7 +33,7 @@ from tfs_lab.replay import find_bundle
 from tfs_core.checkpoint_folder import verify_checkpoint
 from tfs_core.cli.main import tfs
 from tfs_core.config.document import read_yaml, write_yaml
-from tfs_core.data.store import _open_array as open_array
+from tfs_core.data.store import open_array
 from tfs_core.durable import is_locked, write_durably
 from tfs_core.errors import CheckpointError, ConfigError
 from tfs_core.origin import changed_local_files

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from same_run import assert_same_run, left_behind
 
 import tfs_core
 from tfs_core.errors import CheckpointError, ConfigError, TrainingError
@@ -23,7 +24,6 @@ from tfs_core.run_folder import RunFolder
 from tfs_core.runs import find_run
 
 MORTAL_RUN = str(Path(__file__).parent / "mortal_run.py")
-WALL_CLOCK = {"elapsed_seconds", "tokens_per_second"}
 STEPS = 26
 STEPS_IN_EPOCH = 8
 
@@ -91,30 +91,6 @@ def uninterrupted(start: Start, config: dict[str, Any], tmp_path_factory: pytest
     assets = tmp_path_factory.mktemp("uninterrupted")
     assert start(config=config, assets=str(assets), calls_path=str(assets / "calls")) == 0
     return assets / "runs" / "mortal"
-
-
-def left_behind(run: Path) -> dict[str, Any]:
-    """Return the results to compare: all files of checkpoints, pointers, and log lines without wall-clock fields."""
-    found: dict[str, Any] = {}
-    for path in sorted((run / "checkpoints").rglob("*")):
-        name = path.relative_to(run).as_posix()
-        if path.name == "state.json":
-            state = json.loads(path.read_bytes())
-            state["progress"].pop("elapsed_seconds")
-            found[name] = state
-        elif path.is_file() and path.name != "manifest.json":
-            found[name] = path.read_bytes()
-    for name in ("metrics", "validation", "samples"):
-        lines = [json.loads(line) for line in (run / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
-        found[name] = [{key: value for key, value in line.items() if key not in WALL_CLOCK} for line in lines]
-    return found
-
-
-def assert_same_run(run: Path, other: Path) -> None:
-    found, expected = left_behind(run), left_behind(other)
-    assert list(found) == list(expected)
-    for name in expected:
-        assert found[name] == expected[name], f"{name} differs"
 
 
 def test_uninterrupted_run_writes_each_line_once_in_order(uninterrupted: Path) -> None:

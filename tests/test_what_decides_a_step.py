@@ -128,6 +128,19 @@ def test_changed_local_model_is_refused_by_name_unless_allowed(
     assert any(f"{changed} has changed since the checkpoint" in warning for warning in warnings_of(run))
 
 
+def test_evaluation_warns_of_a_changed_local_model(
+    local: Path, train: Callable[..., Run], caplog: pytest.LogCaptureFixture
+) -> None:
+    run = train()
+    words = ["evaluate", run.name, "--assets", run.folder.parent.parent, "--allow-local-code"]
+    assert tfs_command(*words).exit_code == 0
+    assert caplog.messages == []
+    (local / "parts_of_it.py").write_text("from torch.nn.functional import relu as activation\n", encoding="utf-8")
+    forget_local_code()
+    assert tfs_command(*words).exit_code == 0
+    assert ["parts_of_it.py of the local model has changed" in message for message in caplog.messages] == [True]
+
+
 def test_unchanged_local_model_is_resumed_without_a_warning(local: Path, train: Callable[..., Run]) -> None:
     run = train()
     (local / "notes.py").write_text("# is not imported\n", encoding="utf-8")

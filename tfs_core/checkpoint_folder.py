@@ -9,7 +9,6 @@ A folder is written under a hidden name (with a leading dot), flushed to the dis
 name is therefore complete. The manifest detects damage that the disk causes later.
 """
 
-import hashlib
 import json
 import os
 import posixpath
@@ -19,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from tfs_core.durable import replace, sync_folder, write_durably
+from tfs_core.durable import replace, sha256_of, sync_folder, write_durably
 from tfs_core.errors import CheckpointError, NewerFormatError
 from tfs_core.runs import CHECKPOINT_NAME, check_nothing_leads_out, is_inside
 from tfs_core.stored_json import read_json
@@ -84,8 +83,7 @@ def _write_manifest(folder: Path) -> None:
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         with path.open("rb+") as file:
             os.fsync(file.fileno())
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": digest}
+        files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
     manifest = {"format_version": FORMAT_VERSION, "files": files}
     write_durably(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
     for subfolder in folder.rglob("*/"):
@@ -111,7 +109,7 @@ def verify_checkpoint(folder: Path) -> None:
         try:
             if posixpath.normpath(f"x/{name}") != f"x/{name}" or not path.is_file() or not is_inside(path, folder):
                 problem = "is missing, or is no file of this folder"
-            elif path.stat().st_size != entry["bytes"] or _sha256(path) != entry["sha256"]:
+            elif path.stat().st_size != entry["bytes"] or sha256_of(path) != entry["sha256"]:
                 problem = f"is damaged: it is not the file that {MANIFEST} describes"
             else:
                 continue
@@ -123,11 +121,6 @@ def verify_checkpoint(folder: Path) -> None:
 def _names_below(folder: Path) -> list[str]:
     """Return the names of all files below a folder, relative to its parent."""
     return [path.relative_to(folder.parent).as_posix() for path in folder.rglob("*") if not path.is_dir()]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def newest_valid_checkpoint(checkpoints: Path) -> tuple[Path | None, list[CheckpointError]]:

@@ -1,5 +1,6 @@
-"""Atomic and durable file replacement, and a check whether a lock file is locked."""
+"""Atomic and durable file replacement, checksums, and a check whether a lock file is locked."""
 
+import hashlib
 import os
 import sys
 import time
@@ -31,6 +32,12 @@ def write_durably(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 checksum of a file's content: 64 hexadecimal digits. Reads it in constant memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def replace(source: Path, target: Path) -> None:

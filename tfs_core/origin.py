@@ -51,11 +51,11 @@ def _checksum(packages: Iterable[str]) -> str:
         file = Path(spec.origin)
         modules = sorted(file.parent.rglob("*.py")) if spec.submodule_search_locations else [file]
         for module in modules:
-            digest.update(f"{module.relative_to(file.parent).as_posix()} {sha256_of(module)}\n".encode())
+            digest.update(f"{module.relative_to(file.parent).as_posix()} {_code_checksum(module)}\n".encode())
     return digest.hexdigest()
 
 
-def sha256_of(file: Path) -> str | None:
+def _code_checksum(file: Path) -> str | None:
     """Return the checksum of a file's content; None if it cannot be read, or is larger than any source code."""
     try:
         return sha256(read_bytes(file, limit=1 << 24)).hexdigest()
@@ -108,7 +108,7 @@ def local_files(model_name: str) -> dict[str, str]:
         is_installed = "site-packages" in path.parts or name.partition(".")[0] in packages
         if path.is_relative_to(file.parent) and not is_installed and not path.is_relative_to(sys.prefix):
             files.add(path)
-    return {path.relative_to(file.parent).as_posix(): sha256_of(path) or "" for path in sorted(files)}
+    return {path.relative_to(file.parent).as_posix(): _code_checksum(path) or "" for path in sorted(files)}
 
 
 def changed_local_files(model_name: str, recorded: Mapping[str, str]) -> list[str]:
@@ -116,4 +116,5 @@ def changed_local_files(model_name: str, recorded: Mapping[str, str]) -> list[st
     match = LOCAL_MODEL.fullmatch(model_name)
     if match is None:
         return []
-    return [path for path, checksum in recorded.items() if sha256_of(Path(match["file"]).parent / path) != checksum]
+    folder = Path(match["file"]).parent
+    return [path for path, checksum in recorded.items() if _code_checksum(folder / path) != checksum]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tfs_core.component import Component
 from tfs_core.errors import PluginError
 from tfs_core.plugins import CORE, Plugin, as_plugin_error, canonical, describe, did_you_mean, discover, load_reference
+from tfs_core.terminal import escape_control_characters
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -156,8 +157,8 @@ class Registry:
             if not warned and not plugin.disabled_by:
                 import logging  # lazy: the import takes a tenth of the time of `tfs --help`
 
-                message = "plugin %s is %s: %s (see `tfs plugins`)"
-                logging.getLogger(__name__).warning(message, plugin.distribution, plugin.state, reason)
+                message = f"plugin {plugin.distribution} is {plugin.state}: {reason} (see `tfs plugins`)"
+                logging.getLogger(__name__).warning(escape_control_characters(message))
 
 
 @cache

@@ -103,12 +103,8 @@ def run_to_continue(name: str | None, *, experiment_name: str, assets: Path) -> 
     It is the run of this name, or without a name the last run of `experiment_name`. Without a checkpoint it is begun
     again in its place; (None, False) when there is no such run yet.
     """
-    runs = [
-        run.folder
-        for run in list_runs(assets)
-        if (name is None and run.info.get("experiment_name") == experiment_name) or run.name == name
-    ]
-    folder = next(reversed(runs), next(iter(run_folders(assets, name)), None) if name is not None else None)
+    found = [run.folder for run in _runs_of(experiment_name, assets)] if name is None else run_folders(assets, name)
+    folder = found[-1] if found else None
     return folder, folder is not None and bool(list_checkpoints(folder / "checkpoints"))
 
 
@@ -122,12 +118,16 @@ def was_killed_before_its_first_checkpoint(folder: Path) -> bool:
 def _last_run(experiment_name: str | None, assets: Path) -> Run:
     if experiment_name is None:
         raise UsageError("--resume needs a run, a checkpoint, or a --config whose last run is to be resumed")
-    runs = [run for run in list_runs(assets) if run.info.get("experiment_name") == experiment_name]
+    runs = _runs_of(experiment_name, assets)
     if not runs:
         raise CheckpointError(
             f"there is no run of '{experiment_name}' in {assets / 'runs'} to resume. Start one, without --resume."
         )
     return runs[-1]
+
+
+def _runs_of(experiment_name: str, assets: Path) -> list[Run]:
+    return [run for run in list_runs(assets) if run.info.get("experiment_name") == experiment_name]
 
 
 def _resume_point(checkpoint: Path, *, damaged: list[str]) -> ResumePoint:

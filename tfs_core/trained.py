@@ -1,6 +1,7 @@
 """Load a trained model from a checkpoint, optionally into a mirror: a model with equal parameter names and function."""
 
 import dataclasses
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +14,15 @@ from tfs_core.contracts import LanguageModel, Tokenizer, WrapContext
 from tfs_core.errors import CheckpointError, ConfigError
 from tfs_core.machine import apply_machine, choose_machine
 from tfs_core.models import LossModule, Objective, build_model
+from tfs_core.origin import changed_local_files
 from tfs_core.plugins import as_plugin_error
 from tfs_core.ranks import OneRank
 from tfs_core.registry import get_registry
 from tfs_core.runs import find_checkpoint
+from tfs_core.terminal import escape_control_characters
 from tfs_core.wrapping import build_wrappers, wrapped
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,14 +49,18 @@ def load_model(
     """Return the model of a run (its latest checkpoint) or of a checkpoint, in eval mode, with its tokenizer.
 
     `model` names a mirror to load the weights into. Sets the number of threads and the matmul precision of this process
-    to the recorded values of the run. Raises CheckpointError when the checkpoint is missing or damaged or does not fit,
-    and ConfigError when `model` is no mirror.
+    to the recorded values of the run. Logs a warning for each file of a local model that has changed. Raises
+    CheckpointError when the checkpoint is missing or damaged or does not fit, and ConfigError when `model` is no
+    mirror.
     """
     folder = find_checkpoint(str(target), assets)
     verify_checkpoint(folder)
     overrides = [] if device == "auto" else [f"runtime.device={device}"]
     own_config, state = read_config(folder, overrides=overrides), read_state(folder, shape=RUN_STATE)
     own_config = with_local_model(own_config, allowed=allow_local_code)
+    for file in changed_local_files(own_config.model.name, state.get("local_files", {})):
+        message = f"{file} of the local model has changed since the checkpoint: the model may compute something else"
+        _log.warning(escape_control_characters(message))
     config = own_config if model is None else with_model(own_config, model)
     machine = choose_machine(config.runtime, state["machine"])
     apply_machine(machine)

@@ -165,7 +165,7 @@ def test_token_outside_the_vocabulary_of_an_older_store_is_noticed(tmp_path: Pat
     write_store(tmp_path / "store")
     as_older_tfs(tmp_path / "store")
     change_token(tmp_path / "store" / "validation.tokens.npy", 1, 10)
-    with pytest.raises(DamagedStoreError, match="the id 10 in its tokens is not in the vocabulary of 10 ids"):
+    with pytest.raises(DamagedStoreError, match="its id 10 is not in the vocabulary of 10 ids"):
         open_store(tmp_path / "store", IDENTITY)
 
 

@@ -5,7 +5,6 @@ tokens.json            its inputs, counts, and the size of every file (docs/form
 <split>.offsets.npy    int64 [documents + 1]: document i is tokens[offsets[i] : offsets[i + 1]]
 """
 
-import hashlib
 import json
 import mmap
 import os
@@ -19,7 +18,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from tfs_core.durable import write_durably
+from tfs_core.data.documents import hash_of
+from tfs_core.durable import sha256_of, write_durably
 from tfs_core.errors import CheckpointError, DataError, NewerFormatError
 from tfs_core.plugins import describe
 from tfs_core.stored_json import read_json
@@ -108,7 +108,7 @@ def open_store(folder: Path, identity: dict[str, Any]) -> TokenStore | None:
         info = read_json(folder / INFO_FILE, INFO, version=FORMAT_VERSION)
         if {key: info.get(key) for key in identity} != identity:
             return None
-        if "checksum" in info and info["checksum"] != _checksum(info):
+        if "checksum" in info and info["checksum"] != checksum_of(info):
             raise CheckpointError(f"{folder / INFO_FILE} is damaged: it is not what tfs wrote")
         verified = _Verified(folder, info)
         train, validation = (_open_split(folder, split, info, verified) for split in SPLITS)
@@ -122,21 +122,17 @@ def open_store(folder: Path, identity: dict[str, Any]) -> TokenStore | None:
     return TokenStore(train, validation, folder, info)
 
 
-def _checksum(info: dict[str, Any]) -> str:
-    content = json.dumps({key: value for key, value in info.items() if key != "checksum"}, sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()
+def checksum_of(info: dict[str, Any]) -> str:
+    """Return the hash of all entries of a JSON object but `checksum`, which keeps it."""
+    return hash_of({key: value for key, value in info.items() if key != "checksum"})
 
 
 def _open_split(folder: Path, split: str, info: dict[str, Any], verified: "_Verified") -> TokenSplit:
     counts, vocab_size = info["splits"][split], info["vocab_size"]
-    tokens = _open_array(folder / f"{split}.tokens.npy", counts["tokens"], token_dtype(vocab_size))
-    offsets = _open_array(folder / f"{split}.offsets.npy", counts["documents"] + 1, np.dtype("<i8"))
+    tokens = open_array(folder / f"{split}.tokens.npy", counts["tokens"], token_dtype(vocab_size))
+    offsets = open_array(folder / f"{split}.offsets.npy", counts["documents"] + 1, np.dtype("<i8"))
     if not verified.knows(f"{split}.tokens.npy"):
-        largest = max((int(part.max()) for part in _parts(tokens)), default=0)
-        if largest >= vocab_size:
-            raise CheckpointError(
-                f"{folder}: the id {largest} in its tokens is not in the vocabulary of {vocab_size} ids"
-            )
+        check_ids(tokens, vocab_size, folder / f"{split}.tokens.npy")
     if not verified.knows(f"{split}.offsets.npy"):
         grows = all((np.diff(offsets[start : start + _PART + 1]) > 0).all() for start in range(0, len(offsets), _PART))
         if not grows or offsets[0] != 0 or offsets[-1] != len(tokens):
@@ -144,8 +140,10 @@ def _open_split(folder: Path, split: str, info: dict[str, Any], verified: "_Veri
     return TokenSplit(tokens, offsets, counts["bytes"])
 
 
-def _open_array(path: Path, length: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+def open_array(path: Path, length: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return a memory-mapped array [length] of this type. Raises CheckpointError for any other file."""
+    if not path.is_file():  # a named pipe, for example
+        raise CheckpointError(f"{path} is missing, or no regular file")
     try:
         array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
     except OSError:
@@ -158,12 +156,17 @@ def _open_array(path: Path, length: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     return array
 
 
+def check_ids(tokens: NDArray[Any], vocab_size: int, path: Path) -> None:
+    """Raise CheckpointError unless all ids of an array [n_tokens], from the file `path`, are in the vocabulary.
+
+    It is read in parts, in constant memory.
+    """
+    for start in range(0, len(tokens), _PART):
+        if (largest := int(tokens[start : start + _PART].max())) >= vocab_size:
+            raise CheckpointError(f"{path} is damaged: its id {largest} is not in the vocabulary of {vocab_size} ids")
+
+
 _PART = 1 << 22
-
-
-def _parts(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """Iterate over an array in parts of limited size, so that checking it takes little memory."""
-    return (array[start : start + _PART] for start in range(0, len(array), _PART))
 
 
 class _Verified:
@@ -188,8 +191,7 @@ class _Verified:
         state = [status.st_size, status.st_mtime_ns, status.st_ino]
         if known and known["state"] == state:
             return known
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        sha256 = sha256_of(path)
         if sha256 != (recorded or (known["sha256"] if known else sha256)):
             raise CheckpointError(f"{path} is damaged: its content is not what tfs wrote")
         return {"state": state, "sha256": sha256}
@@ -212,7 +214,7 @@ class _Verified:
 
 def write_info(folder: Path, info: dict[str, Any]) -> None:
     """Write tokens.json, the last file of a store, atomically and durably."""
-    info = {**info, "checksum": _checksum(info)}
+    info = {**info, "checksum": checksum_of(info)}
     write_durably(folder / INFO_FILE, (json.dumps(info, indent=2) + "\n").encode())
 
 
@@ -260,7 +262,7 @@ class SplitWriter:
             "tokens": self._tokens.length,
             "bytes": self.n_bytes,
             "files": {array.path.name: array.close() for array in arrays},
-            "sha256": {array.path.name: array.sha256() for array in arrays},
+            "sha256": {array.path.name: sha256_of(array.path) for array in arrays},
         }
 
 
@@ -289,11 +291,6 @@ class _ArrayWriter:
             file.flush()
             os.fsync(file.fileno())
         return self.path.stat().st_size
-
-    def sha256(self) -> str:
-        """Return the checksum of the closed file."""
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def _write_header(self, file: BinaryIO) -> None:
         header = {"descr": self._dtype.str, "fortran_order": False, "shape": (self.length,)}

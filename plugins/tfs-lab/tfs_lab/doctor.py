@@ -1,6 +1,6 @@
 """`tfs doctor`: the state of the installation on one page, for bug reports and first aid. Works without torch.
 
-`examine` is the main flow: one function per section, each of which returns what it found and the problems. Everything
+`examine` is the main flow: one function per section, each of which returns facts and problems. Everything
 that is printed passes `tfs_lab.public_text`, since the page is made to be sent to others.
 """
 
@@ -58,14 +58,14 @@ class Section:
 
     facts: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
-    """What is wrong, each with what to do."""
+    """The problems, each with its remedy."""
 
 
 @click.command()
 @click.option("--assets", metavar="DIR", help="The folder for data and runs. [default: TFS_ASSETS, or ./assets]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def doctor(*, assets: str | None, as_json: bool) -> None:
-    """Show the state of the installation: versions, devices, disk, plugins, network, and what is wrong with them.
+    """Show the state of the installation: versions, devices, disk, plugins and network, and their problems.
 
     The page can be sent with a bug report: secrets, host names and user names are left out. The exit code is 0 without
     problems and 1 with problems; each problem says what to do.

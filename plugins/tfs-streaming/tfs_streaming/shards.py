@@ -4,7 +4,6 @@ shard-00000012.tokens.npy   uint16 (uint32 above 65,536 ids) [1 + size]: the tok
 shard-00000012.json         identity of the stream, start and end position of the shard, checksums; written last
 """
 
-import hashlib
 import json
 import os
 import re
@@ -16,16 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tfs_core.data.documents import hash_of
-from tfs_core.data.store import as_data_error, token_dtype
-from tfs_core.durable import replace, sync_folder, write_durably
+from tfs_core.data.store import as_data_error, check_ids, checksum_of, open_array, token_dtype
+from tfs_core.durable import replace, sha256_of, sync_folder, write_durably
 from tfs_core.errors import CheckpointError
-from tfs_core.plugins import describe
 from tfs_core.stored_json import read_json
 
 FORMAT_VERSION = 1
-MAX_HEADER_BYTES = 10_000
-"""Maximum size of the header of an .npy file: the limit of NumPy's own parser."""
 
 PLACE = {"epoch": int, "document": [int], "token": int}
 INFO = {"start": PLACE, "end": PLACE, "sha256?": str, "checksum?": str}
@@ -84,35 +79,17 @@ class ShardFolder:
             info = read_json(info_file, INFO, version=FORMAT_VERSION)
             if {key: info.get(key) for key in self._identity} != self._identity:
                 return None
-            if "checksum" in info and info["checksum"] != _checksum(info):
+            if "checksum" in info and info["checksum"] != checksum_of(info):
                 return None
-            tokens = self._open_tokens(tokens_file, info.get("sha256"))
+            tokens = open_array(tokens_file, 1 + self._size, token_dtype(self._vocab_size))
+            if info.get("sha256") not in (None, sha256_of(tokens_file)):
+                return None
+            check_ids(tokens, self._vocab_size, tokens_file)
         except (OSError, CheckpointError):
             return None
         return Shard(
             int(tokens[0]), tokens[1:], StreamPlace.from_json(info["start"]), StreamPlace.from_json(info["end"])
         )
-
-    def _open_tokens(self, file: Path, sha256: str | None) -> NDArray[Any]:
-        """Return the memory-mapped tokens [1 + size]. Raises CheckpointError for any other file."""
-        dtype = token_dtype(self._vocab_size)
-        expected = (1 + self._size) * dtype.itemsize
-        n_bytes = file.stat().st_size  # 0 for a named pipe or a device
-        if not expected <= n_bytes <= expected + MAX_HEADER_BYTES:
-            raise CheckpointError(f"{file} is damaged: it has {n_bytes} bytes")
-        if sha256 not in (None, _sha256(file)):
-            raise CheckpointError(f"{file} is damaged: its content is not what tfs wrote")
-        try:
-            tokens: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
-        except OSError:
-            raise
-        except Exception as error:  # from NumPy's parser of the header
-            raise CheckpointError(f"{file} cannot be read: {describe(error)}") from None
-        if tokens.dtype != dtype or tokens.shape != (1 + self._size,):
-            raise CheckpointError(f"{file} is damaged: it holds other numbers than tokens")
-        if tokens.max() >= self._vocab_size:
-            raise CheckpointError(f"{file} is damaged: an id in it is not in the vocabulary")
-        return tokens
 
     def write(self, number: int, tokens: NDArray[Any], start: StreamPlace, end: StreamPlace) -> None:
         """Write a shard atomically. Raises DataError when the folder cannot be written.
@@ -130,13 +107,13 @@ class ShardFolder:
                     np.save(file, tokens)
                     file.flush()
                     os.fsync(file.fileno())
-                sha256 = _sha256(unfinished)
+                sha256 = sha256_of(unfinished)
                 replace(unfinished, tokens_file)
             finally:
                 unfinished.unlink(missing_ok=True)  # after a failed write, free the space
             sync_folder(self.folder)
             info = self._identity | {"start": start.to_json(), "end": end.to_json(), "sha256": sha256}
-            write_durably(info_file, (json.dumps(info | {"checksum": _checksum(info)}) + "\n").encode())
+            write_durably(info_file, (json.dumps(info | {"checksum": checksum_of(info)}) + "\n").encode())
 
     def numbers(self) -> list[int]:
         """Return the numbers of the shards on disk, in order."""
@@ -153,12 +130,3 @@ class ShardFolder:
 
     def _files(self, number: int) -> tuple[Path, Path]:
         return self.folder / f"shard-{number:08d}.tokens.npy", self.folder / f"shard-{number:08d}.json"
-
-
-def _checksum(info: dict[str, Any]) -> str:
-    return hash_of({key: value for key, value in info.items() if key != "checksum"})
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
