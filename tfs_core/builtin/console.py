@@ -17,6 +17,7 @@ from rich.table import Column
 from rich.text import Text
 
 from tfs_core.contracts import RunContext, RunLogger
+from tfs_core.progress import duration
 from tfs_core.records import EventRecord, SampleRecord, StepRecord, ValidationRecord
 from tfs_core.terminal import escape_control_characters
 
@@ -202,12 +203,3 @@ def short(number: float, gap: str = "") -> str:
             return f"{number:.3g}{gap}{letter}"
         number /= 1000
     return f"{number:.3g}{gap}E"
-
-
-def duration(seconds: float) -> str:
-    """Return m:ss or h:mm:ss: 1:05 for 65 seconds, 2:00:07 for 7207; ?:?? for a time that is not finite."""
-    if not math.isfinite(seconds):
-        return "?:??"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 import tfs_core
+from tfs_core import progress
 from tfs_core.builtin.plugin import tfs_commands
 from tfs_core.errors import PluginError, TfsError
 from tfs_core.plugins import CORE, did_you_mean
@@ -93,6 +94,8 @@ class CommandLine(click.Group):
                 shown = io.StringIO()
                 error.show(shown)
                 say(shown.getvalue(), err=True, nl=False)
+                if isinstance(error, click.NoSuchOption) and error.option_name in ("--debug", "--quiet"):
+                    say(f"{error.option_name} comes before the command: tfs {error.option_name} COMMAND", err=True)
                 code = error.exit_code
             except click.Abort as error:
                 code = 130 if isinstance(error.__cause__, KeyboardInterrupt) else 1
@@ -112,9 +115,10 @@ class CommandLine(click.Group):
         sys.exit(code)
 
     def make_context(self, *arguments: Any, **extra: Any) -> click.Context:
-        """Return the context with the group's own options parsed, and store `--debug` for `main`."""
+        """Return the context with the group's own options parsed: `--debug` for `main`, `--quiet` for `progress`."""
         context = super().make_context(*arguments, **extra)
         self.debug = context.params["debug"]
+        progress.is_shown = not context.params["quiet"]
         return context
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
@@ -196,7 +200,8 @@ def plugin_commands(group: str = "") -> dict[str, click.Command]:
 @click.group(cls=CommandLine, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(tfs_core.__version__, prog_name="tfs")
 @click.option("--debug", is_flag=True, envvar="TFS_DEBUG", help="Show the traceback of an error (or set TFS_DEBUG=1).")
-def tfs(debug: bool) -> None:  # read from the context, by CommandLine.make_context
+@click.option("--quiet", is_flag=True, envvar="TFS_QUIET", help="Show no progress of long work (or set TFS_QUIET=1).")
+def tfs(debug: bool, quiet: bool) -> None:  # read from the context, by CommandLine.make_context
     """Train readable transformers on your own text, and chat with them.
 
     `tfs COMMAND --help` explains a command. Start with `tfs run --config configs/quickstart.yaml`.
@@ -204,7 +209,7 @@ def tfs(debug: bool) -> None:  # read from the context, by CommandLine.make_cont
 
 
 @tfs.result_callback()
-def _no_exit_code(_result: object, debug: bool) -> None:
+def _no_exit_code(_result: object, debug: bool, quiet: bool) -> None:
     """Discard the return value of a command, which `main` would use as the exit code."""
 
 
