@@ -4,6 +4,7 @@ Plugins need `Component` and `hookimpl` from here. Python scripts that train nee
 Importing this module is fast: the names in `__all__` are imported lazily, at their first use.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
     from tfs_core.run import run as run
 
 __version__ = "0.1.0"
+
+# A thread of OpenMP that waits for the others first spins. Beside other busy processes, the threads that it waits for
+# may get no processor while it spins, and training takes ten times as long (benchmarks/busy_machine.py). So threads
+# spin for microseconds only. The runtime reads this when torch is first imported: GNU's, LLVM's and Intel's.
+if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY"}:
+    os.environ |= {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
 
 _LAZY_IMPORTS = {
     "Component": "tfs_core.component",

@@ -6,6 +6,8 @@ import sys
 import time
 from pathlib import Path
 
+from tfs_core.progress import Advance
+
 if sys.platform == "win32":
     import msvcrt
 else:
@@ -13,6 +15,8 @@ else:
 
 NO_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 """Flags of `os.open`, with which opening a named pipe does not wait for a writer."""
+
+BLOCK_BYTES = 1 << 20
 
 
 def write_durably(path: Path, content: bytes) -> None:
@@ -34,10 +38,17 @@ def write_durably(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 checksum of a file's content: 64 hexadecimal digits. Reads it in constant memory."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256_of(path: Path, advance: Advance = lambda _n_bytes: None) -> str:
+    """Return the SHA-256 checksum of a file's content: 64 hexadecimal digits. Reads it in constant memory.
+
+    `advance` is called with the number of bytes of each block that is read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
+            advance(len(block))
+    return digest.hexdigest()
 
 
 def replace(source: Path, target: Path) -> None:

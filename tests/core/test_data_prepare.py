@@ -327,6 +327,13 @@ def test_progress_shows_documents_bytes_and_speed(tmp_path: Path) -> None:
     assert lines[-1].endswith(" MB/s")
 
 
+def test_empty_documents_are_told_each_time(tmp_path: Path) -> None:
+    for _ in range(2):
+        lines: list[str] = []
+        prepare_tokens(Documents(["a", "", "b", ""], ["c"]), Bytes(), assets=tmp_path, progress=lines.append)
+        assert lines[-1].endswith(": 2 empty documents left out")
+
+
 def test_tokens_moved_to_another_assets_folder_are_reused(tmp_path: Path) -> None:
     prepare_tokens(Documents(TEXTS), Bytes(), assets=tmp_path / "here")
     shutil.move(tmp_path / "here", tmp_path / "there")

@@ -1,6 +1,5 @@
 """The token store: appendable .npy files, and detection of damage."""
 
-import hashlib
 import json
 import mmap
 import os
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 
 from tfs_core.data.store import SPLITS, DamagedStoreError, SplitWriter, open_store, read_ahead, token_dtype, write_info
+from tfs_core.durable import sha256_of
 from tfs_core.errors import NewerFormatError
 
 IDENTITY = {"format_version": 1, "source": "abc"}
@@ -191,13 +191,12 @@ def test_tokens_of_another_type_are_noticed(dtype: str, tmp_path: Path) -> None:
 def test_files_are_read_completely_only_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_store(tmp_path / "store")
     read = []
-    digest = hashlib.file_digest
 
-    def counted(file: Any, name: str) -> Any:
-        read.append(file.name)
-        return digest(file, name)
+    def counted(path: Path, *advance: Any) -> str:
+        read.append(path.name)
+        return sha256_of(path, *advance)
 
-    monkeypatch.setattr("hashlib.file_digest", counted)
+    monkeypatch.setattr("tfs_core.data.store.sha256_of", counted)
     open_store(tmp_path / "store", IDENTITY)
     assert len(read) == 4
     open_store(tmp_path / "store", IDENTITY)

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from tfs_core.contracts import DatasetSource, SupportsPieces, SupportsStreaming
 from tfs_core.errors import DataError
+from tfs_core.progress import progress
 
 PIECE_CHARACTERS = 1 << 16
 """Maximum length of a piece. The draw of a long document is the hash of its first piece, so a change of this value
@@ -171,18 +172,20 @@ class Division:
         """
         sizes: dict[float, int] = {}  # draw -> characters of the documents with this draw
         documents, characters, lowest, highest = 0, 0, 1.0, 0.0
-        for piece in read_pieces(source, "train"):
-            if piece.is_empty_document:
-                continue
-            if piece.begins:
-                much = characters >= MUCH_TEXT or documents >= MANY_DOCUMENTS
-                if much and lowest < fraction <= highest:
-                    return cls(fraction)
-                draw = _draw(piece.text)
-                lowest, highest = min(lowest, draw), max(highest, draw)
-                documents += 1
-            sizes[draw] = sizes.get(draw, 0) + len(piece.text)
-            characters += len(piece.text)
+        with progress("dividing the text", unit="characters") as advance:
+            for piece in read_pieces(source, "train"):
+                advance(len(piece.text))
+                if piece.is_empty_document:
+                    continue
+                if piece.begins:
+                    much = characters >= MUCH_TEXT or documents >= MANY_DOCUMENTS
+                    if much and lowest < fraction <= highest:
+                        return cls(fraction)
+                    draw = _draw(piece.text)
+                    lowest, highest = min(lowest, draw), max(highest, draw)
+                    documents += 1
+                sizes[draw] = sizes.get(draw, 0) + len(piece.text)
+                characters += len(piece.text)
         if not documents:
             raise DataError(f"{describe(source)}: there is no text in it. Give it a document that is not empty.")
         if characters == 1:

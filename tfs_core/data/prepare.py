@@ -42,13 +42,11 @@ from tfs_core.data.store import (
 )
 from tfs_core.durable import is_locked, sync_folder
 from tfs_core.errors import DataError
+from tfs_core.progress import progress as shown_progress
 from tfs_core.registry import get_registry
 
-PROGRESS_SECONDS = 2.0
-"""Interval between progress messages."""
-
-Progress = Callable[[str], None]
-"""A callback for progress messages, one line each."""
+Report = Callable[[str], None]
+"""A callback for messages of one line."""
 
 
 def build_source(choice: Choice, *, assets: Path, offline: bool) -> DatasetSource:
@@ -77,7 +75,7 @@ def prepare_tokens(
     val_subset_size: int | None = None,
     validation_fraction: float = 0.01,
     threads: int | None = None,
-    progress: Progress | None = None,
+    progress: Report | None = None,
 ) -> TokenStore:
     """Return the token store of a data set in `assets/tokens`. Writes it unless a complete one exists.
 
@@ -120,12 +118,14 @@ def prepare_tokens(
                 _write(folder, info, pieces, tokenizer, source, report, threads)
                 found = open_store(folder, wanted)
                 assert found is not None, f"{folder} cannot be read just after it was written"
+    if empty := found.info["empty_documents"]:
+        report(f"{describe(source)}: {empty:,} empty document{'s' * (empty != 1)} left out")
     for line in found.info.get("left_out", []):
         report(line)
     return found
 
 
-def _open_undamaged(folder: Path, identity: dict[str, Any], report: Progress) -> TokenStore | None:
+def _open_undamaged(folder: Path, identity: dict[str, Any], report: Report) -> TokenStore | None:
     """Return the store in a folder, or None when it has to be made, or made again because it is damaged."""
     try:
         return open_store(folder, identity)
@@ -135,7 +135,7 @@ def _open_undamaged(folder: Path, identity: dict[str, Any], report: Progress) ->
 
 
 @contextmanager
-def _store_lock(folder: Path, report: Progress) -> Iterator[None]:
+def _store_lock(folder: Path, report: Report) -> Iterator[None]:
     """Hold the lock of a store's folder; wait while another process holds it (context manager)."""
     with as_data_error(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -157,7 +157,7 @@ def _write(
     pieces: Iterable[tuple[str, Piece]],
     tokenizer: Tokenizer,
     source: DatasetSource,
-    report: Progress,
+    report: Report,
     threads: int | None,
 ) -> None:
     """Write a store under a temporary name and rename it; `info` has the first entries of its tokens.json."""
@@ -210,12 +210,11 @@ def _write_blocks(
     pieces: Iterable[tuple[str, Piece]],
     tokenizer: Tokenizer,
     folder: Path,
-    report: Progress,
+    report: Report,
     threads: int | None,
 ) -> int:
-    """Write the tokens of all pieces, and report progress. Return the number of empty documents, which are left out."""
+    """Write the tokens of all pieces, with progress. Return the number of empty documents, which are left out."""
     empty_documents, started_at = 0, time.monotonic()
-    reported_at = started_at
 
     def with_text() -> Iterator[tuple[str, Piece]]:
         nonlocal empty_documents
@@ -225,18 +224,13 @@ def _write_blocks(
             else:
                 yield split, piece
 
-    def tell() -> None:
-        nonlocal reported_at
-        reported_at = time.monotonic()
-        documents = sum(writer.documents for writer in writers.values())
-        megabytes = sum(writer.n_bytes for writer in writers.values()) / 1e6
-        speed = megabytes / max(reported_at - started_at, 1e-9)
-        report(f"{documents:,} documents, {megabytes:,.1f} MB of text tokenized, {speed:,.1f} MB/s")
-
-    for block in encode(with_text(), tokenizer, threads=threads):
-        with as_data_error(folder):
-            writers[block.split].add(block.tokens, block.document_ends, block.n_bytes)
-        if time.monotonic() - reported_at >= PROGRESS_SECONDS:
-            tell()
-    tell()
+    with shown_progress("tokenizing", unit="B") as advance:
+        for block in encode(with_text(), tokenizer, threads=threads):
+            with as_data_error(folder):
+                writers[block.split].add(block.tokens, block.document_ends, block.n_bytes)
+            advance(block.n_bytes)
+    documents = sum(writer.documents for writer in writers.values())
+    megabytes = sum(writer.n_bytes for writer in writers.values()) / 1e6
+    speed = megabytes / max(time.monotonic() - started_at, 1e-9)
+    report(f"{documents:,} document{'s' * (documents != 1)}, {megabytes:,.1f} MB of text tokenized, {speed:,.1f} MB/s")
     return empty_documents

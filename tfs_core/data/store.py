@@ -22,6 +22,7 @@ from tfs_core.data.documents import hash_of
 from tfs_core.durable import sha256_of, write_durably
 from tfs_core.errors import CheckpointError, DataError, NewerFormatError
 from tfs_core.plugins import describe
+from tfs_core.progress import progress
 from tfs_core.stored_json import read_json
 
 
@@ -191,7 +192,8 @@ class _Verified:
         state = [status.st_size, status.st_mtime_ns, status.st_ino]
         if known and known["state"] == state:
             return known
-        sha256 = sha256_of(path)
+        with progress(f"checking {path.name}", total=status.st_size, unit="B") as advance:
+            sha256 = sha256_of(path, advance)
         if sha256 != (recorded or (known["sha256"] if known else sha256)):
             raise CheckpointError(f"{path} is damaged: its content is not what tfs wrote")
         return {"state": state, "sha256": sha256}
