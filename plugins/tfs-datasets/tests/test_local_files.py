@@ -225,14 +225,14 @@ class TestText:
         file = tmp_path_factory.getbasetemp() / "divided.txt"
         file.write_bytes(content.encode())
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(text, "BLOCK_BYTES", 3)
+            patch.setattr(text, "BLOCK_CHARACTERS", 3)
             assert documents(build("text", file.parent, path=file, separator=separator)) == content.split(separator)
             assert documents(build("text", file.parent, path=file)) == [content]
 
     def test_file_larger_than_memory_would_be_read_in_parts(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(text, "BLOCK_BYTES", 1000)
+        monkeypatch.setattr(text, "BLOCK_CHARACTERS", 1000)
         write(tmp_path, a_txt="x" * 100_000)
         for separator in (None, "--"):
             source = build("text", tmp_path, path=tmp_path / "a.txt", separator=separator)
@@ -244,12 +244,12 @@ class TestText:
 
     @pytest.mark.parametrize("block", [2, 1 << 20])
     @pytest.mark.parametrize(
-        ("content", "line"), [(b"ab\ncd\nna\xefve\n", 3), (b"\xff\xfea\x00", 1), ("one\né".encode()[:-1], 2)]
+        ("content", "line"), [(b"ab\ncd\nna\xefve\n", 3), (b"\xffa\n", 1), ("one\né".encode()[:-1], 2)]
     )
     def test_file_that_is_not_utf8_is_an_error_with_its_line(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, line: int, block: int
     ) -> None:
-        monkeypatch.setattr(text, "BLOCK_BYTES", block)
+        monkeypatch.setattr(text, "BLOCK_CHARACTERS", block)
         (tmp_path / "a.txt").write_bytes(content)
         with pytest.raises(DataError, match=rf"a\.txt, line {line}: byte 0x.. is not UTF-8"):
             documents(build("text", tmp_path, path=tmp_path / "a.txt"))

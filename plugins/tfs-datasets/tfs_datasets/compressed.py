@@ -4,13 +4,11 @@ import bz2
 import gzip
 import io
 import lzma
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from tfs_core.errors import DataError
 from tfs_datasets.needed import need
 
 BLOCK_BYTES = 1 << 16
@@ -22,37 +20,47 @@ XZ = b"\xfd7zXZ\0"
 ZSTANDARD = b"\x28\xb5\x2f\xfd"
 
 
+def is_compressed(start: bytes) -> bool:
+    """Return whether the first bytes of a file are those of a compressed one."""
+    bzip2 = start.startswith(BZIP2[0]) and start[4:10] == BZIP2[1]
+    return bzip2 or start.startswith((GZIP, XZ, ZSTANDARD))
+
+
 @contextmanager
 def opened(file: Path) -> Iterator[IO[bytes]]:
-    """Open a file for reading, with transparent decompression. Raises DataError when it is damaged or truncated."""
-    try:
-        with file.open("rb") as raw:
-            start = raw.read(10)
-            raw.seek(0)
-            yield _decompressed(raw, start, file)
-    except EOFError as error:
-        raise DataError(f"{file} is truncated: its compressed data has no end. Copy or download it again.") from error
-    except (OSError, zlib.error, lzma.LZMAError) as error:
-        raise DataError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    """Open a file for reading, decompressed. (Only until the data sets read `Member`.)"""
+    from tfs_datasets.members import as_data_error
+
+    with as_data_error(file), file.open("rb", buffering=0) as raw:
+        yield decompressed(io.BufferedReader(raw, BLOCK_BYTES), str(file))
 
 
-def _decompressed(raw: IO[bytes], start: bytes, file: Path) -> Any:  # each library has its own type of IO[bytes]
+def decompressed(raw: io.BufferedReader, name: str) -> io.BufferedReader:
+    """Return the decompressed bytes of a stream at its beginning, or itself if it is not compressed.
+
+    Reading raises EOFError, OSError, zlib.error or lzma.LZMAError for damaged data. Raises DataError, with the name of
+    the file, when a library is missing.
+    """
+    start = raw.peek()
+    stream: Any  # each library has its own type of IO[bytes]
+    if not is_compressed(start):
+        return raw
     if start.startswith(GZIP):
-        return gzip.GzipFile(fileobj=raw)
-    if start.startswith(BZIP2[0]) and start[4:] == BZIP2[1]:
-        return bz2.BZ2File(raw)
-    if start.startswith(XZ):
-        return lzma.LZMAFile(raw)
-    if start.startswith(ZSTANDARD):
-        return io.BufferedReader(_Zstandard(raw, file), BLOCK_BYTES)
-    return raw
+        stream = gzip.GzipFile(fileobj=raw)
+    elif start.startswith(XZ):
+        stream = lzma.LZMAFile(raw)  # noqa: SIM115
+    elif start.startswith(ZSTANDARD):
+        stream = _Zstandard(raw, name)
+    else:
+        stream = bz2.BZ2File(raw)
+    return io.BufferedReader(stream, BLOCK_BYTES)
 
 
 class _Zstandard(io.RawIOBase):
     """The decompressed bytes of all Zstandard frames of a file."""
 
-    def __init__(self, raw: IO[bytes], file: Path) -> None:
-        need("zstandard", for_what=str(file), extra="zst")
+    def __init__(self, raw: IO[bytes], name: str) -> None:
+        need("zstandard", for_what=name, extra="zst")
         import zstandard
 
         self._library = zstandard
@@ -67,19 +75,27 @@ class _Zstandard(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Read into the buffer and return the number of bytes, 0 at the end. Raises EOFError and OSError."""
-        while not self._ready:
-            block = self._compressed or self._raw.read(BLOCK_BYTES)
-            if not block:
-                if self._frame is not None and not self._frame.eof:
-                    raise EOFError
-                return 0
-            if self._frame is None or self._frame.eof:
-                self._frame = self._library.ZstdDecompressor().decompressobj()
-            try:
-                self._ready = memoryview(self._frame.decompress(block))
-            except self._library.ZstdError as error:
-                raise OSError(f"it is not valid Zstandard data: {error}") from error
-            self._compressed = self._frame.unused_data if self._frame.eof else b""
-        n = min(len(buffer), len(self._ready))
-        buffer[:n], self._ready = self._ready[:n], self._ready[n:]
-        return n
+        filled = 0
+        while filled < len(buffer):
+            if not self._ready and not self._decompress_block():
+                break
+            n = min(len(buffer) - filled, len(self._ready))
+            buffer[filled : filled + n], self._ready = self._ready[:n], self._ready[n:]
+            filled += n
+        return filled
+
+    def _decompress_block(self) -> bool:
+        """Decompress the next block into `_ready`. Return False at the end."""
+        block = self._compressed or self._raw.read(BLOCK_BYTES)
+        if not block:
+            if self._frame is not None and not self._frame.eof:
+                raise EOFError
+            return False
+        if self._frame is None or self._frame.eof:
+            self._frame = self._library.ZstdDecompressor().decompressobj()
+        try:
+            self._ready = memoryview(self._frame.decompress(block))
+        except self._library.ZstdError as error:
+            raise OSError(f"it is not valid Zstandard data: {error}") from error
+        self._compressed = self._frame.unused_data if self._frame.eof else b""
+        return True

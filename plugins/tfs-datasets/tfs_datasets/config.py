@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 from tfs_core.config.schema import Choice, Positive
+from tfs_datasets.encodings import check_encoding
 
 OnError = Literal["refuse", "skip"]
+TextOnError = Literal["refuse", "skip", "replace"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +21,7 @@ class LocalConfig:
 
     path: Path | tuple[Path, ...]
     """A file, a folder (all files in it and in its subfolders), a glob such as `corpus/**/*.txt`, or a list of those.
-    Text files may be compressed: gzip, bzip2, xz or Zstandard."""
+    Files of text may be compressed (gzip, bzip2, xz or Zstandard) or in a zip or tar archive."""
 
     validation_path: Path | tuple[Path, ...] | None = None
     """The same for the validation split; null holds out a share of the training documents instead."""
@@ -30,19 +32,38 @@ class LocalConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextConfig(LocalConfig):
+class EncodedConfig(LocalConfig):
+    """Options shared by the data sets from files of text."""
+
+    encoding: str | None = None
+    """The encoding of the files, any text encoding of Python: `cp1252`, `utf-16`, `shift_jis`; null is UTF-8. A
+    byte-order mark at the beginning of a file takes precedence."""
+
+    def __post_init__(self) -> None:
+        if self.encoding is not None:
+            check_encoding(self.encoding)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig(EncodedConfig):
     """Options of `text`."""
+
+    on_error: TextOnError = "refuse"
+    """Handling of bytes that are invalid in the encoding: `refuse` stops with the file and line; `skip` leaves out each
+    document that has one; `replace` writes U+FFFD in place of each. What was skipped or replaced is counted and
+    reported. Set `encoding` first: most files with such bytes are in another encoding."""
 
     separator: str | None = None
     """The text between two documents of a file, such as `"\\n<|endoftext|>\\n"`; null if a file is a document."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.separator == "":
             raise ValueError("separator must not be empty; leave it out when each file is one document")
 
 
 @dataclass(frozen=True, kw_only=True)
-class JsonlConfig(LocalConfig):
+class JsonlConfig(EncodedConfig):
     """Options of `jsonl`."""
 
     text_key: str = "text"
@@ -50,7 +71,7 @@ class JsonlConfig(LocalConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CsvConfig(LocalConfig):
+class CsvConfig(EncodedConfig):
     """Options of `csv`."""
 
     column: str = "text"
@@ -60,6 +81,7 @@ class CsvConfig(LocalConfig):
     """The character between two fields; `"\\t"` for TSV files."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if len(self.delimiter) != 1 or self.delimiter in '"\r\n':
             raise ValueError(f"delimiter must be one character, but no quote or line break, not {self.delimiter!r}")
 

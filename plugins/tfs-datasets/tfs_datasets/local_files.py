@@ -12,6 +12,7 @@ from tfs_core.durable import write_durably
 from tfs_core.errors import CheckpointError, DataError
 from tfs_core.plugins import did_you_mean
 from tfs_core.stored_json import read_json
+from tfs_datasets.members import is_visible
 
 Paths = Path | tuple[Path, ...]
 
@@ -35,6 +36,8 @@ class LocalFiles:
             self._files["validation"] = find_files(name, validation_path)
             if both := set(self._files["train"]) & set(self._files["validation"]):
                 raise DataError(f"{name}: {min(both)} is in both path and validation_path. Take it out of one of them.")
+        paths = [path, validation_path or ()]
+        self._named = {path for given in paths for path in (given if isinstance(given, tuple) else (given,))}
         first = self._files["train"][0].name
         more = sum(map(len, self._files.values())) - 1
         self.description = f"{name} {first}" + (f" and {more} more" if more else "")
@@ -46,6 +49,10 @@ class LocalFiles:
     def of(self, split: str) -> Sequence[Path]:
         """Return the files of a split in order."""
         return self._files[split]
+
+    def is_named(self, file: Path) -> bool:
+        """Return whether the user has named this file, instead of a folder or a glob that it was found by."""
+        return file in self._named
 
     def fingerprint(self, *options: object) -> str:
         """Return a hash of the contents of the files, in order, and of the options that affect the documents."""
@@ -83,8 +90,8 @@ def _cached_hash(cached: Path, state: list[object]) -> str | None:
 def find_files(name: str, paths: Paths) -> list[Path]:
     """Return the files that match the paths of the data set `name`, without repeats.
 
-    Hidden files in a folder are skipped. The files of a folder or glob are sorted by path. Raises DataError when a path
-    matches no file, or `paths` is empty.
+    Hidden files in a folder, and what macOS adds to it, are skipped. The files of a folder or glob are sorted by path.
+    Raises DataError when a path matches no file, or `paths` is empty.
     """
     found: dict[Path, None] = {}
     for path in paths if isinstance(paths, tuple) else (paths,):
@@ -92,7 +99,7 @@ def find_files(name: str, paths: Paths) -> list[Path]:
             files = [path]
         elif os.path.isdir(path):
             inside = (file for file in path.rglob("*") if file.is_file())
-            files = [file for file in inside if not any(part[0] == "." for part in file.relative_to(path).parts)]
+            files = [file for file in inside if is_visible(file.relative_to(path).as_posix())]
         else:
             files = [Path(file) for file in glob.glob(str(path), recursive=True)]
             files = [file for file in files if os.path.isfile(file)]

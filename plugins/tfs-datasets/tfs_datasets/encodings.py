@@ -1,0 +1,78 @@
+"""Text encodings: byte-order marks, decoding that marks invalid bytes, and guesses.
+
+An invalid byte is marked in the text by the lone surrogate U+DC00 + byte. No valid text contains one, and the marks
+work for every codec and across the blocks of a stream.
+"""
+
+import codecs
+import encodings
+import re
+
+from tfs_core.plugins import did_you_mean
+
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # begins with the mark of UTF-16
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+
+INVALID = re.compile("[\udc00-\udcff]")
+"""The mark of an invalid byte in decoded text."""
+
+MARK_ERRORS = "tfs_datasets.mark"
+"""The error handler that marks invalid bytes, for Python's `errors=`."""
+
+NOT_OF_FILES = frozenset({"idna", "punycode", "undefined"})
+
+
+def _mark(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return "".join(chr(0xDC00 + byte) for byte in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error(MARK_ERRORS, _mark)
+
+
+def encoding_at(start: bytes, chosen: str | None) -> tuple[str, int]:
+    """Return (encoding, bytes of the byte-order mark) of a file: as its mark says, else as chosen, else UTF-8."""
+    for mark, encoding in MARKS:
+        if start.startswith(mark):
+            return encoding, len(mark)
+    return chosen or "utf-8", 0
+
+
+def check_encoding(name: str) -> None:
+    """Raise ValueError unless Python has a text codec of this name."""
+    try:
+        codec = codecs.lookup(name)
+    except (LookupError, ValueError):  # ValueError: a zero byte
+        names = {alias.replace("_", "-") for pair in encodings.aliases.aliases.items() for alias in pair}
+        hint = did_you_mean(name, sorted(names)) or " Examples: utf-8, utf-16, cp1252, latin-1, shift_jis."
+        raise ValueError(f"encoding '{name}' is not known to Python.{hint}") from None
+    if not codec._is_text_encoding or codec.name in NOT_OF_FILES:
+        raise ValueError(f"encoding '{name}' is not an encoding of text. Examples: utf-8, utf-16, cp1252, shift_jis.")
+
+
+def invalid_byte(text: str, encoding: str) -> str | None:
+    """Return a message for the first marked byte of a text, with a guess of the encoding; None without marks."""
+    found = INVALID.search(text)
+    if found is None:
+        return None
+    message = f"byte 0x{ord(found[0]) & 0xFF:02x} is not {encoding.upper()}"
+    guess = _guessed(text) if encoding == "utf-8" else None
+    return message + (f". It may be {guess}: set encoding: {guess}" if guess else "")
+
+
+def _guessed(text: str) -> str | None:
+    """Return a likely encoding of text that was decoded as UTF-8 with marks."""
+    from charset_normalizer import from_bytes
+
+    lines = [line for line in text.splitlines(keepends=True) if INVALID.search(line)]
+    found = from_bytes("".join(lines)[:10_000].encode("utf-8", "surrogateescape")).best()
+    if found is None or found.encoding in ("ascii", "utf_8"):
+        return None
+    equal = [found.encoding, *found.could_be_from_charset]  # they give the same text
+    return "cp1252" if "cp1252" in equal else found.encoding
