@@ -29,8 +29,8 @@ BAR_SECONDS = 0.1
 Advance = Callable[[float], None]
 """Adds an amount of finished work; 0 while waiting."""
 
-is_shown = False
-"""Set by the command line."""
+is_shown: bool | None = None
+"""Set by the command line: False with `--quiet`, otherwise True; None when tfs is called from Python."""
 
 _active = threading.Lock()  # held by the innermost work that is shown: work inside it is not shown
 

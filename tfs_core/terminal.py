@@ -4,6 +4,7 @@ Names of files and runs, text of data sets and models, and the messages of error
 """
 
 import re
+import sys
 
 import click
 
@@ -13,7 +14,9 @@ _ESCAPED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u20
 
 def say(text: object = "", *, err: bool = False, nl: bool = True, bold: bool = False) -> None:
     """Print text on stdout, or on stderr with `err=True`, escaped. `nl=False` adds no newline."""
-    click.secho(escape_control_characters(str(text)), err=err, nl=nl, bold=bold or None)
+    # Not click's own stream: a progress bar replaces these, to print lines above itself.
+    stream = sys.stderr if err else sys.stdout
+    click.secho(escape_control_characters(str(text)), file=stream, nl=nl, bold=bold or None)
 
 
 def escape_control_characters(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from tfs_core import progress
 from tfs_core.builtin.console import ConsoleConfig, ConsoleLogger, build, duration, short
 from tfs_core.contracts import RunContext
 from tfs_core.records import EventRecord, SampleRecord, StepRecord, ValidationRecord
@@ -101,7 +103,7 @@ def test_step_line_has_loss_rate_speed_and_time_left() -> None:
     shown.logger.on_step(step_record(1))
     shown.logger.on_step(step_record(6))
     first, last = shown.text.splitlines()
-    assert first == "step 1/20  loss 3.5000  lr 3.00e-04  17.2k tok/s  ?:?? left"
+    assert first == "step 1/20  loss 3.5000  lr 3.00e-04  17.2k tok/s", "the time left is not known yet"
     assert last == "step 6/20  loss 3.5000  lr 3.00e-04  17.2k tok/s  0:28 left"
 
 
@@ -164,6 +166,29 @@ def test_warning_event_is_shown_with_its_message() -> None:
         "warning at step 3: the disk is nearly full",
         "resumed at step 3: checkpoint step-00000003",
     ]
+
+
+def test_settings_changed_on_a_resume_are_told_in_words() -> None:
+    shown = Shown()
+    details = {"checkpoint": "step-00000003", "changed": {"training.max_steps": [4, 8], "tags": [[], ["long"]]}}
+    shown.logger.on_event(EventRecord(at="", step=3, kind="resumed", details=details))
+    assert shown.text == (
+        "resumed at step 3: checkpoint step-00000003, training.max_steps 8 instead of 4, tags ['long'] instead of []\n"
+    )
+
+
+def test_quiet_leaves_out_the_steps_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "is_shown", False)
+    shown = Shown()
+    shown.logger.on_start()
+    shown.logger.on_step(step_record(1))
+    shown.logger.on_validation(validation_record(1, 1.25))
+    shown.logger.on_sample(sample("def", " f"))
+    shown.logger.on_event(EventRecord(at="", step=1, kind="warning", details={"message": "nearly full"}))
+    shown.logger.on_end("finished")
+    for line in ("run story: model torch", "validation at step 1", "def f", "nearly full", "run story finished"):
+        assert line in shown.text
+    assert "step 1/20" not in shown.text
 
 
 def test_end_summary_says_status_work_done_and_the_best() -> None:
@@ -234,36 +259,90 @@ def test_closed_output_does_not_end_the_run() -> None:
     assert run.returncode == 0
 
 
+@pytest.fixture(autouse=True)
+def called_from_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "is_shown", None)  # a command called in another test may have set it
+
+
 ON_A_TERMINAL = """
 from test_console import context, step_record, validation_record, sample
 from tfs_core.builtin.console import ConsoleConfig, build
-logger = build(ConsoleConfig(every_seconds=3600.0), run=context())
+from tfs_core.terminal import say
+logger = build(ConsoleConfig(), run=context())
+logger._interval = 0.0
 logger.on_start()
-for step in range(1, 21):
-    logger.on_step(step_record(step))
-logger.on_validation(validation_record(20, 1.25))
+for step in range(1, 20):
+    logger.on_step(step_record(step, **CHANGES))
+say("a warning on stderr", err=True)
+logger.on_validation(validation_record(19, 1.25))
 logger.on_sample(sample("def", " f\\x1b[2J"))
-logger.on_end("finished")
+logger.on_end("stopped")
 """
+BAR = "\u2501"
+
+needs_terminal = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pty")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pty")
-def test_terminal_shows_a_bar_with_lines_above_it() -> None:
+def on_a_terminal(columns: int, **changes: Any) -> str:
+    """Return what a run prints on a terminal of this width; `changes` are of its step records."""
     import pty
 
     controller, terminal = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "PYTHONPATH": str(Path(__file__).parent)}
-    with subprocess.Popen([sys.executable, "-c", ON_A_TERMINAL], stdout=terminal, env=environment) as process:
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": str(columns), "PYTHONPATH": str(Path(__file__).parent)}
+    code = ON_A_TERMINAL.replace("CHANGES", repr(changes))
+    with subprocess.Popen([sys.executable, "-c", code], stdout=terminal, stderr=terminal, env=environment) as process:
         os.close(terminal)
         output = read_all(controller)
-    assert process.returncode == 0
-    assert "\r\x1b[2K" in output, "the bar is drawn over itself"
-    assert "20/20" in output
-    assert "loss 3.5000  lr 3.00e-04  17.2k tok/s  0:00 left" in output
-    assert "validation at step 20" in output
-    assert "f\\x1b[2J" in output
-    assert "\x1b[2J" not in output
+    assert process.returncode == 0, output
+    return output
+
+
+def drawn_and_left(output: str) -> tuple[list[str], list[str]]:
+    """Return each line that was drawn over, and the lines left on the screen in the end, without colors."""
+    drawn, left = [], [""]
+    for part in re.split(r"(\r\n|\r\x1b\[2K|\r\x1b\[1A\x1b\[2K)", output):
+        if part == "\r\n":
+            left.append("")
+        elif part.endswith("\x1b[2K"):
+            drawn.append(left[-1])
+            del left[-1 - part.count("\x1b[1A") :]
+            left.append("")
+        else:
+            left[-1] += re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", part)
+    return drawn, left
+
+
+@needs_terminal
+def test_bar_on_a_terminal_has_lines_above_it_and_disappears() -> None:
+    output = on_a_terminal(100)
+    drawn, left = drawn_and_left(output)
+    line = "step 19/20  loss 3.5000  lr 3.00e-04  17.2k tok/s  0:02 left"
+    assert any(BAR in bar and bar.endswith(f" {line}") for bar in drawn)
+    assert left[4:] == [
+        "a warning on stderr",
+        "validation at step 19: loss 1.2500, perplexity 7.39, 1.7500 bits/byte  * best so far",
+        "sample at step 5:",
+        "def f\\x1b[2J",
+        line,
+        "run story stopped at step 19, 156k tokens, 19 TFLOPs, 0:38, best validation loss 1.2500 at step 19",
+        "  1.7500 bits/byte on the validation text; a bigram model: 2.4600",
+        "",
+    ]
     assert output.rindex("\x1b[?25h") > output.rindex("\x1b[?25l"), "the cursor is shown again"
+
+
+@needs_terminal
+@pytest.mark.parametrize("columns", [40, 80, 200])
+@pytest.mark.parametrize("loss", [3.5, 10.123])
+def test_step_loss_and_time_left_fit_in_a_narrow_terminal(columns: int, loss: float) -> None:
+    drawn, _ = drawn_and_left(on_a_terminal(columns, loss=loss))
+    bars = [line for line in drawn if "19/20" in line]
+    assert bars
+    for bar in bars:
+        assert f"loss {loss:.2f}" in bar
+        assert bar.endswith("0:02 left")
+        assert len(bar) <= columns - 4, "there is room for ^C"
+        assert ("tok/s" in bar) == (columns >= 80)
 
 
 def read_all(descriptor: int) -> str:

@@ -1,6 +1,7 @@
 """The logger `console`: a progress bar on a terminal, plain lines at intervals elsewhere.
 
-It writes to standard output only. Its options raise ValueError for invalid values.
+It writes to standard output only. `tfs --quiet` leaves out the bar and the steps. Its options raise ValueError for
+invalid values.
 """
 
 import math
@@ -12,16 +13,23 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 from rich.text import Text
 
+from tfs_core import progress
 from tfs_core.contracts import RunContext, RunLogger
 from tfs_core.progress import duration
 from tfs_core.records import EventRecord, SampleRecord, StepRecord, ValidationRecord
 from tfs_core.terminal import escape_control_characters
 
 REFRESH_SECONDS = 0.1
+MAX_BAR_WIDTH = 40
+MIN_BAR_WIDTH = 8
+"""Columns of the bar. In a narrow terminal, the learning rate and the speed make room for it first."""
+
+MARGIN = 4
+"""Free columns after the bar's line, for the `^C` that the terminal prints there: a full line would be broken."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +67,9 @@ class ConsoleLogger(RunLogger):
         # FORCE_COLOR makes rich treat any file as a terminal, so isatty() is checked as well.
         self._has_bar = self._console.is_interactive and self._console.file.isatty()
         self._interval = REFRESH_SECONDS if self._has_bar else config.every_seconds
+        self._shows_steps = progress.is_shown is not False
         self._bar: Progress | None = None
+        self._bar_column = BarColumn(bar_width=MAX_BAR_WIDTH)
         self._task = TaskID(0)
         self._shown_at = -math.inf
         self._first: StepRecord | None = None  # of this attempt
@@ -72,43 +82,62 @@ class ConsoleLogger(RunLogger):
     def on_start(self) -> None:
         for line in start_summary(self._run):
             self._print(line)
-        if self._has_bar:
+        if self._has_bar and self._shows_steps:
             self._bar = Progress(
-                BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=8)),
-                MofNCompleteColumn(table_column=Column(no_wrap=True)),
+                self._bar_column,
                 TextColumn("{task.fields[status]}", markup=False, table_column=Column(no_wrap=True)),
                 console=self._console,
                 auto_refresh=False,
-                expand=True,
+                transient=True,
                 redirect_stderr=sys.stderr.isatty(),
             )
-            self._task = self._bar.add_task(
-                "", total=self._run.total_steps, completed=self._run.start_step, status="starting"
-            )
+            start, total = self._run.start_step, self._run.total_steps
+            self._task = self._bar.add_task("", total=total, completed=start, status=f"step {start}/{total}")
             self._bar.start()
 
     def on_step(self, record: StepRecord) -> None:
         self._first = self._first or record
         self._last = record
+        if not self._shows_steps:
+            return
         now = time.monotonic()
         if now - self._shown_at >= self._interval or record.step == self._run.total_steps:
             self._shown_at = now
             self._show(record)
 
     def _show(self, record: StepRecord) -> None:
-        assert self._first is not None
         self._last_shown = record.step
-        steps_between = record.step - self._first.step
-        pace = (record.elapsed_seconds - self._first.elapsed_seconds) / steps_between if steps_between else math.nan
-        left = duration(pace * max(0, self._run.total_steps - record.step))
-        status = (
-            f"loss {record.loss:.4f}  lr {record.learning_rate:.2e}  "
-            f"{short(record.tokens_per_second)} tok/s  {left} left"
-        )
         if self._bar is None:
-            self._print(f"step {record.step}/{self._run.total_steps}  {status}")
+            self._print(self._step_line(record, room=self._console.width if self._has_bar else math.inf))
         else:
-            self._bar.update(self._task, completed=record.step, status=status, refresh=True)
+            room = self._console.width - MARGIN
+            line = self._step_line(record, room=room - 2, room_for_speed=room - MIN_BAR_WIDTH - 1)
+            self._bar_column.bar_width = max(1, min(MAX_BAR_WIDTH, room - len(line) - 1))
+            self._bar.update(self._task, completed=record.step, status=line, refresh=True)
+
+    def _step_line(self, record: StepRecord, *, room: float, room_for_speed: float | None = None) -> str:
+        """Return the numbers of a step in at most `room` columns: step, loss and time left, and what else has room.
+
+        Learning rate and speed are left out of a line with more than `room_for_speed` columns, by default `room`.
+        """
+        step, loss = f"step {record.step}/{self._run.total_steps}", f"loss {record.loss:.4f}"
+        rate, speed = f"lr {record.learning_rate:.2e}", f"{short(record.tokens_per_second)} tok/s"
+        left = self._time_left(record)
+        for facts in ([rate, speed], [speed]):
+            line = "  ".join([step, loss, *facts, *left])
+            if len(line) <= (room if room_for_speed is None else room_for_speed):
+                return line
+        line = "  ".join([step, loss, *left])
+        return line if len(line) <= room else " ".join([step.removeprefix("step "), f"loss {record.loss:.2f}", *left])
+
+    def _time_left(self, record: StepRecord) -> list[str]:
+        """Return the time until the last step, at the speed of this session; nothing at its first step."""
+        assert self._first is not None
+        steps_between = record.step - self._first.step
+        if steps_between == 0:
+            return []
+        pace = (record.elapsed_seconds - self._first.elapsed_seconds) / steps_between
+        return [f"{duration(pace * max(0, self._run.total_steps - record.step))} left"]
 
     def on_validation(self, record: ValidationRecord) -> None:
         is_best = record.loss < self._best_loss
@@ -128,15 +157,18 @@ class ConsoleLogger(RunLogger):
         if record.kind in ("started", "checkpoint", "finished", "stopped", "failed"):
             return  # reported by the summaries and the error message; checkpoints are not worth a line
         style = "yellow" if record.kind in ("warning", "spike") else "dim"
-        told = (f"{key} {value}" for key, value in record.details.items() if value not in (None, "", [], {}))
-        details = record.details.get("message") or ", ".join(told)
-        self._print(f"{record.kind} at step {record.step}: {details}", style)
+        details = {key: value for key, value in record.details.items() if value not in (None, "", [], {})}
+        changed = details.pop("changed", {}) if record.kind == "resumed" else {}  # settings: {key: [before, now]}
+        told = [f"{key} {value}" for key, value in details.items()]
+        told += [f"{key} {now} instead of {before}" for key, (before, now) in changed.items()]
+        self._print(f"{record.kind} at step {record.step}: {details.get('message') or ', '.join(told)}", style)
 
     def on_end(self, status: str) -> None:
-        if self._last is not None and self._last.step != self._last_shown:
-            self._show(self._last)
         if self._bar is not None:
-            self._bar.stop()
+            self._bar.stop()  # it disappears, and its step becomes a line
+            self._bar, self._last_shown = None, 0
+        if self._last is not None and self._last.step != self._last_shown and self._shows_steps:
+            self._show(self._last)
         for line in end_summary(self._run, status, self._last, self._best):
             self._print(line, "bold" if status == "failed" else "")
 
