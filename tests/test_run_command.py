@@ -116,6 +116,7 @@ def test_dry_run_says_what_a_run_would_come_to_and_leaves_no_run(run_tfs: Tfs, t
         ([], "give a configuration"),
         (["--resume"], "--resume needs a run"),
         (["--resume", "nothing"], "There is no run 'nothing'"),
+        (["--resume", "auot"], "Error: Did you mean 'auto'? There is no run 'auot'"),
         (["--dry-run"], "needs a configuration"),
         (["--dry-run", "--config", "tiny.yaml", "--name", "x"], "leave --resume and --name out"),
         (["--config", "missing.yaml"], "missing.yaml"),

@@ -44,7 +44,15 @@ from tfs_core.data.network import is_offline_mode
 from tfs_core.data.prepare import build_source, build_tokenizer, prepare_tokens
 from tfs_core.data.store import TokenStore
 from tfs_core.durable import write_durably
-from tfs_core.errors import ConfigError, PluginError, StoppedBySignalError, TfsError, TrainingError, UsageError
+from tfs_core.errors import (
+    CheckpointError,
+    ConfigError,
+    PluginError,
+    StoppedBySignalError,
+    TfsError,
+    TrainingError,
+    UsageError,
+)
 from tfs_core.findings import Findings
 from tfs_core.loggers import Loggers
 from tfs_core.machine import apply_machine, as_out_of_memory_error, choose_machine
@@ -58,7 +66,7 @@ from tfs_core.models import (
     parameter_dtype,
 )
 from tfs_core.origin import code_differences, local_files, plugins_of
-from tfs_core.plugins import as_plugin_error
+from tfs_core.plugins import as_plugin_error, did_you_mean
 from tfs_core.random_state import restore_random_state, set_seed
 from tfs_core.ranks import OneRank
 from tfs_core.registry import Entry, get_registry
@@ -75,7 +83,7 @@ from tfs_core.resume import (
     was_killed_before_its_first_checkpoint,
 )
 from tfs_core.run_folder import RunFolder, check_name, check_usable
-from tfs_core.runs import Run, assets_folder, find_run
+from tfs_core.runs import Run, assets_folder, find_run, run_folders
 from tfs_core.stop_signal import StopSignal
 from tfs_core.trained import check_mirror, read_tokenizer, with_model
 from tfs_core.trainer import Plan, Progress, Trainer
@@ -210,9 +218,13 @@ def configure(
         given = with_local_model(given, allowed=True)
         check_readable(given)
         return given, None
-    previous = find_resume_point(
-        None if resume is True else resume, experiment_name=given.experiment_name if given else None, assets=assets
-    )
+    target, experiment_name = None if resume is True else resume, given.experiment_name if given else None
+    try:
+        previous = find_resume_point(target, experiment_name=experiment_name, assets=assets)
+    except CheckpointError as error:
+        if target is None or run_folders(assets, str(target)):
+            raise
+        raise CheckpointError(f"{did_you_mean(str(target).lower(), ['auto'])} {error}".strip()) from error
     if given is None:
         given = read_config(previous.checkpoint, overrides=overrides)
         if model is not None:
@@ -371,14 +383,14 @@ def prepare_data(
 ) -> RunData:
     """Return the data of a run. Raises TrainingError when a fingerprint differs from the one in `previous`.
 
-    Raises ConfigError for a setting that has no effect, and PluginError when a component cannot be built.
+    Raises PluginError when a component cannot be built.
     """
     data, offline = config.data, is_offline_mode()
     source = build_source(data.dataset, assets=assets, offline=offline)
     if "validation" in source.splits() and data.validation_fraction != DataConfig.validation_fraction:
-        raise ConfigError(
-            f"data.validation_fraction has no effect: the data set '{data.dataset.name}' has a validation split "
-            "of its own. Leave it out."
+        report(
+            f"data.validation_fraction has no effect: the data set '{data.dataset.name}' has a validation split of its "
+            "own"
         )
     entry, settings = _batching_entry(config, source), _batch_settings(config)
     if check := getattr(entry.load_factory(), "check", None):  # before any text is read
