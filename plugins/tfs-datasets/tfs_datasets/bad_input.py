@@ -23,10 +23,9 @@ class BadInput:
     def clear(self) -> None:
         """Reset the counts at the beginning of a pass over the files."""
         self._found: Counter[str] = Counter()
-        self._first: dict[str, str] = {}
         self._replaced: Counter[str] = Counter()
+        self._first: dict[str, str] = {}
         self._kinds: Counter[Kind] = Counter()
-        self.empty_documents = 0
 
     def found(self, file: str | Path, message: str, *, advice: str = SKIP) -> None:
         """Count one piece of invalid input that is left out, with a message such as "line 3 is not JSON".
@@ -38,34 +37,45 @@ class BadInput:
         self._found[str(file)] += 1
         self._first.setdefault(str(file), message)
 
-    def replaced(self, file: str, count: int, message: str) -> None:
-        """Count invalid bytes that were replaced; the message is about the first one."""
-        self._replaced[file] += count
-        self._first.setdefault(file, message)
+    def needs_first(self, file: str) -> bool:
+        """Return whether there is no message yet about the first invalid input of a file."""
+        return file not in self._first
 
-    def left_out_file(self, file: str, kind: Kind) -> None:  # noqa: ARG002
+    def note_first(self, file: str, message: str) -> None:
+        """Set the message about the first invalid input of a file, which `found` or `replaced` counts."""
+        self._first[file] = message
+
+    def replaced(self, file: str, count: int) -> None:
+        """Count invalid bytes that were replaced, after `note_first`."""
+        self._replaced[file] += count
+
+    def left_out_file(self, kind: Kind) -> None:
         """Count a file that cannot be read as text."""
         self._kinds[kind] += 1
 
     def report(self) -> list[str]:
         """Return a line of text for each reason, with counts."""
-        lines = self._files()
-        lines += [f"{file}: {count:,} left out, the first: {self._first[file]}" for file, count in self._found.items()]
+        lines = [f"{file}: {count:,} left out, the first: {self._first[file]}" for file, count in self._found.items()]
         lines += [
-            f"{file}: {count:,} invalid byte{'s' * (count > 1)} replaced by U+FFFD, the first: {self._first[file]}"
+            f"{file}: {_counted(count, 'invalid byte')} replaced by U+FFFD, the first: {self._first[file]}"
             for file, count in self._replaced.items()
         ]
-        if len(lines) > MAX_FILES_REPORTED + 1:
+        if len(lines) > MAX_FILES_REPORTED:
             lines[MAX_FILES_REPORTED:] = [f"and {len(lines) - MAX_FILES_REPORTED:,} more files with invalid input"]
+        return self._files_left_out() + lines
+
+    def _files_left_out(self) -> list[str]:
+        """Return a line for each kind of file that holds text, with advice, and one line for all others."""
+        lines, others = [], {}
+        for kind, count in self._kinds.most_common():
+            if kind.holds_text:
+                lines.append(f"{kind.counted(count)} left out. {kind.advice}")
+            else:
+                others[kind.counted(count)] = count
+        if others:
+            lines.append(f"{_counted(sum(others.values()), 'file')} left out: {', '.join(others)}")
         return lines
 
-    def _files(self) -> list[str]:
-        """Return the lines about files that cannot be read: one for each kind with text, one for all others."""
-        with_text = [kind for kind in self._kinds if kind.holds_text]
-        lines = [f"left out: {kind.counted(self._kinds[kind])}. {kind.advice}" for kind in with_text]
-        others = {kind: count for kind, count in self._kinds.most_common() if not kind.holds_text}
-        if others:
-            count = sum(others.values())
-            counted = ", ".join(kind.counted(count) for kind, count in others.items())
-            lines.append(f"{count:,} file{'s' * (count > 1)} left out: {counted}")
-        return lines
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'s' * (count != 1)}"

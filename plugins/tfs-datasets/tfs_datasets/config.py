@@ -10,6 +10,7 @@ from typing import Literal
 
 from tfs_core.config.schema import Choice, Positive
 from tfs_datasets.encodings import check_encoding
+from tfs_datasets.template import template_parts
 
 OnError = Literal["refuse", "skip"]
 TextOnError = Literal["refuse", "skip", "replace"]
@@ -56,6 +57,10 @@ class TextConfig(EncodedConfig):
     separator: str | None = None
     """The text between two documents of a file, such as `"\\n<|endoftext|>\\n"`; null if a file is a document."""
 
+    html: Literal["source", "text"] = "source"
+    """How HTML pages are read: `source` reads them as they are; `text` leaves out tags, scripts and styles, and makes
+    each block a line."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.separator == "":
@@ -66,32 +71,73 @@ class TextConfig(EncodedConfig):
 class JsonlConfig(EncodedConfig):
     """Options of `jsonl`."""
 
-    text_key: str = "text"
-    """The key of each JSON object whose value is the document."""
+    text_key: str | None = None
+    """The key of each JSON object whose value is the document. `meta.text` is the key `text` of the object `meta`. If
+    `messages` is a list, `messages.text` is a document in each of its items; `*` stands for each item of a list or
+    value of an object. null: `text`, or with a template the object itself."""
+
+    template: str | None = None
+    """The text of a document, with keys in braces: `"{instruction}\\n{output}"`. If there is a list under `text_key`,
+    the template writes each item, and all items are one document: `"{role}: {content}\\n"`. `{}` is the item itself,
+    for a list of text. A list under a key in braces is joined, and an object in it is its `text`. null if the value
+    is text."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.template is not None:
+            template_parts(self.template)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CsvConfig(EncodedConfig):
     """Options of `csv`."""
 
-    column: str = "text"
-    """The column whose values are the documents. The first line of each file must name the columns."""
+    column: str | int | None = None
+    """The column whose values are the documents: its name, or its number from 1 if there is no header. null: `text`, or
+    the columns of the template."""
 
-    delimiter: str = ","
-    """The character between two fields; `"\\t"` for TSV files."""
+    template: str | None = None
+    """The text of a document, with columns in braces: `"{question}\\n{answer}"`. Give this or column."""
+
+    header: bool = True
+    """Whether the first line of each file names the columns. If not, their names are 1, 2, 3 and so on."""
+
+    delimiter: str | None = None
+    """The character between two fields, such as `"\\t"`. null: the first of comma, semicolon, tab and vertical bar that
+    divides the header so that it has the column; a comma if there is no header."""
+
+    quote: str | None = '"'
+    """The character around fields that contain delimiters or line breaks; within such a field it is doubled. Choose
+    null if quotation marks are plain characters, as in many TSV files."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(self.delimiter) != 1 or self.delimiter in '"\r\n':
-            raise ValueError(f"delimiter must be one character, but no quote or line break, not {self.delimiter!r}")
+        for name, character in (("delimiter", self.delimiter), ("quote", self.quote)):
+            if character is not None and (len(character) != 1 or character in "\r\n"):
+                raise ValueError(f"{name} must be one character, and no line break, not {character!r}")
+        if self.quote is not None and self.quote == self.delimiter:
+            raise ValueError(f"delimiter and quote must differ, but both are {self.quote!r}")
+        if self.template is not None and self.column is not None:
+            raise ValueError("column has no effect beside template, which names the columns. Leave one of them out")
+        if self.template is not None:
+            template_parts(self.template)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParquetConfig(LocalConfig):
     """Options of `parquet`."""
 
-    column: str = "text"
-    """The column whose values are the documents."""
+    column: str | None = None
+    """The column whose values are the documents. `meta.text` is the field `text` of the column `meta`; lists are read
+    as by `jsonl`. null: `text`, or with a template the whole row."""
+
+    template: str | None = None
+    """The text of a document, with columns in braces: `"{question}\\n{answer}"`. If `column` is a list, the template
+    writes each item, and all items are one document: `"{role}: {content}\\n"`. null if the column holds text."""
+
+    def __post_init__(self) -> None:
+        if self.template is not None:
+            template_parts(self.template)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,15 @@ INVALID = re.compile("[\udc00-\udcff]")
 MARK_ERRORS = "tfs_datasets.mark"
 """The error handler that marks invalid bytes, for Python's `errors=`."""
 
+GUESSED = (
+    *("cp1252", "cp1250", "cp1251", "koi8_r", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257"),
+    *("cp932", "euc_jp", "gb18030", "big5", "cp949", "cp437", "mac_roman"),
+)
+"""The encodings that may be guessed; of equally likely ones, the first come first."""
+
+MOST_GUESSES = 3
+GUESSED_CHARACTERS = 10_000
+
 NOT_OF_FILES = frozenset({"idna", "punycode", "undefined"})
 
 
@@ -61,18 +70,27 @@ def invalid_byte(text: str, encoding: str) -> str | None:
     found = INVALID.search(text)
     if found is None:
         return None
-    message = f"byte 0x{ord(found[0]) & 0xFF:02x} is not {encoding.upper()}"
-    guess = _guessed(text) if encoding == "utf-8" else None
-    return message + (f". It may be {guess}: set encoding: {guess}" if guess else "")
+    guesses = _guesses(text) if encoding == "utf-8" else []
+    advice = (
+        f"It may be {' or '.join(guesses)}: set encoding: {guesses[0]}" if guesses else "Set encoding to its encoding"
+    )
+    return f"byte 0x{ord(found[0]) & 0xFF:02x} is not {encoding.upper()}. {advice}"
 
 
-def _guessed(text: str) -> str | None:
-    """Return a likely encoding of text that was decoded as UTF-8 with marks."""
+def _guesses(text: str) -> list[str]:
+    """Return the most likely encodings of text that was decoded as UTF-8 with marks, at most `MOST_GUESSES`."""
     from charset_normalizer import from_bytes
 
     lines = [line for line in text.splitlines(keepends=True) if INVALID.search(line)]
-    found = from_bytes("".join(lines)[:10_000].encode("utf-8", "surrogateescape")).best()
-    if found is None or found.encoding in ("ascii", "utf_8"):
-        return None
-    equal = [found.encoding, *found.could_be_from_charset]  # they give the same text
-    return "cp1252" if "cp1252" in equal else found.encoding
+    content = "".join(lines)[:GUESSED_CHARACTERS].encode("utf-8", "surrogateescape")
+    found = from_bytes(content, cp_isolation=list(GUESSED))
+    best = found.best()
+    if best is None:
+        return []
+    likely = {
+        name
+        for match in found
+        if match.chaos <= best.chaos + 0.05 and match.coherence >= best.coherence - 0.1
+        for name in (match.encoding, *match.could_be_from_charset)
+    }
+    return [name for name in GUESSED if name in likely][:MOST_GUESSES]

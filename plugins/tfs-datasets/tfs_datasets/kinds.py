@@ -20,10 +20,7 @@ class Kind:
 
     def described(self) -> str:
         """Return the name with its article: "an MP3 recording"."""
-        if not self.name[0].isalpha():
-            return f"a {self.name}"
-        spelled = self.name.split()[0].isupper() and self.name[0] in "FHLMNRSX"  # "an MP3", but "a FLAC" is a word
-        return f"an {self.name}" if self.name[0] in "AEIOUaeiou" or spelled else f"a {self.name}"
+        return f"{'an' if re.match('[AEIOaeiou]|M[P4]|RTF|HDF|LZ4', self.name) else 'a'} {self.name}"
 
     def counted(self, count: int) -> str:
         """Return a count of files: "1 PNG image", "2 PNG images"."""
@@ -36,23 +33,30 @@ _IMAGE = "To use the text in it, extract it with a program for text recognition 
 _SOUND = "To use what is said in it, transcribe it into a text file."
 _SAVE = "Open it in its program and save it as plain text (.txt, UTF-8) or as a Word document (.docx)."
 _EXPORT = "Open it in its program and export the table as CSV (UTF-8), for the data set `csv`."
+_EXTRA = "The data set `text` reads it after: pip install 'tfs-datasets[documents]'"
 _UNPACK = "Unpack it and name the folder instead."
 _NO_TEXT = "Name a file or a folder of text instead."
 
 TEXT = Kind("text file", "Choose the data set that fits it: `text`, `jsonl` or `csv`.")
 ZIP = Kind("zip archive")  # `members` reads it, and tar archives
 TAR = Kind("tar archive")
-NESTED_ARCHIVE = Kind("archive within an archive", "Unpack the outer archive and name the folder.", holds_text=True)
-COMPRESSED_TWICE = Kind("file compressed twice", "Decompress it once, and name the result.", holds_text=True)
+NESTED_ARCHIVE = Kind("nested archive", "Unpack the outer archive and name the folder.", holds_text=True)
+COMPRESSED_TWICE = Kind("twice compressed file", "Decompress it once, and name the result.", holds_text=True)
 ENCRYPTED = Kind("encrypted file", "Unpack the archive with its password and name the folder instead.", holds_text=True)
-LINK = Kind("link in an archive", "Unpack the archive and name the folder instead.")
-DOCX = Kind("Word document", holds_text=True)
-PDF = Kind("PDF document", holds_text=True)
-EPUB = Kind("EPUB book", holds_text=True)
+LINK = Kind("archived link", "Unpack the archive and name the folder instead.")
+DOCX = Kind("Word document", _EXTRA, holds_text=True)
+PDF = Kind("PDF document", _EXTRA, holds_text=True)
+EPUB = Kind("EPUB book", "The data set `text` reads it.", holds_text=True)
+SCANNED_PDF = Kind(
+    "scanned PDF document",
+    "Its pages are pictures: make them text with a program for text recognition (OCR).",
+    holds_text=True,
+)
+ENCRYPTED_PDF = Kind("encrypted PDF document", "Save it without its password.", holds_text=True)
 PARQUET = Kind("Parquet file", "Choose the data set `parquet`.", holds_text=True)
 BINARY = Kind("binary file", _NO_TEXT)
-UTF16_LE = Kind("UTF-16 file without a byte-order mark", "Set encoding: utf-16-le.", holds_text=True)
-UTF16_BE = Kind("UTF-16 file without a byte-order mark", "Set encoding: utf-16-be.", holds_text=True)
+UTF16_LE = Kind("unmarked UTF-16 file", "Set encoding: utf-16-le.", holds_text=True)
+UTF16_BE = Kind("unmarked UTF-16 file", "Set encoding: utf-16-be.", holds_text=True)
 
 _OPEN_XML = rb"PK\x03\x04(?=.*(?:\[Content_Types\]\.xml|_rels/\.rels|docProps/))(?=.*"
 _OPEN_DOCUMENT = rb"PK\x03\x04.{26}mimetypeapplication/vnd\.oasis\.opendocument\."
@@ -67,9 +71,9 @@ _TABLE: list[tuple[bytes, Kind]] = [
     (rb"PK\x03\x04.{26}mimetypeapplication/epub\+zip", EPUB),
     (_OPEN_DOCUMENT + rb"spreadsheet", Kind("OpenDocument spreadsheet", _EXPORT, holds_text=True)),
     (_OPEN_DOCUMENT, Kind("OpenDocument file", _SAVE, holds_text=True)),
-    (rb"PK\x03\x04.*\.iwa", Kind("document of Apple Pages, Numbers or Keynote", _SAVE, holds_text=True)),
+    (rb"PK\x03\x04.*\.iwa", Kind("Apple iWork document", _SAVE, holds_text=True)),
     (rb"\{\\rtf", Kind("RTF document", _SAVE, holds_text=True)),
-    (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", Kind("document of an old Microsoft Office", _SAVE, holds_text=True)),
+    (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", Kind("old Microsoft Office document", _SAVE, holds_text=True)),
     (rb".{60}BOOKMOBI", Kind("Kindle book", "Convert it to EPUB or plain text.", holds_text=True)),
     (rb"AT&TFORM.{4}DJV", Kind("DjVu document", "Convert it to plain text.", holds_text=True)),
     # Archives
@@ -81,7 +85,7 @@ _TABLE: list[tuple[bytes, Kind]] = [
     (rb"MSCF\0\0\0\0", Kind("cabinet archive", _UNPACK, holds_text=True)),
     (rb"!<arch>\n", Kind("ar archive", _UNPACK)),
     (rb"\x04\x22\x4d\x18", Kind("LZ4 file", "Decompress it, and name the result.", holds_text=True)),
-    (rb"\x1f[\x9d\xa0]", Kind("compress (.Z) file", "Decompress it, and name the result.", holds_text=True)),
+    (rb"\x1f[\x9d\xa0]", Kind(".Z file", "Decompress it, and name the result.", holds_text=True)),
     (rb"LZIP", Kind("lzip file", "Decompress it, and name the result.", holds_text=True)),
     (rb"\x1f\x8b|BZh.1AY&SY|\xfd7zXZ\0|\x28\xb5\x2f\xfd", COMPRESSED_TWICE),
     # Images, sound, video, fonts

@@ -8,9 +8,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tfs_core.durable import write_durably
+from tfs_core.durable import sha256_of, write_durably
 from tfs_core.errors import CheckpointError, DataError
 from tfs_core.plugins import did_you_mean
+from tfs_core.progress import progress
 from tfs_core.stored_json import read_json
 from tfs_datasets.members import is_visible
 
@@ -67,8 +68,8 @@ class LocalFiles:
             cached = self._hash_cache / f"{hashlib.sha256(os.fsencode(file)).hexdigest()[:20]}.json"
             if found.st_size >= BIG_FILE and (known := _cached_hash(cached, state)):
                 return known
-            with file.open("rb") as opened:
-                digest = hashlib.file_digest(opened, "sha256").hexdigest()
+            with progress(f"reading {file.name}", total=found.st_size, unit="B") as advance:
+                digest = sha256_of(file, advance)
             age = time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns)
             if found.st_size >= BIG_FILE and age > SETTLED_NANOSECONDS:
                 cached.parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import IO, TextIO
+from typing import IO, Any, TextIO
 
 from tfs_core.errors import DataError
 from tfs_datasets import kinds
@@ -77,36 +77,64 @@ class Member:
         return invalid_byte(text, self.encoding)
 
 
+@contextmanager
+def opened(file: Path, *, named: bool, encoding: str | None = None) -> Iterator[Member]:
+    """Open a file, decompressed if need be; it may be an archive. Raises DataError for a damaged file.
+
+    `named` says that the user has named this file, and `encoding` is the option (see `Member`).
+    """
+    with as_data_error(file), file.open("rb", buffering=0) as raw:
+        on_disk: Any = io.BufferedReader(raw, BLOCK_BYTES)
+        path = None if is_compressed(on_disk.peek()) else file
+        yield Member(str(file), decompressed(on_disk, str(file)), encoding, named, path)
+
+
 def members(file: Path, bad: BadInput, *, named: bool, encoding: str | None = None) -> Iterator[Member]:
     """Iterate over the members of a file, each of which must be read before the next one.
 
     The members of a zip archive are sorted by path, those of a tar archive come in its order. Members that cannot be
-    read, such as encrypted ones and archives, are passed to `bad`. Raises DataError for a damaged file.
+    read, such as encrypted ones and archives, are passed to `bad`. Raises DataError for a damaged file. The caller
+    converts the errors of reading a member: see `as_data_error`.
     """
-    with as_data_error(file), file.open("rb", buffering=0) as raw:
-        on_disk = io.BufferedReader(raw, BLOCK_BYTES)
-        plain = not is_compressed(on_disk.peek())
-        member = Member(str(file), decompressed(on_disk, str(file)), encoding, named, file if plain else None)
-        if plain and member.kind == kinds.ZIP:
-            inside = _in_zip(member.stream, bad, str(file))
-        elif member.kind == kinds.TAR:
-            inside = _in_tar(member.stream, bad, str(file))
+    with opened(file, named=named, encoding=encoding) as outer:
+        if outer.kind == kinds.ZIP and outer.path is not None:  # a compressed stream cannot be read from its end
+            inside = _in_zip(outer.stream, bad, outer.name)
+        elif outer.kind == kinds.TAR:
+            inside = _in_tar(outer.stream, bad, outer.name)
         else:
-            yield member
+            yield outer
             return
         for name, stream in inside:
-            yield from _inner(name, stream, bad, encoding)
+            with as_data_error(name):
+                inner = Member(
+                    name,
+                    decompressed(io.BufferedReader(_Forward(stream), BLOCK_BYTES), name),
+                    encoding,
+                    named=False,
+                    path=None,
+                )
+                kind = inner.kind
+            if kind in (kinds.ZIP, kinds.TAR):
+                bad.left_out_file(kinds.NESTED_ARCHIVE)
+            else:
+                yield inner
 
 
-def _inner(name: str, stream: IO[bytes], bad: BadInput, encoding: str | None) -> Iterator[Member]:
-    """Iterate over the one member that a file in an archive is, or none if that cannot be read."""
-    with as_data_error(name):
-        buffered = io.BufferedReader(stream, BLOCK_BYTES)  # type: ignore[arg-type]  # it has all that is used of RawIOBase
-        member = Member(name, decompressed(buffered, name), encoding, named=False, path=None)
-        if member.kind in (kinds.ZIP, kinds.TAR):
-            bad.left_out_file(name, kinds.NESTED_ARCHIVE)
-        else:
-            yield member
+class _Forward(io.RawIOBase):
+    """A file in an archive, as a raw stream that is read forward only."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        """Return True: the stream can be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read into the buffer and return the number of bytes, 0 at the end. Raises what the archive's library does."""
+        content = self._file.read(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
 
 
 def _in_zip(stream: IO[bytes], bad: BadInput, shown: str) -> Iterator[tuple[str, IO[bytes]]]:
@@ -114,7 +142,7 @@ def _in_zip(stream: IO[bytes], bad: BadInput, shown: str) -> Iterator[tuple[str,
         files = {entry.filename: entry for entry in archive.infolist() if not entry.is_dir()}  # the last of equal names
         for name in sorted(filter(is_visible, files), key=lambda name: PurePosixPath(name).parts):
             if files[name].flag_bits & ENCRYPTED_FLAG:
-                bad.left_out_file(f"{shown}/{name}", kinds.ENCRYPTED)
+                bad.left_out_file(kinds.ENCRYPTED)
             else:
                 with as_data_error(f"{shown}/{name}"), archive.open(files[name]) as opened:
                     yield f"{shown}/{name}", opened
@@ -126,7 +154,7 @@ def _in_tar(stream: IO[bytes], bad: BadInput, shown: str) -> Iterator[tuple[str,
             if not is_visible(entry.name):
                 continue
             if entry.issym() or entry.islnk():
-                bad.left_out_file(f"{shown}/{entry.name}", kinds.LINK)
+                bad.left_out_file(kinds.LINK)
             elif entry.isreg() and (opened := archive.extractfile(entry)) is not None:
                 with opened:
                     yield f"{shown}/{entry.name}", opened

@@ -1,0 +1,155 @@
+"""The text of documents that are not plain text: Word, PDF, EPUB, and notebooks.
+
+The functions raise ValueError for a damaged document, and UnreadableError for one that is not damaged, but has no text
+that can be read.
+"""
+
+import io
+import json
+import logging
+import posixpath
+import re
+import zipfile
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from typing import IO, Any
+from urllib.parse import unquote
+from xml.etree import ElementTree
+
+from tfs_core.errors import DataError
+from tfs_core.progress import progress
+from tfs_datasets import kinds
+from tfs_datasets.html_text import html_text
+from tfs_datasets.kinds import Kind
+from tfs_datasets.members import Member
+
+
+class UnreadableError(Exception):
+    """A document has no text that can be read, for the reason that its kind tells: a scan, for example."""
+
+    def __init__(self, kind: Kind) -> None:
+        super().__init__(kind.name)
+        self.kind = kind
+
+
+LARGEST_DOCUMENT = 1 << 29
+"""Maximum size in bytes: these documents are not read in parts."""
+
+NOTEBOOK = re.compile(
+    rb'\s*\{\s*"(?:nbformat(?:_minor)?"|cells"\s*:\s*\[\s*\{\s*"(?:cell_type|attachments|execution_count|id|metadata)")'
+)
+"""Matches the first bytes of a Jupyter notebook."""
+
+
+def docx_text(file: IO[bytes]) -> Iterator[str]:
+    """Iterate over the paragraphs of a Word document as lines. A table row is a line of cells divided by tabs."""
+    import docx
+    from docx.opc.exceptions import OpcError
+
+    try:
+        content = docx.Document(file)
+    except (OpcError, KeyError, ValueError, SyntaxError, zipfile.BadZipFile) as error:
+        raise ValueError(str(error)) from error
+    for block in content.iter_inner_content():
+        yield from _docx_lines(block)
+
+
+def _docx_lines(block: Any) -> Iterator[str]:
+    """Iterate over the lines of a paragraph or a table of python-docx."""
+    if hasattr(block, "text"):
+        yield f"{block.text}\n"
+        return
+    for row in block.rows:
+        cells = {id(cell._tc): cell for cell in row.cells}  # a merged cell is there several times
+        yield "\t".join(" ".join(cell.text.split()) for cell in cells.values()) + "\n"
+
+
+def pdf_text(file: IO[bytes]) -> Iterator[str]:
+    """Iterate over the text of the pages of a PDF document."""
+    import pypdf
+    from pypdf.errors import DependencyError, PyPdfError
+
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # it logs what it repairs
+    try:
+        content = pypdf.PdfReader(file)
+        if content.is_encrypted and not content.decrypt(""):
+            raise UnreadableError(kinds.ENCRYPTED_PDF)
+        empty = True
+        with progress("reading PDF pages", total=len(content.pages), unit="pages") as advance:
+            for page in content.pages:
+                text = _without_surrogates(page.extract_text())
+                empty = empty and not text.strip()
+                if not empty:
+                    yield f"{text}\n"
+                advance(1)
+    except DependencyError as error:
+        raise UnreadableError(kinds.ENCRYPTED_PDF) from error
+    except (PyPdfError, RecursionError, KeyError, TypeError, AttributeError, IndexError) as error:  # of a damaged file
+        raise ValueError(str(error)) from error
+    if empty:
+        raise UnreadableError(kinds.SCANNED_PDF)
+
+
+def _without_surrogates(text: str) -> str:
+    """Return the text with pairs of surrogates joined, and U+FFFD in place of others: fonts of a PDF may have them."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def epub_text(file: IO[bytes]) -> Iterator[str]:
+    """Iterate over the text of an EPUB book, chapter by chapter."""
+    try:
+        with zipfile.ZipFile(file) as book:
+            container = ElementTree.fromstring(book.read("META-INF/container.xml"))
+            package_path = str(next(iter(container.findall(".//{*}rootfile"))).get("full-path"))
+            package = ElementTree.fromstring(book.read(package_path))
+            paths = {item.get("id"): item.get("href") for item in package.findall(".//{*}item")}
+            for chapter in package.findall(".//{*}itemref"):
+                path = posixpath.join(posixpath.dirname(package_path), unquote(str(paths[chapter.get("idref")])))
+                yield from html_text([book.read(path).decode("utf-8-sig", "replace")])
+    except (ElementTree.ParseError, KeyError, StopIteration, zipfile.BadZipFile, RuntimeError) as error:
+        raise ValueError(str(error)) from error
+
+
+def notebook_text(content: str, name: str) -> Iterator[str]:
+    """Iterate over the sources of the cells of a Jupyter notebook, with an empty line between two cells.
+
+    Raises DataError, with the name of the file, when it is not a valid notebook.
+    """
+    try:
+        notebook = json.loads(content)
+        cells = notebook["cells"] if "cells" in notebook else notebook["worksheets"][0]["cells"]
+        sources = ["".join(cell.get("source", cell.get("input", ""))) for cell in cells]
+    except (ValueError, RecursionError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise DataError(f"{name} is not a valid notebook: {error}") from error
+    yield "\n\n".join(source for source in sources if source)
+
+
+READERS: dict[Kind, tuple[Callable[[IO[bytes]], Iterator[str]], str | None]] = {
+    kinds.DOCX: (docx_text, "docx"),
+    kinds.PDF: (pdf_text, "pypdf"),
+    kinds.EPUB: (epub_text, None),
+}
+"""Kind -> (function, the package that it needs)."""
+
+
+def readable() -> list[Kind]:
+    """Return the kinds of documents whose packages are installed."""
+    return [kind for kind, (_, package) in READERS.items() if package is None or find_spec(package)]
+
+
+def document_text(member: Member) -> Iterator[str]:
+    """Iterate over the text of a document of a kind of `readable()`, in parts.
+
+    Raises DataError when it is damaged, and UnreadableError before any text when it has none.
+    """
+    read, _ = READERS[member.kind]
+    stream: IO[bytes] = member.stream
+    if member.path is None:  # in an archive or compressed, where reading goes forward only
+        whole = stream.read(LARGEST_DOCUMENT + 1)
+        if len(whole) > LARGEST_DOCUMENT:
+            raise DataError(f"{member.name} is too large to be read from an archive. Unpack the archive.")
+        stream = io.BytesIO(whole)
+    try:
+        yield from read(stream)
+    except ValueError as error:
+        raise DataError(f"{member.name} is damaged or protected: {error}") from error

@@ -1,0 +1,81 @@
+"""The text of HTML: without tags, scripts, styles and the title of the window, a line for each block."""
+
+import re
+from collections.abc import Iterable, Iterator
+from html.parser import HTMLParser
+
+LOOKS_LIKE_HTML = re.compile(
+    rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL
+)
+"""Matches the first bytes of an HTML page."""
+
+SKIPPED = frozenset({"script", "style", "title"})
+BLOCKS = re.compile(
+    "address|article|aside|blockquote|body|br|caption|center|dd|details|dialog|div|dl|dt|fieldset|figcaption|figure|"
+    "footer|form|h[1-6r]|head|header|html|legend|li|main|nav|ol|option|p|pre|section|summary|table|tbody|tfoot|thead|"
+    "tr|ul"
+)
+"""Matches the names of the elements that begin a line."""
+
+CELLS = frozenset({"td", "th"})
+
+
+def html_text(blocks: Iterable[str]) -> Iterator[str]:
+    """Iterate over the text of an HTML page that is given in blocks.
+
+    Each block element is a line, cells of a table are divided by a tab. White space is collapsed, as a browser shows
+    it, except in `<pre>`.
+    """
+    parser = _Parser()
+    for block in blocks:
+        parser.feed(block)
+        yield parser.take()
+    parser.close()
+    yield parser.take()
+    if parser.has_text:
+        yield "\n"
+
+
+class _Parser(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self._parts: list[str] = []
+        self._pending = ""  # white space to write before the next text
+        self._skipped = 0
+        self._preformatted = 0
+        self.has_text = False
+
+    def take(self) -> str:
+        """Return the text since the last call."""
+        text = "".join(self._parts)
+        self._parts.clear()
+        return text
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:  # noqa: ARG002
+        self._skipped += tag in SKIPPED
+        self._preformatted += tag == "pre"
+        self._divide(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        self._skipped -= tag in SKIPPED and self._skipped > 0
+        self._preformatted -= tag == "pre" and self._preformatted > 0
+        self._divide(tag)
+
+    def _divide(self, tag: str) -> None:
+        if BLOCKS.fullmatch(tag):
+            self._pending = "\n"
+        elif tag in CELLS and self._pending != "\n":
+            self._pending = "\t"
+
+    def handle_data(self, data: str) -> None:
+        if self._skipped:
+            return
+        words = [data] if self._preformatted else data.split()
+        if words and words[0]:
+            starts_with_space = not self._preformatted and data[0].isspace()
+            self._parts.append((self._pending or " " * starts_with_space) if self.has_text else "")
+            self._parts.append(" ".join(words))
+            self.has_text = True
+            self._pending = " " if not self._preformatted and data[-1].isspace() else ""
+        elif data:
+            self._pending = self._pending or " "
