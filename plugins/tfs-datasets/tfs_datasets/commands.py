@@ -1,10 +1,13 @@
 """The command `tfs datasets`: list and download data sets, and show their documents and batches."""
 
 import itertools
+import os
+import re
 import shlex
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -12,9 +15,14 @@ from tfs_core.terminal import say
 
 if TYPE_CHECKING:
     from tfs_core.config.schema import Choice, RunConfig
+    from tfs_core.contracts import DatasetSource
 
 ASSETS = click.option("--assets", metavar="DIR", help="Where data and runs are kept. [TFS_ASSETS, else ./assets]")
+ON_THE_HUB = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 MAX_SPLITS_SHOWN = 8
+
+READ_ON_SECONDS = 2.0
+"""Maximum time in which a preview reads on, to count all documents and what is left out."""
 
 
 @click.group()
@@ -138,19 +146,63 @@ def _configuration_line(name: str, config: str | None, splits: list[str], revisi
 def preview(
     name: str, settings: tuple[str, ...], split: str, documents: int, characters: int, assets: str | None
 ) -> None:
-    """Show the first documents of a data set: NAME is one of `tfs datasets list`, or owner/name on the Hub.
+    """Show the first documents of a data set, and what is left out of it.
 
-    Data sets from local files need a path: tfs datasets preview jsonl --set path=corpus.jsonl
+    NAME is a file or folder, one of `tfs datasets list`, or owner/name on the Hub. Options are given by --set: tfs
+    datasets preview notes --set encoding=cp1252
     """
+    from tfs_core.contracts import SupportsLeftOut
     from tfs_core.runs import assets_folder
 
-    shown = 0
-    for document in itertools.islice(_documents(_choose(name, settings), split, assets_folder(assets)), documents):
-        shown += 1
-        say(f"--- document {shown}, {len(document):,} characters")
-        say(document[:characters] + (" ..." if len(document) > characters else ""))
+    source, parts = _parts(_choose(name, settings), split, assets_folder(assets))
+    found = _in_brief(parts, characters)
+    shown = []
+    for document in itertools.islice(found, documents):
+        shown.append(document)
+        more_than = "" if document.is_complete else "more than "
+        say(f"--- document {len(shown)}, {more_than}{document.length:,} characters")
+        say(document.beginning + (" ..." if document.length > len(document.beginning) else ""))
     if not shown:
         say("this split has no documents")
+    if isinstance(source, SupportsLeftOut):
+        say(_counts(itertools.chain(shown, found)), err=True)
+        for line in source.left_out():
+            say(line, err=True)
+
+
+class InBrief(NamedTuple):
+    """The beginning of a document, and its length in characters as far as it was read."""
+
+    beginning: str
+    length: int
+    is_complete: bool
+
+
+def _in_brief(parts: Iterator[tuple[str, bool]], characters: int) -> Iterator[InBrief]:
+    """Iterate over documents that are given in parts. Ends after one that takes longer than `READ_ON_SECONDS`."""
+    beginning, length, ends_at = "", 0, time.monotonic() + READ_ON_SECONDS
+    for text, ends in parts:
+        beginning += text[: characters - len(beginning)]
+        length += len(text)
+        if ends or time.monotonic() > ends_at:
+            yield InBrief(beginning, length, ends)
+            if not ends:
+                return
+            beginning, length, ends_at = "", 0, time.monotonic() + READ_ON_SECONDS
+
+
+def _counts(documents: Iterable[InBrief]) -> str:
+    """Read for a short time, and return a line with the number of documents."""
+    count, empty, complete, ends_at = 0, 0, True, time.monotonic() + READ_ON_SECONDS
+    for document in documents:
+        count += 1
+        empty += not document.length
+        complete = document.is_complete and time.monotonic() < ends_at
+        if not complete:
+            break
+    of_these = f", {empty:,} of them empty" if empty else ""
+    more = " in all" if complete else " or more: the rest was not read"
+    return f"--- {count:,} document{'s' * (count != 1)}{more}{of_these}"
 
 
 def _choose(name: str, settings: Sequence[str]) -> "Choice":
@@ -160,32 +212,41 @@ def _choose(name: str, settings: Sequence[str]) -> "Choice":
     from tfs_core.config.validation import chosen_component
     from tfs_core.registry import get_registry
 
-    entries = get_registry().entries("dataset")
-    on_the_hub = "/" in name and name not in [entry.qualified_name for entry in entries]
+    known = name in [entry.qualified_name for entry in get_registry().entries("dataset")]
+    on_the_hub = ON_THE_HUB.fullmatch(name) and not known and not os.path.exists(name)
     chosen = {"name": "hub", "path": name} if on_the_hub else {"name": name}
     document = Document(values={"dataset": chosen}, places={(): Place(source="command line", base=Path.cwd())})
     apply_overrides(document, [f"dataset.{setting}" for setting in settings])
     return chosen_component("dataset", document.values["dataset"], document)
 
 
-def _documents(choice: "Choice", split: str, assets: Path) -> Iterator[str]:
-    """Iterate over the documents of a split. Data sets on the Hub are not downloaded in full."""
+def _parts(choice: "Choice", split: str, assets: Path) -> "tuple[DatasetSource | None, Iterator[tuple[str, bool]]]":
+    """Return the data set, and the documents of a split in parts: (text, True for the last part of a document).
+
+    Data sets on the Hub are not downloaded in full, and None is returned for them.
+    """
+    from tfs_core.data.documents import read_pieces
     from tfs_core.data.network import is_offline_mode
     from tfs_core.data.prepare import build_source
     from tfs_core.errors import UsageError
     from tfs_datasets.config import HubConfig, KnownHubConfig
-    from tfs_datasets.hub import Request
 
     offline = is_offline_mode()
     if isinstance(choice.options, HubConfig):
-        return Request.of(choice.options, assets).preview(split, offline=offline)
+        from tfs_datasets.hub import Request
+
+        request = Request.of(choice.options, assets)
+        return None, ((text, True) for text in request.preview(split, offline=offline))
     if isinstance(choice.options, KnownHubConfig):
+        from tfs_datasets.hub import Request
+
         bare = choice.name.rpartition("/")[2]
-        return Request.of_known(bare, choice.options, assets).preview(split, offline=offline)
+        request = Request.of_known(bare, choice.options, assets)
+        return None, ((text, True) for text in request.preview(split, offline=offline))
     source = build_source(choice, assets=assets, offline=offline)
     if split not in source.splits():
         raise UsageError(f"'{choice.name}' has no split '{split}'. Splits: {', '.join(source.splits())}.")
-    return source.documents(split)
+    return source, ((piece.text, piece.ends) for piece in read_pieces(source, split))
 
 
 @datasets.command()

@@ -30,6 +30,9 @@ GUESSED = (
 )
 """The encodings that may be guessed; of equally likely ones, the first come first."""
 
+NAMED = re.compile(rb"(?:charset|coding)\s*[:=]\s*[\"']?([A-Za-z][\w.-]*)")
+"""The name of an encoding in a page of HTML or XML, or in a source file."""
+
 MOST_GUESSES = 3
 GUESSED_CHARACTERS = 10_000
 
@@ -53,28 +56,40 @@ def encoding_at(start: bytes, chosen: str | None) -> tuple[str, int]:
     return chosen or "utf-8", 0
 
 
-def check_encoding(name: str) -> None:
-    """Raise ValueError unless Python has a text codec of this name."""
+def is_text_encoding(name: str) -> bool:
+    """Return whether Python has a codec of this name that decodes text files."""
     try:
         codec = codecs.lookup(name)
     except (LookupError, ValueError):  # ValueError: a zero byte
+        return False
+    return codec._is_text_encoding and codec.name not in NOT_OF_FILES
+
+
+def check_encoding(name: str) -> None:
+    """Raise ValueError unless Python has a codec of this name that decodes text files."""
+    if not is_text_encoding(name):
         names = {alias.replace("_", "-") for pair in encodings.aliases.aliases.items() for alias in pair}
-        hint = did_you_mean(name, sorted(names)) or " Examples: utf-8, utf-16, cp1252, latin-1, shift_jis."
-        raise ValueError(f"encoding '{name}' is not known to Python.{hint}") from None
-    if not codec._is_text_encoding or codec.name in NOT_OF_FILES:
-        raise ValueError(f"encoding '{name}' is not an encoding of text. Examples: utf-8, utf-16, cp1252, shift_jis.")
+        hint = did_you_mean(name, filter(is_text_encoding, names)) or " Examples: utf-8, utf-16, cp1252, shift_jis."
+        raise ValueError(f"encoding '{name}' is not a text encoding of Python.{hint}")
 
 
-def invalid_byte(text: str, encoding: str) -> str | None:
-    """Return a message for the first marked byte of a text, with a guess of the encoding; None without marks."""
-    found = INVALID.search(text)
-    if found is None:
-        return None
+def find_invalid(text: str) -> re.Match[str] | None:
+    """Return the match of the first marked byte of a text."""
+    try:
+        text.encode("utf-8")  # several times as fast as a search
+    except UnicodeEncodeError:
+        return INVALID.search(text)
+    return None
+
+
+def encoding_advice(text: str, encoding: str, start: bytes) -> str:
+    """Return advice for text with marked bytes: the encoding that the first bytes of the file name, or guesses."""
     guesses = _guesses(text) if encoding == "utf-8" else []
-    advice = (
-        f"It may be {' or '.join(guesses)}: set encoding: {guesses[0]}" if guesses else "Set encoding to its encoding"
-    )
-    return f"byte 0x{ord(found[0]) & 0xFF:02x} is not {encoding.upper()}. {advice}"
+    if (named := NAMED.search(start)) and is_text_encoding(name := named[1].decode("ascii")):
+        guesses = [name] if codecs.lookup(name) != codecs.lookup(encoding) else guesses
+    if not guesses:
+        return "Set encoding to the encoding of the file"
+    return f"It may be {' or '.join(guesses)}: set encoding: {guesses[0]}"
 
 
 def _guesses(text: str) -> list[str]:

@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, TextIO
@@ -20,13 +20,16 @@ from tfs_core.errors import DataError
 from tfs_datasets import kinds
 from tfs_datasets.bad_input import BadInput
 from tfs_datasets.compressed import BLOCK_BYTES, decompressed, is_compressed
-from tfs_datasets.encodings import MARK_ERRORS, encoding_at, invalid_byte
+from tfs_datasets.encodings import MARK_ERRORS, encoding_advice, encoding_at, find_invalid
 from tfs_datasets.kinds import Kind, kind_of
 
 ENCRYPTED_FLAG = 1
 
+DECLARATION_BYTES = 2048
+"""The beginning of a file in which it may name its encoding."""
 
-@dataclass(frozen=True)
+
+@dataclass
 class Member:
     """A file, or a file in an archive, decompressed, open at its beginning."""
 
@@ -43,6 +46,8 @@ class Member:
 
     path: Path | None
     """The file on the disk; None if it is compressed or in an archive."""
+
+    _advice: str | None = field(default=None, init=False)  # about its encoding, the same for all invalid bytes
 
     @cached_property
     def start(self) -> bytes:
@@ -74,7 +79,11 @@ class Member:
 
         It is such as "byte 0xe9 is not UTF-8. It may be cp1252: set encoding: cp1252".
         """
-        return invalid_byte(text, self.encoding)
+        if (found := find_invalid(text)) is None:
+            return None
+        if self._advice is None:
+            self._advice = encoding_advice(text, self.encoding, self.start[:DECLARATION_BYTES])
+        return f"byte 0x{ord(found[0]) & 0xFF:02x} is not {self.encoding.upper()}. {self._advice}"
 
 
 @contextmanager
@@ -106,13 +115,8 @@ def members(file: Path, bad: BadInput, *, named: bool, encoding: str | None = No
             return
         for name, stream in inside:
             with as_data_error(name):
-                inner = Member(
-                    name,
-                    decompressed(io.BufferedReader(_Forward(stream), BLOCK_BYTES), name),
-                    encoding,
-                    named=False,
-                    path=None,
-                )
+                raw = io.BufferedReader(_Forward(stream), BLOCK_BYTES)
+                inner = Member(name, decompressed(raw, name), encoding, named=False, path=None)
                 kind = inner.kind
             if kind in (kinds.ZIP, kinds.TAR):
                 bad.left_out_file(kinds.NESTED_ARCHIVE)

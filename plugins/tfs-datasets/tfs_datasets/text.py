@@ -8,7 +8,7 @@ from tfs_datasets import kinds
 from tfs_datasets.bad_input import BadInput
 from tfs_datasets.config import TextConfig
 from tfs_datasets.document_files import NOTEBOOK, UnreadableError, document_text, notebook_text, readable
-from tfs_datasets.encodings import INVALID
+from tfs_datasets.encodings import INVALID, find_invalid
 from tfs_datasets.html_text import LOOKS_LIKE_HTML, html_text
 from tfs_datasets.local_documents import LocalSource
 from tfs_datasets.members import Member, as_data_error, opened
@@ -74,7 +74,7 @@ class TextFiles(LocalSource):
         invalid, number = set(), 0
         for member in self.members(file, bad):
             for part, ends in self._member_parts(member, bad):
-                if number not in invalid and INVALID.search(part):
+                if number not in invalid and find_invalid(part):
                     invalid.add(number)
                     bad.found(member.name, "an invalid byte")
                 number += ends
@@ -127,7 +127,7 @@ def read_text(member: Member, bad: BadInput) -> Iterator[str]:
     """
     line, text = 1, member.text()
     while block := text.read(BLOCK_CHARACTERS):
-        if found := INVALID.search(block):
+        if found := find_invalid(block):
             place = f"line {line + block.count(chr(10), 0, found.start())}"
             if bad.on_error == "refuse":
                 raise DataError(f"{member.name}, {place}: {member.invalid_byte(block)}. {ADVICE}")
