@@ -9,7 +9,7 @@ import pytest
 import tokenizers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tfs_tokenizers import bpe
+from tfs_tokenizers import bpe, bpe_trainer
 from tfs_tokenizers.byte_level import FEW_CHARACTERS, LONGEST_TEXT, ByteLevelTokenizer
 from tfs_tokenizers.fast_encoder import SEPARATOR, FastEncoder, fast_encoder
 
@@ -71,7 +71,7 @@ def test_fast_ids_are_those_of_tokenizers_for_hostile_text(fast: FastEncoder, sl
 @settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(text=st.text(st.sampled_from("ab"), max_size=60), words=st.lists(st.text(st.sampled_from("ab"), min_size=1)))
 def test_fast_ids_are_those_of_tokenizers_for_any_training_text(text: str, words: list[str]) -> None:
-    content = bpe.train(iter([" ".join(words)]), vocab_size=300, min_frequency=1)
+    content = bpe_trainer.train(iter([" ".join(words)]), vocab_size=300, min_frequency=1, special_tokens=())
     made, theirs = encoder_of(content), tokenizers.Tokenizer.from_str(content)
     assert made is not None
     assert made.encode_batch([text])[0].tolist() == theirs.encode(text).ids

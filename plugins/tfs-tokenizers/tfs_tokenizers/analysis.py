@@ -17,7 +17,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +27,11 @@ from tfs_core.contracts import Tokenizer
 from tfs_core.data.documents import TrainingText, describe
 from tfs_core.durable import write_durably
 from tfs_core.errors import DataError
+from tfs_core.progress import progress
 from tfs_core.runs import assets_folder
 from tfs_core.terminal import escape_control_characters
 from tfs_tokenizers import bpe, named
+from tfs_tokenizers.batches import batches
 from tfs_tokenizers.byte_level import ByteLevelTokenizer
 from tfs_tokenizers.tokenizer_json import check_replaces_nothing
 
@@ -49,7 +51,6 @@ RARE = 10
 MIN_GAIN = 0.08
 """Doubling the vocabulary is worthwhile if it reduces the number of tokens by at least this share."""
 
-_BATCH = 256
 _EXAMPLES = 6
 
 
@@ -266,15 +267,17 @@ def analyze_texts(
     counts = np.zeros(tokenizer.vocab_size, dtype=np.int64)
     documents = n_bytes = characters = 0
     beginning: list[str] = []
-    remaining = iter(texts)
-    while batch := list(islice(remaining, _BATCH)):
-        for ids in tokenizer.encode_batch(batch):
-            counts += np.bincount(np.asarray(ids, dtype=np.int64), minlength=len(counts))
-        documents += len(batch)
-        n_bytes += sum(len(text.encode("utf-8")) for text in batch)
-        if characters < COMPARED_CHARACTERS:
-            beginning += batch
-            characters += sum(map(len, batch))
+    with progress("counting tokens", unit="B") as advance:
+        for batch in batches(texts):
+            for ids in tokenizer.encode_batch(batch):
+                counts += np.bincount(np.asarray(ids, dtype=np.int64), minlength=len(counts))
+            documents += len(batch)
+            batch_bytes = sum(len(text.encode("utf-8")) for text in batch)
+            n_bytes += batch_bytes
+            if characters < COMPARED_CHARACTERS:
+                beginning += batch
+                characters += sum(map(len, batch))
+            advance(batch_bytes)
     if not n_bytes:
         raise DataError(f"{dataset}: there is no text to analyze")
     return TokenAnalysisReport(
@@ -295,14 +298,14 @@ def _compared_sizes(tokenizer: Tokenizer, texts: Sequence[str]) -> list[SizeRow]
     n_bytes = sum(len(text.encode("utf-8")) for text in texts)
     sizes = [*(size for size in SIZES if size < tokenizer.vocab_size), tokenizer.vocab_size]
     rows = []
-    for size in sizes:
-        smaller = tokenizer if size == sizes[-1] else ByteLevelTokenizer(bpe.truncate(tokenizer.to_json(), size))
-        n_tokens = sum(
-            len(ids)
-            for start in range(0, len(texts), _BATCH)
-            for ids in smaller.encode_batch(texts[start : start + _BATCH])
-        )
-        rows.append(SizeRow(size, n_bytes / n_tokens))
+    with progress("comparing sizes", total=len(sizes) * n_bytes, unit="B") as advance:
+        for size in sizes:
+            smaller = tokenizer if size == sizes[-1] else ByteLevelTokenizer(bpe.truncate(tokenizer.to_json(), size))
+            n_tokens = 0
+            for batch in batches(texts):
+                n_tokens += sum(map(len, smaller.encode_batch(batch)))
+                advance(sum(len(text.encode("utf-8")) for text in batch))
+            rows.append(SizeRow(size, n_bytes / n_tokens))
     return rows
 
 

@@ -6,42 +6,93 @@ https://arxiv.org/abs/1508.07909
 
 import json
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
-
-from tokenizers import AddedToken, Tokenizer
-from tokenizers.decoders import ByteLevel as ByteLevelDecoder
-from tokenizers.models import BPE
-from tokenizers.pre_tokenizers import ByteLevel
-from tokenizers.trainers import BpeTrainer
+from tempfile import TemporaryFile
+from typing import IO
 
 from tfs_core.data.documents import TrainingText
+from tfs_core.errors import DataError
+from tfs_core.progress import progress
 from tfs_tokenizers.byte_level import ByteLevelTokenizer
 from tfs_tokenizers.config import END_OF_TEXT, BpeConfig
 from tfs_tokenizers.kept import trained_once
 from tfs_tokenizers.tokenizer_json import byte_alphabet
+from tfs_tokenizers.unicode_text import as_utf8
 
 log = logging.getLogger(__name__)
 
+POLL_SECONDS = 0.1
+"""Interval in which the training process is checked for its end."""
+
 
 def train(documents: Iterator[str], *, vocab_size: int, min_frequency: int, special_tokens: Sequence[str] = ()) -> str:
-    """Return the `tokenizer.json` of a BPE trained on the text. Memory grows with the distinct words, not the text."""
-    tokenizer = Tokenizer(BPE())
-    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = ByteLevelDecoder()
-    trainer = BpeTrainer(
-        vocab_size=vocab_size - len(special_tokens) - 1,  # end of text has the last id, as in GPT-2
-        min_frequency=min_frequency,
-        initial_alphabet=ByteLevel.alphabet(),
-        special_tokens=[],
-        show_progress=False,
+    """Return the `tokenizer.json` of a BPE trained on the text, and show the progress.
+
+    Memory grows with the distinct words, not the text. The training runs in a process of its own (see `bpe_trainer`),
+    which ends with this function, also after an exception such as KeyboardInterrupt. Raises DataError when the training
+    fails, for example because it needs too much memory, and for a lone surrogate.
+    """
+    options = {"vocab_size": vocab_size, "min_frequency": min_frequency, "special_tokens": list(special_tokens)}
+    with TemporaryFile() as output, TemporaryFile() as errors:
+        trainer = subprocess.Popen(
+            [sys.executable, "-P", "-m", "tfs_tokenizers.bpe_trainer"],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=errors,
+            start_new_session=True,  # Ctrl-C on a terminal reaches all processes of a session; this one handles it
+        )
+        assert trainer.stdin is not None
+        try:
+            _send(options, documents, trainer.stdin)
+            with progress("merging", unit="merges") as advance:
+                while trainer.poll() is None:
+                    with suppress(subprocess.TimeoutExpired):
+                        trainer.wait(POLL_SECONDS)
+                    advance(0)
+        finally:
+            trainer.kill()  # does nothing after its end
+            trainer.wait()
+            with suppress(OSError):
+                trainer.stdin.close()
+        output.seek(0)
+        errors.seek(0)
+        if trainer.returncode != 0:
+            raise DataError(_reason(trainer.returncode, errors.read().decode("utf-8", errors="replace")))
+        return output.read().decode("utf-8")
+
+
+def _send(options: dict[str, object], documents: Iterator[str], pipe: IO[bytes]) -> None:
+    """Send the input of `bpe_trainer`, except the end of the input. Returns early when the other side has failed."""
+    texts = map(as_utf8, documents)
+    blocks = chain(
+        [b"%b\n" % json.dumps(options).encode()], (b"%d\n%b" % (len(text), text) for text in texts), [b"-1\n"]
     )
-    tokenizer.train_from_iterator(documents, trainer)
-    tokenizer.add_special_tokens(
-        [AddedToken(name, special=True, normalized=False) for name in (*special_tokens, END_OF_TEXT)]
+    with progress("counting words", unit="B") as advance:
+        for block in blocks:
+            try:
+                pipe.write(block)
+                pipe.flush()
+            except OSError:
+                return
+            advance(len(block))
+
+
+def _reason(exit_code: int, errors: str) -> str:
+    """Return an error message for a training that failed, from the exit code and the messages of its process."""
+    lines = errors.split("\n")
+    reason = next((line for line in reversed(lines) if line.strip()), "out of memory, or ended by another process")
+    return (
+        f"the training of the BPE failed ({reason}; exit code {exit_code}). If it needs too much memory, choose a "
+        "smaller vocab_size, or train on a part of the text, with `subset_size`."
     )
-    return str(tokenizer.to_str())
 
 
 def build(

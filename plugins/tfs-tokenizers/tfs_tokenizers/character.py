@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfs_core.data.documents import TrainingText
+from tfs_core.progress import progress
 from tfs_tokenizers.config import CharacterConfig
 from tfs_tokenizers.kept import trained_once
 from tfs_tokenizers.tokenizer_json import (
@@ -103,15 +104,17 @@ def _code_points(text: str) -> NDArray[np.uint32]:
 
 
 def train(documents: Iterator[str], *, min_frequency: int) -> CharacterTokenizer:
-    """Return the tokenizer of the characters that occur at least `min_frequency` times.
+    """Return the tokenizer of the characters that occur at least `min_frequency` times, and show the progress.
 
     Raises DataError for a lone surrogate.
     """
     counts = np.zeros(N_CODE_POINTS, dtype=np.int64)
-    for text in documents:
-        as_utf8(text)  # raises for a lone surrogate
-        seen, times = np.unique(_code_points(text), return_counts=True)
-        counts[seen] += times
+    with progress("counting characters", unit="B") as advance:
+        for text in documents:
+            n_bytes = len(as_utf8(text))  # raises for a lone surrogate
+            seen, times = np.unique(_code_points(text), return_counts=True)
+            counts[seen] += times
+            advance(n_bytes)
     frequent = np.flatnonzero(counts >= min_frequency)
     return CharacterTokenizer("".join(map(chr, frequent[frequent >= N_ASCII].tolist())))
 

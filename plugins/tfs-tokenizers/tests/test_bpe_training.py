@@ -1,0 +1,148 @@
+"""Training of a BPE: in a process that can be stopped, and in time that grows linearly with the text."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tfs_tokenizers import bpe, bpe_trainer
+from tfs_tokenizers.bpe_trainer import LONGEST_WORD
+from tokenizers import AddedToken, Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
+
+from tfs_core.errors import DataError
+
+MAIN = "from tfs_core.cli.main import main; main()"
+
+TEXTS = [
+    "The quick brown fox isn't lazy; it's jumping, we've seen 12,345.\n\n    return 東京東京 и Москва 🦊🦊 ½\r\n" * 20,
+    " ".join(letter * n for letter in "ab1٣-東é" for n in (LONGEST_WORD - 1, LONGEST_WORD)) * 3,
+    *(f"x{' ' * n}word{chr(10) * n}word" * 3 for n in (LONGEST_WORD - 1, LONGEST_WORD)),
+    "don't 'll'll" * 5 + "'" * LONGEST_WORD + " s",
+]
+
+
+def train_without_bounds(texts: list[str], vocab_size: int) -> str:
+    """Return the result of `tokenizers` with the unchanged rule for words."""
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = ByteLevelDecoder()
+    trainer = BpeTrainer(
+        vocab_size=vocab_size - 1,
+        min_frequency=2,
+        initial_alphabet=ByteLevel.alphabet(),
+        special_tokens=[],
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_special_tokens([AddedToken("<|endoftext|>", special=True, normalized=False)])
+    return str(tokenizer.to_str())
+
+
+def test_text_without_very_long_words_gives_the_result_of_tokenizers() -> None:
+    assert bpe.train(iter(TEXTS), vocab_size=400, min_frequency=2) == train_without_bounds(TEXTS, 400)
+
+
+@pytest.mark.parametrize("alphabet", ["^", "a", "ACGT", " ", " \n\t\r", "0123456789", "東京", "e\u0301"])
+def test_text_without_ends_of_words_is_trained_on_in_linear_time(alphabet: str) -> None:
+    letters = random.Random(0).choices(alphabet, k=600_000)
+    started_at = time.perf_counter()
+    bpe_trainer.train(iter(["".join(letters)]), vocab_size=400, min_frequency=2, special_tokens=())
+    assert time.perf_counter() - started_at < 20  # at 2 to 10 minutes when it grew with the square
+
+
+def test_error_of_the_text_ends_the_training() -> None:
+    def texts() -> Iterator[str]:
+        yield "some text"
+        raise DataError("the disk is gone")
+
+    with pytest.raises(DataError, match="the disk is gone"):
+        bpe.train(texts(), vocab_size=300, min_frequency=2)
+    assert children(os.getpid()) == []
+
+
+def test_lone_surrogate_ends_the_training() -> None:
+    with pytest.raises(DataError, match=r"lone surrogate U\+D800"):
+        bpe.train(iter(["fine", "a\ud800"]), vocab_size=300, min_frequency=2)
+
+
+def test_failure_of_the_training_is_an_error_in_a_sentence() -> None:
+    with pytest.raises(
+        DataError, match=r"the training of the BPE failed \(.+\)\. .*choose a smaller vocab_size"
+    ) as caught:
+        bpe.train(iter(["some text"]), vocab_size=10**15, min_frequency=2)
+    assert "\n" not in str(caught.value)
+
+
+def test_training_whose_process_is_killed_is_an_error() -> None:
+    def texts() -> Iterator[str]:
+        yield "some text"
+        (process,) = children(os.getpid())
+        os.kill(process, signal.SIGKILL)
+        for _ in range(100):
+            yield "more text " * 10_000
+
+    with pytest.raises(DataError, match="out of memory, or ended by another process; exit code -9"):
+        bpe.train(texts(), vocab_size=300, min_frequency=2)
+
+
+def children(process: int) -> list[int]:
+    """Return the process ids of a process's children."""
+    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def is_running(process: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Return 40 names of a file of letters and blanks. A single one is half a second to count, and minutes to merge."""
+    folder = tmp_path_factory.mktemp("letters")
+    first, *others = [folder / f"{i}.txt" for i in range(40)]
+    first.write_text("".join(random.Random(0).choices("abcdefghijklmnopqrstuvwxyz    ", k=3_000_000)))
+    for other in others:
+        other.hardlink_to(first)
+    return [str(file) for file in (first, *others)]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes in /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("phase", ["counting words", "merging"])
+def test_training_is_stopped_within_a_second(
+    files: list[str], tmp_path: Path, phase: str, number: signal.Signals
+) -> None:
+    arguments = [*files, "300"] if phase == "counting words" else [files[0], "60000"]
+    with subprocess.Popen(
+        [sys.executable, "-c", MAIN, "tokenizer", "train", "file", *arguments, "--output", "out"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as tfs:
+        assert tfs.stderr is not None
+        lines: list[str] = []
+        while not (lines and lines[-1].startswith(phase)):
+            lines.append(tfs.stderr.readline())
+            assert lines[-1], lines
+        (trainer,) = children(tfs.pid)
+        tfs.send_signal(number)
+        stopped_at = time.monotonic()
+        errors = tfs.stderr.read()
+        assert tfs.wait() == {signal.SIGINT: 130, signal.SIGTERM: -15, signal.SIGKILL: -9}[number]
+        while is_running(trainer):
+            time.sleep(0.01)
+            assert time.monotonic() - stopped_at < 5
+        assert time.monotonic() - stopped_at < 2  # one second, and more on a busy machine
+    assert "Traceback" not in errors
+    assert not (tmp_path / "out").exists()
