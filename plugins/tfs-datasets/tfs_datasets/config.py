@@ -28,8 +28,9 @@ class LocalConfig:
     """The same for the validation split; null holds out a share of the training documents instead."""
 
     on_error: OnError = "refuse"
-    """Handling of invalid lines and of bytes that are not UTF-8: `refuse` stops with the file and line; `skip` leaves
-    them out and reports their number and the first one. Choose `skip` when you cannot repair the files."""
+    """Handling of invalid lines, and of bytes that are invalid in the encoding: `refuse` stops with the file and line;
+    `skip` leaves out the line and reports the number of lines and the first one. Choose `skip` when you cannot repair
+    the files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +120,8 @@ class CsvConfig(EncodedConfig):
             raise ValueError(f"delimiter and quote must differ, but both are {self.quote!r}")
         if self.template is not None and self.column is not None:
             raise ValueError("column has no effect beside template, which names the columns. Leave one of them out")
-        if self.template is not None:
-            template_parts(self.template)
+        if self.template is not None and any(key == "" for _, key in template_parts(self.template)):
+            raise ValueError("template must name columns: {} has no meaning in a table")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,72 +1,188 @@
-"""The data set `csv`: CSV files (RFC 4180, with any delimiter of one character), the documents in one column."""
+"""The data set `csv`: tables of text (RFC 4180, and other dialects), a document in each row."""
 
 import csv
-from collections.abc import Iterator
+import itertools
+import json
+from collections import deque
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import TextIO
 
 from tfs_core.errors import DataError
 from tfs_core.plugins import did_you_mean
-from tfs_datasets.bad_input import BadInput
-from tfs_datasets.compressed import opened
+from tfs_datasets.bad_input import SKIP, BadInput
 from tfs_datasets.config import CsvConfig
 from tfs_datasets.local_documents import LocalDocuments
+from tfs_datasets.members import Member
+from tfs_datasets.records import Template
 
-LONGEST_FIELD = 2**31 - 1
-"""Maximum length of a field in characters. Python's default of 131,072 is too small for long documents."""
+LONGEST_FIELD = 1 << 28
+"""Maximum length of a field in characters, which are held in memory. Python's default is 131,072."""
+
+DELIMITERS = (",", ";", "\t", "|")
+"""Usual delimiters, in the order in which they are tried."""
+
+FIELDS_IN_QUOTES = "A field that contains the delimiter must be in quotes."
+
+Row = list[str] | csv.Error
+"""The fields of a row, or why it cannot be read."""
 
 
-def read_csv(file: Path, bad: BadInput, *, column: str, delimiter: str) -> Iterator[str]:
-    """Iterate over the values of a column. Empty lines are skipped. Raises DataError when the column is missing."""
+def lines_of(text: TextIO) -> Iterator[str]:
+    """Iterate over lines. A carriage return alone ends a line only if it ends the first one, as on old Macs."""
+    first, line = text.readline(), ""
+    yield first
+    for part in text:
+        line += part
+        if line.endswith("\n") or first.endswith("\r"):
+            yield line
+            line = ""
+    if line:
+        yield line
+
+
+class Lines:
+    """The lines of a table, of which those of an invalid row are read again."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self._lines = lines
+        self._again: deque[str] = deque()
+        self._of_row: list[str] = []
+        self._first = 1
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        """Return the next line."""
+        line = self._again.popleft() if self._again else next(self._lines)
+        self._of_row.append(line)
+        return line
+
+    def end_of_row(self, *, is_valid: bool) -> str:
+        """Return the place of the lines since the last row. All but the first one of an invalid row are read again."""
+        if not is_valid:
+            self._again.extendleft(reversed(self._of_row[1:]))
+            del self._of_row[1:]
+        first, self._first = self._first, self._first + len(self._of_row)
+        self._of_row.clear()
+        return f"line {first}" if self._first - first == 1 else f"lines {first} to {self._first - 1}"
+
+
+def rows_of(lines: Iterator[str], *, delimiter: str, quote: str | None) -> Iterator[tuple[str, Row]]:
+    """Iterate over the rows of a table as (place, row). Reading goes on at the line after an invalid one."""
     csv.field_size_limit(LONGEST_FIELD)
-    with opened(file) as binary:
-        rows = csv.reader(_lines(binary), delimiter=delimiter, strict=True)
+    quoting = csv.QUOTE_NONE if quote is None else csv.QUOTE_MINIMAL
+    again = Lines(lines)
+    reader = csv.reader(again, delimiter=delimiter, quotechar=quote, quoting=quoting, strict=True)
+    while True:
         try:
-            names = next(rows, [])
+            row = next(reader)
+        except StopIteration:
+            return
         except csv.Error as error:
-            raise DataError(f"{file}, line {rows.line_num}: {error}") from error
-        if column not in names:
-            hint = did_you_mean(column, names) or " Set column to the column that holds the text."
-            raise DataError(f"{file} has no column '{column}'. Its columns: {', '.join(names) or 'none'}.{hint}")
-        index = names.index(column)
-        while True:
-            line = rows.line_num + 1
-            try:
-                row = next(rows)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                bad.found(file, f"line {line} is not CSV: {error}")
-                continue
-            if not row:
-                continue
-            if problem := _row_error(row, len(names), index):
-                bad.found(file, f"line {line}{problem}")
+            yield again.end_of_row(is_valid=False), error
+        else:
+            yield again.end_of_row(is_valid=True), row
+
+
+def read_csv(member: Member, bad: BadInput, *, config: CsvConfig) -> Iterator[str]:
+    """Iterate over the documents of a file. Empty lines are skipped.
+
+    Raises DataError when a column is missing, or the first row cannot be read.
+    """
+    template = None if config.template is None else Template(config.template)
+    wanted = [column_of(config)] if template is None else template.keys()
+    lines = lines_of(member.text())
+    first_line = next(lines, "")
+    delimiter = config.delimiter or delimiter_of(first_line, wanted, config)
+    rows = rows_of(itertools.chain([first_line], lines), delimiter=delimiter, quote=config.quote)
+    rows = ((place, row) for place, row in rows if row != [])
+
+    place, first = next(rows, ("line 1", []))
+    if isinstance(first, csv.Error):
+        raise DataError(f"{member.name}, {place} is not CSV: {_explained(first)}. ({_advice(config)})")
+    names = first if config.header else [str(number) for number in range(1, len(first) + 1)]
+    if missing := [name for name in wanted if name not in names]:
+        raise DataError(f"{member.name} {_missing(missing[0], names, first_line, config)}")
+    indices = {name: names.index(name) for name in wanted}  # the first of several columns of a name
+
+    if not config.header:
+        rows = itertools.chain([(place, first)], rows)
+    for row_place, row in rows:
+        if isinstance(row, csv.Error):
+            message = f"{row_place} is not CSV: {_explained(row)}"
+            bad.found(member.name, message, advice=f"{_advice(config)} {SKIP}".strip())
+        elif len(row) != len(names):
+            message = f"{row_place} has {counted(row)}, but the first row has {counted(names)}"
+            bad.found(member.name, message, advice=f"{FIELDS_IN_QUOTES} {SKIP}" if len(row) > len(names) else SKIP)
+        else:
+            fields = {name: row[index] for name, index in indices.items()}
+            document = fields[wanted[0]] if template is None else template.written(fields)
+            if message := member.invalid_byte(document):
+                bad.found(member.name, f"{row_place}: {message}")
             else:
-                yield row[index]
+                yield document
 
 
-def _lines(binary: IO[bytes]) -> Iterator[str]:
-    """Iterate over the lines of a file. Bytes that are not UTF-8 become surrogates, which `_row_error` detects."""
-    encoding = "utf-8-sig"
-    for line in binary:
-        yield line.decode(encoding, "surrogateescape")
-        encoding = "utf-8"
+def column_of(config: CsvConfig) -> str:
+    """Return the name of the column that holds the documents."""
+    return "text" if config.column is None else str(config.column)
 
 
-def _row_error(row: list[str], columns: int, index: int) -> str:
-    """Return the error message of a row, empty for a valid one."""
-    if len(row) != columns:
-        return f" has {len(row)} fields, but the first line names {columns} columns"
-    try:
-        row[index].encode("utf-8")
-    except UnicodeEncodeError as error:
-        return f": byte 0x{ord(row[index][error.start]) & 0xFF:02x} is not UTF-8"
-    return ""
+def delimiter_of(header: str, wanted: Sequence[str], config: CsvConfig) -> str:
+    """Return the first usual delimiter with which the header has the columns, or else the most columns."""
+    if not config.header:
+        return DELIMITERS[0]
+    columns = {delimiter: _columns(header, delimiter, config.quote) for delimiter in DELIMITERS}
+    fitting = [delimiter for delimiter, names in columns.items() if set(wanted) <= set(names)]
+    return fitting[0] if fitting else max(DELIMITERS, key=lambda delimiter: len(columns[delimiter]))
+
+
+def _columns(header: str, delimiter: str, quote: str | None) -> list[str]:
+    quoting = csv.QUOTE_NONE if quote is None else csv.QUOTE_MINIMAL
+    return next(csv.reader([header], delimiter=delimiter, quotechar=quote, quoting=quoting), [])
+
+
+def _missing(name: str, names: Sequence[str], header: str, config: CsvConfig) -> str:
+    """Return the message for a file without a column, with the settings that would read it."""
+    if not names:
+        return "is empty: it has no columns."
+    message = f"has no column '{name}'. Its columns: {', '.join(names)}."
+    if not config.header:
+        return f"{message} Without a header, columns have numbers: set column to that of the text."
+    for delimiter in DELIMITERS:
+        if len(names) == 1 and len(_columns(header, delimiter, config.quote)) > 1:
+            return f"{message} Leave delimiter out, or set delimiter: {json.dumps(delimiter)}"
+    setting = "column to the one that holds" if config.template is None else "template to columns that hold"
+    advice = f" Set {setting} the text, or header: false if the first line is data."
+    return message + (did_you_mean(name, names) or advice)
+
+
+def _explained(error: csv.Error) -> str:
+    """Return why a row cannot be read, in other words than the library's where those are misleading."""
+    if str(error) == "unexpected end of data":
+        return "a quote has no end"
+    if str(error).startswith("new-line character seen in unquoted field"):
+        return "a field without quotes contains a carriage return"
+    return str(error)
+
+
+def _advice(config: CsvConfig) -> str:
+    return "" if config.quote is None else "If quotes are plain characters in this file, set quote: null."
+
+
+def counted(fields: Sequence[str]) -> str:
+    """Return the number of fields: "1 field"."""
+    return f"{len(fields)} field{'s' * (len(fields) != 1)}"
 
 
 def build(config: CsvConfig, *, assets: Path, offline: bool) -> LocalDocuments:  # noqa: ARG001
     """Return the documents of the files. Raises DataError when there are none."""
-    read = partial(read_csv, column=config.column, delimiter=config.delimiter)
-    return LocalDocuments("csv", config, config.column, config.delimiter, assets=assets, read=read)
+    options: list[object] = [None if config.template else column_of(config), config.delimiter or DELIMITERS[0]]
+    usual = {"template": None, "header": True, "quote": '"'}
+    options += [[name, getattr(config, name)] for name in usual if getattr(config, name) != usual[name]]
+    if config.on_error == "skip":
+        options.append("the line after an invalid row is read")  # it once was not
+    return LocalDocuments("csv", config, *options, assets=assets, read_member=partial(read_csv, config=config))

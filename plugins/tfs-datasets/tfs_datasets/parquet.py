@@ -1,16 +1,18 @@
-"""The data set `parquet`: Parquet files, the documents in one column."""
+"""The data set `parquet`: Parquet files, the documents in a column, or written from several by a template."""
 
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tfs_core.errors import DataError
-from tfs_core.plugins import did_you_mean
-from tfs_datasets.bad_input import BadInput
+from tfs_datasets import kinds
+from tfs_datasets.bad_input import SKIP, BadInput
 from tfs_datasets.config import ParquetConfig
 from tfs_datasets.local_documents import LocalDocuments
+from tfs_datasets.members import Member
 from tfs_datasets.needed import need
+from tfs_datasets.records import RecordText
 
 if TYPE_CHECKING:
     import pyarrow
@@ -18,30 +20,34 @@ if TYPE_CHECKING:
 ROWS_AT_ONCE = 1024
 
 
-def read_parquet(file: Path, bad: BadInput, *, column: str) -> Iterator[str]:
-    """Iterate over the documents of a file, one per row; null is an empty document.
+def read_parquet(file: Path, bad: BadInput, *, column: str | None, template: str | None = None) -> Iterator[str]:
+    """Iterate over the documents of a file; null is an empty document. Without a column, the template writes the rows.
 
-    Raises DataError when the file is damaged, or the column is missing or holds no text.
+    Raises DataError when the file is damaged, or a column is missing or holds no text.
     """
     import pyarrow
     from pyarrow import parquet
 
+    text = RecordText(column, template, setting="column", noun="column")
+
+    def found(message: str, *, advice: str = SKIP) -> None:
+        bad.found(file, message, advice=advice)
+
+    def refuse(message: str, *, advice: str = SKIP) -> None:
+        raise DataError(f"{file}{message}. ({advice})")
+
     row = 0
     try:
         with parquet.ParquetFile(file) as opened:
-            _check(file, opened.schema_arrow, column)
-            for rows in opened.iter_batches(batch_size=ROWS_AT_ONCE, columns=[column]):
-                values = rows.column(0)
-                if pyarrow.types.is_dictionary(values.type):
-                    values = values.dictionary_decode()
-                for value in values.cast(pyarrow.large_binary()).to_pylist():
+            schema = opened.schema_arrow
+            list(text.documents(_sample(pyarrow.struct(list(schema))), "", refuse))
+            for rows in opened.iter_batches(batch_size=ROWS_AT_ONCE, columns=text.first_keys(schema.names)):
+                for record in _records(rows):
                     row += 1
-                    try:
-                        text = (value or b"").decode("utf-8")
-                    except UnicodeDecodeError as error:
-                        bad.found(file, f"row {row}: byte 0x{value[error.start]:02x} is not UTF-8")
+                    if isinstance(record, UnicodeDecodeError):
+                        found(f"row {row}: byte 0x{record.object[record.start]:02x} is not UTF-8")
                     else:
-                        yield text
+                        yield from text.documents(record, f"row {row}", found)
     except (OSError, pyarrow.ArrowException) as error:
         raise DataError(f"{file} cannot be read as Parquet: {error}") from error
 
@@ -57,22 +63,47 @@ def columns_of(file: Path) -> list[str]:
         raise DataError(f"{file} cannot be read as Parquet: {error}") from error
 
 
-def _check(file: Path, schema: "pyarrow.Schema", column: str) -> None:
-    """Raise DataError unless the column exists and holds text."""
-    import pyarrow
+def _records(rows: "pyarrow.RecordBatch") -> Iterator[dict[str, Any] | UnicodeDecodeError]:
+    """Iterate over rows as dicts, or the error of a row whose text is not UTF-8."""
+    try:
+        yield from rows.to_pylist()
+    except UnicodeDecodeError:  # before the first one
+        for i in range(rows.num_rows):
+            try:
+                yield from rows.slice(i, 1).to_pylist()
+            except UnicodeDecodeError as error:
+                yield error
 
-    if column not in schema.names:
-        hint = did_you_mean(column, schema.names) or " Set column to the column that holds the text."
-        raise DataError(f"{file} has no column '{column}'. Its columns: {', '.join(schema.names)}.{hint}")
-    kind = schema.field(column).type
-    if pyarrow.types.is_dictionary(kind):
-        kind = kind.value_type
-    if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
-        raise DataError(f"{file}: column '{column}' must hold text, not {kind}")
+
+def _sample(kind: "pyarrow.DataType") -> Any:
+    """Return a value of a type, to check the options before the first row is read."""
+    from pyarrow import types
+
+    if types.is_dictionary(kind):
+        return _sample(kind.value_type)
+    if types.is_struct(kind):
+        return {field.name: _sample(field.type) for field in kind}
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return [_sample(kind.value_type)]
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+        return ""
+    if types.is_null(kind):
+        return None
+    return 0 if types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) else kind
+
+
+def _read(member: Member, bad: BadInput, *, column: str | None, template: str | None) -> Iterator[str]:
+    if member.path is None:
+        raise DataError(
+            f"{member.name} is compressed as a whole or in an archive. Unpack it: Parquet is read from files."
+        )
+    yield from read_parquet(member.path, bad, column=column, template=template)
 
 
 def build(config: ParquetConfig, *, assets: Path, offline: bool) -> LocalDocuments:  # noqa: ARG001
     """Return the documents of the files. Raises DataError when there are none, or pyarrow is not installed."""
     need("pyarrow", for_what="parquet", extra="parquet")
-    read = partial(read_parquet, column=config.column)
-    return LocalDocuments("parquet", config, config.column, assets=assets, read=read)
+    column = "text" if config.column is None and config.template is None else config.column
+    options = [column] if config.template is None else [column, ["template", config.template]]
+    read = partial(_read, column=column, template=config.template)
+    return LocalDocuments("parquet", config, *options, assets=assets, read_member=read, reads=(kinds.PARQUET,))
