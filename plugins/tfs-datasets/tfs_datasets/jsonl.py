@@ -38,6 +38,7 @@ class JsonText:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._text, self._at = "", 0
+        self._decoded: tuple[Any, int] | None = None  # the next value and the position of its end
         self.line = 1
         """The number of the current line."""
 
@@ -53,13 +54,13 @@ class JsonText:
                 return ""
 
     def skip_character(self) -> None:
-        """Read past the next character, which is not a line break."""
-        self._at += 1
+        """Read past the next character."""
+        self._advance(self._at + 1)
 
     def value(self) -> tuple[Any, str]:
         """Return the next value, and its text. Raises ValueError with a message when it is not JSON."""
         try:
-            value, end = self._decoded()
+            value, end = self._decode()
         except (ValueError, RecursionError) as error:
             line = self.line + self._text.count("\n", self._at, getattr(error, "pos", self._at))
             raise ValueError(f"line {line} is not JSON: {explained(error)}") from error
@@ -70,7 +71,7 @@ class JsonText:
     def value_is_in_a_line(self) -> bool:
         """Return whether the next value ends, or breaks, in its first line or at the beginning of the next one."""
         try:
-            _, end = self._decoded()
+            _, end = self._decode()
         except (ValueError, RecursionError) as error:
             end = getattr(error, "pos", self._at)
         return "\n" not in self._text[self._at : end].rstrip()
@@ -84,9 +85,9 @@ class JsonText:
         self._advance(end)
         return text
 
-    def _decoded(self) -> tuple[Any, int]:
+    def _decode(self) -> tuple[Any, int]:
         """Return the next value and the position of its end. Raises ValueError and RecursionError."""
-        while True:
+        while self._decoded is None:
             try:
                 value, end = DECODER.raw_decode(self._text, self._at)
             except json.JSONDecodeError as error:
@@ -94,10 +95,10 @@ class JsonText:
                 if not (may_be_cut and self._read_on()):
                     raise
             else:
-                if (
-                    end < len(self._text) - 2 or not self._read_on()
-                ):  # a number may be cut after its digits, "." or "e-"
-                    return value, end
+                is_whole = end < len(self._text) - 2  # a number may be cut in its digits, and after "." or "e-"
+                if is_whole or not self._read_on():
+                    self._decoded = value, end
+        return self._decoded
 
     def _read_on(self) -> bool:
         """Read more text, at least as much as is left, so that a long value is decoded few times; False at the end."""
@@ -108,8 +109,9 @@ class JsonText:
         return bool(block)
 
     def _advance(self, end: int) -> None:
-        self.line += self._text.count("\n", self._at, end)
-        self._at = end
+        if end > self._at:
+            self.line += self._text.count("\n", self._at, end)
+            self._at, self._decoded = end, None
 
 
 def explained(error: ValueError | RecursionError) -> str:
