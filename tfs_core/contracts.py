@@ -98,6 +98,9 @@ class SupportsLeftOut(Protocol):
 class Tokenizer(Protocol):
     """Lossless conversion between text and token ids: decoding the encoded text returns the same text.
 
+    With the attribute `normalization = "NFC"`, decoding returns a text with the same Unicode normal form NFC instead,
+    and `byte_lengths` counts the bytes of this text.
+
     Encoding never produces a special id: a literal `<|endoftext|>` in a document is encoded as ordinary text.
     """
 

@@ -105,12 +105,19 @@ def byte_level(**changes: object) -> dict[str, object]:
 
 
 LOSSY: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
-    "normalizer": (lambda rules: rules.update(normalizer={"type": "NFC"}), "changes text: NFC"),
+    "normalizer": (lambda rules: rules.update(normalizer={"type": "NFKC"}), "changes text: NFKC"),
     "normalizers": (
         lambda rules: rules.update(
-            normalizer={"type": "Sequence", "normalizers": [{"type": "NFD"}, {"type": "Lowercase"}]}
+            normalizer={"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "NFD"}, {"type": "Lowercase"}]}
         ),
-        "NFD, Lowercase",
+        "changes text: NFD, Lowercase",
+    ),
+    "added token that is not normalized": (
+        lambda rules: (
+            rules.update(normalizer={"type": "NFC"}),
+            rules["added_tokens"][0].update(special=False, content="<e\u0301>"),
+        ),
+        "changes text: the added token '<e\u0301>', which is not in the normal form NFC",
     ),
     "prefix space": (lambda rules: rules.update(pre_tokenizer=byte_level(add_prefix_space=True)), "add_prefix_space"),
     "whitespace": (lambda rules: rules.update(pre_tokenizer={"type": "WhitespaceSplit"}), "WhitespaceSplit"),

@@ -1,7 +1,8 @@
 """Byte-level BPE tokenizers, such as GPT-2's, read from a `tokenizer.json`. tiktoken or `tokenizers` encodes the text.
 
 The UTF-8 bytes of a text are merged pair by pair into longer tokens. Merges are applied in the order in which training
-found them. Text is not normalized and every byte has an id, so encoding is lossless.
+found them. Every byte has an id, so encoding is lossless. A tokenizer may have one normalizer, the Unicode normal form
+NFC, as Qwen's has: then text that is not in this form (an e followed by a combining accent) comes back in it (é).
 
 Sennrich, Haddow & Birch (2016), "Neural machine translation of rare words with subword units",
 https://arxiv.org/abs/1508.07909. On bytes: Radford et al. (2019), "Language models are unsupervised multitask
@@ -9,6 +10,9 @@ learners", https://cdn.openai.com/better-language-models/language_models_are_uns
 """
 
 import json
+import logging
+import threading
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -35,9 +39,11 @@ from tfs_tokenizers.unicode_text import as_utf8, check_ids, from_utf8
 if TYPE_CHECKING:
     from tfs_tokenizers.fast_encoder import FastEncoder
 
+log = logging.getLogger(__name__)
+
 SUPPORTED = (
-    "tfs supports lossless tokenizers: byte-level BPE without a normalizer (GPT-2's, Llama 3's, or one made by `tfs "
-    "tokenizer train`)."
+    "tfs supports lossless tokenizers: byte-level BPE without a normalizer but NFC (GPT-2's, Llama 3's, Qwen's, or one "
+    "made by `tfs tokenizer train`)."
 )
 
 NO_SPECIAL_TOKENS = (
@@ -78,7 +84,10 @@ class ByteLevelTokenizer:
     def __init__(self, content: str, *, end_of_text: str = END_OF_TEXT) -> None:
         self._content = content
         try:
-            check_lossless(json.loads(content))
+            rules = json.loads(content)
+            check_lossless(rules)
+            self.normalization = "NFC" if _steps(rules.get("normalizer"), "normalizers") else None
+            """The Unicode normal form of decoded text; None for text that comes back unchanged."""
         except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise DataError(
                 f"this is not a tokenizer that `tokenizers` can read: its structure is invalid ({error!r})"
@@ -108,6 +117,7 @@ class ByteLevelTokenizer:
         self.end_of_text_id = self.special_tokens[end_of_text]
         self._bytes_of_id = self._token_bytes()
         self.vocab_size = len(self._bytes_of_id)
+        self._has_warned = threading.Lock()  # locked once the warning of changed text was given
 
     def _token_bytes(self) -> list[bytes]:
         """Return the bytes of each id, empty for special tokens. Raises DataError unless the BPE is byte-level."""
@@ -157,7 +167,12 @@ class ByteLevelTokenizer:
         return fast_encoder(self._content, self._tokenizer, self._bytes_of_id)
 
     def encode_batch(self, texts: Sequence[str]) -> Sequence[list[int] | NDArray[np.uint32]]:
-        """Return the ids of each text, a list or uint32 [n_tokens]. Raises DataError for a lone surrogate."""
+        """Return the ids of each text, a list or uint32 [n_tokens]. Raises DataError for a lone surrogate.
+
+        Logs a warning at the first text that `normalization` changes.
+        """
+        if self.normalization is not None:
+            self._warn_of_change(texts)
         lengths = [len(text) for text in texts]
         try:
             if sum(lengths) > FEW_CHARACTERS and max(lengths) <= LONGEST_TEXT and self._fast is not None:
@@ -170,6 +185,20 @@ class ByteLevelTokenizer:
             raise
         return [encoding.ids for encoding in encoded]
 
+    def _warn_of_change(self, texts: Sequence[str]) -> None:
+        if self._has_warned.locked():
+            return
+        for text in texts:
+            if not unicodedata.is_normalized("NFC", text) and self._has_warned.acquire(blocking=False):
+                normalized = unicodedata.normalize("NFC", text)
+                at = next((i for i, (old, new) in enumerate(zip(text, normalized, strict=False)) if old != new), 0)
+                log.warning(
+                    "the tokenizer changes text to the Unicode normal form NFC, in which characters are composed: %a "
+                    "comes back as %a, for example. Bits per byte count the bytes of the composed text.",
+                    text[at : at + 2],
+                    unicodedata.normalize("NFC", text[at : at + 2]),
+                )
+
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
         """Return the bytes of the ids; special ids have none."""
         check_ids(ids, self.vocab_size)
@@ -180,7 +209,12 @@ class ByteLevelTokenizer:
         return from_utf8(self.decode_bytes(ids))
 
     def byte_lengths(self) -> NDArray[np.int64]:
-        """Return the number of bytes of each id, 0 for special ids: int64 [vocab_size]."""
+        """Return the number of bytes of each id, 0 for special ids: int64 [vocab_size].
+
+        With a `normalization`, these are bytes of the normalized text, which the model predicts. Bits per byte are then
+        comparable with those of tokenizers that keep text, as long as the text is in the normal form: a decomposed text
+        has more bytes than its normalized form.
+        """
         return np.array([len(token_bytes) for token_bytes in self._bytes_of_id], dtype=np.int64)
 
     def save(self, folder: Path) -> None:
@@ -198,13 +232,16 @@ class ByteLevelTokenizer:
 
 
 def check_lossless(rules: Mapping[str, Any]) -> None:
-    """Raise DataError when a `tokenizer.json` changes text, encodes it randomly, or is not byte-level."""
+    """Raise DataError when a `tokenizer.json` changes text otherwise than to NFC, encodes it randomly, or is not
+    byte-level.
+    """
     model = rules["model"]
     if model["type"] != "BPE":
         raise DataError(f"the tokenizer ({model['type']}) is not byte-level BPE. {SUPPORTED}")
     steps = _steps(rules.get("pre_tokenizer"), "pretokenizers")
     byte_level = [step for step in steps if step["type"] == "ByteLevel"]
-    changes = [step["type"] for step in _steps(rules.get("normalizer"), "normalizers")]
+    normalizers = [step["type"] for step in _steps(rules.get("normalizer"), "normalizers")]
+    changes = [name for name in normalizers if name != "NFC"]
     changes += [step["type"] for step in steps if step["type"] not in KEEP_TEXT]
     changes += [f"{step['type']} ({step['behavior']})" for step in steps if step.get("behavior") == "Removed"]
     changes += ["ByteLevel with add_prefix_space" for step in byte_level if step.get("add_prefix_space", True)]
@@ -213,6 +250,11 @@ def check_lossless(rules: Mapping[str, Any]) -> None:
         f"the added token {token['content']!r}, which removes whitespace around it"
         for token in rules.get("added_tokens") or []
         if not token["special"] and (token["lstrip"] or token["rstrip"])
+    ]
+    changes += [
+        f"the added token {token['content']!r}, which is not in the normal form NFC"
+        for token in rules.get("added_tokens") or []
+        if normalizers and not unicodedata.is_normalized("NFC", token["content"])
     ]
     if changes:
         raise DataError(f"the tokenizer changes text: {', '.join(changes)}. {SUPPORTED}")

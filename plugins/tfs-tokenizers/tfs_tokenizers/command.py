@@ -4,10 +4,14 @@ import json
 import shlex
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from tfs_core.terminal import say
+
+if TYPE_CHECKING:
+    from tfs_tokenizers.comparison import ComparedTokenizer
 
 ASSETS = click.option("--assets", metavar="DIR", help="Where data and runs are kept. [TFS_ASSETS, else ./assets]")
 SUBSET = click.option("--subset", type=click.IntRange(min=1), metavar="N", help="Read the first N training documents.")
@@ -208,5 +212,11 @@ def compare(
     for row in compared:
         say(
             f"{row.name:<{width}} {row.vocab_size:>9,} {row.tokens:>12,} "
-            f"{row.bytes_per_token:>12.2f} {row.megabytes_per_second:>7.1f}  {'yes' if row.lossless else 'NO'}"
+            f"{row.bytes_per_token:>12.2f} {row.megabytes_per_second:>7.1f}  {_what_is_kept(row)}"
         )
+
+
+def _what_is_kept(row: "ComparedTokenizer") -> str:
+    if row.normalization is not None:
+        return f"up to {row.normalization}: {row.changed_texts:,} of {row.texts:,} texts changed"
+    return "yes" if row.lossless else f"NO: {row.changed_texts:,} of {row.texts:,} texts changed"

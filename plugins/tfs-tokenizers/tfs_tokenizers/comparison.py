@@ -3,21 +3,21 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from tfs_core.contracts import Tokenizer
 from tfs_core.data.documents import TrainingText
 from tfs_core.errors import DataError
+from tfs_core.progress import progress
 from tfs_core.runs import assets_folder
 from tfs_tokenizers import named
+from tfs_tokenizers.batches import batches
 
 COMPARED_BYTES = 4_000_000
 ROUNDS = 3
-_BATCH = 128
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ComparedTokenizer:
     """Measurements of a tokenizer."""
 
@@ -28,8 +28,15 @@ class ComparedTokenizer:
     megabytes_per_second: float
     """Best of `ROUNDS` rounds; the rounds of the tokenizers are interleaved."""
 
+    normalization: str | None
+    """The Unicode normal form of decoded text, such as NFC; None for a tokenizer that keeps text as it is."""
+
+    texts: int
+    changed_texts: int
+    """Number of texts, pieces of long ones counted separately, and of those that decoding does not restore."""
+
     lossless: bool
-    """True if decoding restores the text."""
+    """True if decoding restores all texts."""
 
 
 def compare_tokenizers(
@@ -51,17 +58,32 @@ def compare_tokenizers(
     if not n_bytes:
         raise DataError(f"{dataset}: there is no text to compare on")
     seconds = [float("inf")] * len(names)
-    for _ in range(ROUNDS):
+    tokens, changed_texts = [0] * len(names), [0] * len(names)
+    with progress("comparing", total=n_bytes * len(names) * (ROUNDS + 1), unit="B") as advance:
         for i, tokenizer in enumerate(tokenizers):
-            seconds[i] = min(seconds[i], _seconds(tokenizer, texts))
-    compared = []
-    for name, tokenizer, best in zip(names, tokenizers, seconds, strict=True):
-        encoded = [ids for batch in _batches(texts) for ids in tokenizer.encode_batch(batch)]
-        tokens = sum(map(len, encoded))
-        lossless = all(tokenizer.decode(ids) == original for ids, original in zip(encoded, texts, strict=True))  # type: ignore[arg-type]
-        speed = n_bytes / 1e6 / best
-        compared.append(ComparedTokenizer(name, tokenizer.vocab_size, tokens, n_bytes / tokens, speed, lossless))
-    return compared
+            for batch in batches(texts):
+                for original, ids in zip(batch, tokenizer.encode_batch(batch), strict=True):
+                    tokens[i] += len(ids)
+                    changed_texts[i] += tokenizer.decode(ids) != original  # type: ignore[arg-type]
+                    advance(len(original.encode("utf-8")))
+        for _ in range(ROUNDS):
+            for i, tokenizer in enumerate(tokenizers):
+                seconds[i] = min(seconds[i], _seconds(tokenizer, texts))
+                advance(n_bytes)
+    return [
+        ComparedTokenizer(
+            name=name,
+            vocab_size=tokenizer.vocab_size,
+            tokens=tokens[i],
+            bytes_per_token=n_bytes / tokens[i],
+            megabytes_per_second=n_bytes / 1e6 / seconds[i],
+            normalization=getattr(tokenizer, "normalization", None),
+            texts=len(texts),
+            changed_texts=changed_texts[i],
+            lossless=not changed_texts[i],
+        )
+        for i, (name, tokenizer) in enumerate(zip(names, tokenizers, strict=True))
+    ]
 
 
 def _beginning(text: TrainingText) -> tuple[list[str], int]:
@@ -74,13 +96,8 @@ def _beginning(text: TrainingText) -> tuple[list[str], int]:
     return texts, n_bytes
 
 
-def _batches(texts: Sequence[str]) -> list[list[str]]:
-    remaining = iter(texts)
-    return list(iter(lambda: list(islice(remaining, _BATCH)), []))
-
-
 def _seconds(tokenizer: Tokenizer, texts: Sequence[str]) -> float:
     started_at = time.perf_counter()
-    for batch in _batches(texts):
+    for batch in batches(texts):
         tokenizer.encode_batch(batch)
     return time.perf_counter() - started_at
