@@ -72,4 +72,7 @@ class Component:
     path_option: str | None = None
     """The option that is set when a configuration has a path instead of a name: for a component `file` with
     `path_option="path"`, `tokenizer: ./x` means `{name: file, path: ./x}`. If several components of a kind have a
-    `path_option`, the first in the order of the registry applies."""
+    `path_option`, `path_suffixes` decide, and then the order of the registry."""
+
+    path_suffixes: tuple[str, ...] = ()
+    """Suffixes of the paths that `path_option` is for, such as `(".csv", ".tsv")`; () for all others."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, is_dataclass
 from functools import cache
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from tfs_core.component import Component
@@ -127,10 +128,16 @@ class Registry:
         """Return the distributions that have a component of that kind and (bare) name."""
         return [entry.distribution for entry in self.entries(kind) if entry.component.name == name]
 
-    def for_path(self, kind: str) -> tuple[str, str] | None:
-        """Return (component name, option name) to use for a path given instead of a name; None if there are none."""
-        components = [entry.component for entry in self.entries(kind)]
-        return next(((one.name, one.path_option) for one in components if one.path_option is not None), None)
+    def for_path(self, kind: str, path: str) -> tuple[str, str] | None:
+        """Return (component name, option name) to use for a path given instead of a name; None if there are none.
+
+        The first component with a suffix of the path comes before the first one without suffixes.
+        """
+        found = [(one, one.path_option) for one in (entry.component for entry in self.entries(kind)) if one.path_option]
+        suffixes = {suffix.lower() for suffix in PurePath(path).suffixes[-2:]}  # such as .jsonl.gz
+        fitting = [(one.name, option) for one, option in found if suffixes & set(one.path_suffixes)]
+        others = [(one.name, option) for one, option in found if not one.path_suffixes]
+        return next(iter(fitting + others), None)
 
     def _not_found_message(self, kind: str, name: str, bare: str) -> str:
         entries = self.entries(kind)

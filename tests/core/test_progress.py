@@ -108,6 +108,8 @@ def test_a_bar_on_a_terminal_leaves_nothing_behind(columns: str) -> None:
     os.close(main)
     assert process.returncode == 0
     text = shown.decode()
-    assert "reading [x]" in text and "3 documents" in text
+    assert "reading [x]" in text
+    assert "3 documents" in text
     after_bar = text[text.rindex("\x1b[2K") :]  # the last thing before "stopped" is the clearing of the line
-    assert "stopped" in after_bar and "reading" not in after_bar
+    assert "stopped" in after_bar
+    assert "reading" not in after_bar

@@ -1,5 +1,6 @@
 """The batching components `packed` and `padded`; `tfs_core.data.batches` computes their batches."""
 
+import logging
 from collections.abc import Iterator
 from itertools import islice
 from typing import ClassVar
@@ -9,6 +10,8 @@ from tfs_core.contracts import Batch, BatchSettings, DatasetSource, Ranks, Token
 from tfs_core.data.batches import Batches, BatchingName, Rows
 from tfs_core.data.store import TokenSplit, TokenStore
 from tfs_core.errors import ConfigError
+
+_log = logging.getLogger(__name__)
 
 
 class _StoreBatching(Batches):
@@ -56,11 +59,9 @@ class _StoreBatching(Batches):
 
     @staticmethod
     def check(settings: BatchSettings, *, source: DatasetSource) -> None:
-        """Raise ConfigError for settings that apply to streaming data sets only."""
+        """Log a warning for a setting that applies to streaming data sets only."""
         if settings.shard_tokens != DataConfig.shard_tokens:
-            raise ConfigError(
-                f"data.shard_tokens has no effect: the data set '{settings.dataset}' does not stream. Leave it out."
-            )
+            _log.warning("data.shard_tokens has no effect: the data set '%s' does not stream", settings.dataset)
 
     def validation(self) -> Iterator[Batch]:
         """Iterate over this rank's validation batches (every world_size-th one), in the order of the text."""

@@ -146,6 +146,10 @@ class CommandLine(click.Group):
         if name.startswith("-") or ctx.resilient_parsing or self.get_command(ctx, name) is not None:
             return super().resolve_command(ctx, args)
         broken = [f"{plugin.distribution} is {plugin.state}: {reason}." for plugin, reason in get_registry().broken()]
+        from tfs_core.config.other_names import our_names  # reads YAML
+
+        if ours := our_names("commands").get(name):
+            raise click.UsageError(f"there is no command '{name}'. {ours[0]}.", ctx)
         message = f"there is no command '{name}'.{did_you_mean(name, self.list_commands(ctx))}"
         elsewhere = "It may come from a plugin that is not installed: `tfs plugins` lists those that are."
         raise click.UsageError(" ".join([message, elsewhere, *broken]), ctx)
@@ -204,7 +208,8 @@ def plugin_commands(group: str = "") -> dict[str, click.Command]:
 def tfs(debug: bool, quiet: bool) -> None:  # read from the context, by CommandLine.make_context
     """Train readable transformers on your own text, and chat with them.
 
-    `tfs COMMAND --help` explains a command. Start with `tfs run --config configs/quickstart.yaml`.
+    `tfs COMMAND --help` explains a command. Start with `tfs run configs/quickstart.yaml`, or with text of yours:
+    `tfs run my.txt`.
     """
 
 

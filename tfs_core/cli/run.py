@@ -1,10 +1,12 @@
 """`tfs run`: train a model, resume a run, or estimate a run with --dry-run."""
 
+import json
+import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +21,7 @@ LAST_RUN = ""
 
 
 @click.command()
+@click.argument("source", metavar="[FILE]", required=False)
 @click.option("--config", "config_file", metavar="FILE", type=click.Path(path_type=Path), help="The configuration.")
 @click.option("--model", metavar="NAME", help="The model, instead of the file's; on a resume: one that mirrors it.")
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a setting. Repeatable.")
@@ -37,6 +40,7 @@ LAST_RUN = ""
 @click.option("--allow-local-code", is_flag=True, help="Allow importing the model from the run's local file.")
 @click.option("--allow-changed-code", is_flag=True, help="Resume although that file has changed since the checkpoint.")
 def run(
+    source: str | None,
     config_file: Path | None,
     model: str | None,
     overrides: Sequence[str],
@@ -47,7 +51,10 @@ def run(
     allow_local_code: bool,
     allow_changed_code: bool,
 ) -> None:
-    """Train a model: tfs run --config configs/quickstart.yaml
+    """Train a model: tfs run configs/quickstart.yaml
+
+    FILE is a configuration, the same as --config FILE; or text to train on, a file or folder, with a configuration that
+    fits its size, or with that of --config.
 
     Ctrl-C saves a checkpoint and stops; a second Ctrl-C stops at once. --resume continues as if the run had never
     been stopped. These settings may change on a resume: the length of training (max_steps, num_epochs, max_tokens,
@@ -57,19 +64,20 @@ def run(
     """
     from tfs_core.errors import StoppedBySignalError, UsageError
 
+    config, overrides = _configuration(source, config_file, overrides, assets)
     if dry_run:
         if resume is not None or name is not None:
             raise UsageError("--dry-run creates no run: leave --resume and --name out")
-        if config_file is None:
-            raise UsageError("--dry-run needs a configuration: --config FILE")
-        _dry_run(config_file, overrides, model, assets)
+        if config is None:
+            raise UsageError("--dry-run needs a configuration: tfs run FILE --dry-run")
+        _dry_run(config, overrides, model, assets)
         return
 
     from tfs_core.run import run as train
 
     try:
         ended = train(
-            config_file,
+            config,
             overrides=overrides,
             model=model,
             name=name,
@@ -87,6 +95,48 @@ def run(
             say(line)
     except OSError as error:  # stdout is closed, or its disk is full; the run is finished nevertheless
         _report(f"The run is finished, in {ended.folder}; the next commands cannot be printed: {error.strerror}.")
+
+
+def _configuration(
+    source: str | None, config_file: Path | None, overrides: Sequence[str], assets: str | None
+) -> tuple[Path | Mapping[str, Any] | None, Sequence[str]]:
+    """Return (the configuration: a YAML file or a mapping, the overrides) for the argument FILE and --config.
+
+    Raises UsageError when FILE does not exist, or both are configurations.
+    """
+    from tfs_core.config.own_text import config_for_text
+    from tfs_core.errors import UsageError
+
+    if source is None:
+        return config_file, overrides
+    path = Path(source)
+    if not os.path.exists(path):  # Path.exists raises for a very long name
+        raise UsageError(_no_such_file_message(source, assets))
+    if path.suffix.lower() in (".yaml", ".yml"):
+        if config_file is not None:
+            raise UsageError(f"{source} and {config_file} are both configurations: give one of them")
+        return path, overrides
+    if config_file is not None:
+        return config_file, (f"data.dataset={json.dumps(str(path.absolute()))}", *overrides)
+    config = config_for_text(path)
+    _report(
+        f"{source} is not a configuration (.yaml), so it is text: it trains a small model, for at most "
+        f"{config['training']['max_steps']} steps. All settings will be in the run's config.yaml; --set changes them."
+    )
+    return config, overrides
+
+
+def _no_such_file_message(source: str, assets: str | None) -> str:
+    from tfs_core.plugins import did_you_mean
+    from tfs_core.runs import assets_folder, list_runs
+
+    if source in [run.name for run in list_runs(assets_folder(assets))]:
+        return f"'{source}' is a run. Continue it: tfs run --resume {shlex.quote(source)}"
+    nearby = [str(file) for folder in (Path(), Path("configs")) for file in folder.glob("*.y*ml")]
+    near = next(
+        (f" Did you mean {file}?" for file in nearby if Path(file).stem == source), did_you_mean(source, nearby)
+    )
+    return f"there is no file {source}.{near} FILE is a configuration (.yaml), or text to train on."
 
 
 def _report(line: str) -> None:
@@ -121,7 +171,9 @@ def next_commands(run: "Run", assets: str | None) -> list[str]:
     ]
 
 
-def _dry_run(config_file: Path, overrides: Sequence[str], model: str | None, assets: str | None) -> None:
+def _dry_run(
+    config_file: Path | Mapping[str, Any], overrides: Sequence[str], model: str | None, assets: str | None
+) -> None:
     from tfs_core.dry_run import try_run
     from tfs_core.run import configure, prepare
     from tfs_core.runs import assets_folder

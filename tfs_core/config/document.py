@@ -86,6 +86,9 @@ class Document:
     owners: Mapping[str, str] = field(default_factory=dict)
     """{"<kind> <name>": distribution}, for names that several distributions have: recorded by the run, if any."""
 
+    moot: dict[Key, str] = field(default_factory=dict)
+    """Settings of the file that lost their effect by the command line, each with the reason."""
+
     def place(self, key: Key) -> Place:
         """Return the place of the key, or else the place of the innermost enclosing section with a known place."""
         while key not in self.places:
@@ -100,6 +103,10 @@ class Document:
         """Add a problem; return an exception to raise. `message` comes after the key: ` is missing`, `: expected x`."""
         self.problems.append((place or self.place(key), f"{dotted(key)}{message}".removeprefix(": ")))
         return Invalid()
+
+    def makes_moot(self, cause: Key, key: Key) -> bool:
+        """Return whether the setting `cause` is from the command line, and the setting `key` from a file."""
+        return self.place(cause).order[:1] == (1,) and self.place(key).order[:1] == (0,)
 
     def raise_problems(self) -> None:
         """Raise one ConfigError with all problems, one per line, in the order of their places, if there are any."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -14,6 +15,9 @@ from tfs_core.config.resolved import flat, plain
 from tfs_core.config.schema import RunConfig
 from tfs_core.config.validation import Validator
 from tfs_core.errors import ConfigError
+from tfs_core.terminal import escape_control_characters
+
+_log = logging.getLogger(__name__)
 
 
 def load_config(
@@ -70,7 +74,17 @@ def _checked(document: Document, overrides: Sequence[str], model: str | None) ->
         config: RunConfig = validator.section(RunConfig, document.values, ())
     check_relations(validator.known, document)
     document.raise_problems()
-    return config
+    if not document.moot:
+        return config
+    for key, reason in document.moot.items():  # a note, not an error: the user's file is right without the command line
+        _log.warning("%s", escape_control_characters(f"{document.place(key)}: {dotted(key)} {reason}. It is ignored."))
+        holder = document.values
+        for part in key[:-1]:
+            holder = holder[part]
+        del holder[key[-1]]
+        document.forget(key)
+    document.moot = {}
+    return _checked(document, (), None)
 
 
 def check_together(config: RunConfig, *, source: str = "configuration") -> None:

@@ -61,35 +61,37 @@ def check_relations(known: Known, document: Document) -> None:
         message = f"{length} tokens are more than the model takes. Lower it, or raise model.max_seq_len ({limit})"
         tell(message, "data.max_length", "model.max_seq_len")
 
-    if known.get("data.document_masks") and known.get("data.batching.name") in ("padded", "tfs-core/padded"):
-        message = "a padded row has only one document. Leave it out, or use batching: packed"
-        tell(message, "data.document_masks", "data.batching")
-
     for setting in ("loggers", "wrappers"):
         choices = known.get(setting, ())
         for index, choice in enumerate(choices):
             if choice in choices[:index]:
                 tell(f"'{choice.name}' is given twice with the same options", f"{setting}.{index}")
 
-    for name, reason in without_effect(known).items():
-        if tuple(name.split(".")) in document.places:
+    for name, (reason, cause) in without_effect(known).items():
+        key = tuple(name.split("."))
+        if key in document.places and document.makes_moot(tuple(cause.split(".")), key):
+            document.moot[key] = f"has no effect {reason}"
+        elif key in document.places:
             tell(f"has no effect {reason}. Leave it out", name)
 
 
-def without_effect(known: Known) -> dict[str, str]:
-    """Return {setting: reason} for the settings that have no effect in this configuration."""
-    unused: dict[str, str] = {}
+def without_effect(known: Known) -> dict[str, tuple[str, str]]:
+    """Return {setting: (reason, the setting that is the cause)} for the settings that have no effect."""
+    unused: dict[str, tuple[str, str]] = {}
     constant = known.get("training.lr_decay.name") in ("constant", "tfs-core/constant")
     if constant and known.get("training.min_learning_rate") is not None:
-        unused["training.min_learning_rate"] = "with a constant learning rate"
+        unused["training.min_learning_rate"] = ("with a constant learning rate", "training.lr_decay")
     if known.get("training.eval_every", 0) is None and known.get("training.early_stopping") is not None:
-        unused["training.early_stopping"] = "without training.eval_every: the only validation is at the end"
+        reason = "without training.eval_every: the only validation is at the end"
+        unused["training.early_stopping"] = (reason, "training.eval_every")
+    if known.get("data.document_masks") and known.get("data.batching.name") in ("padded", "tfs-core/padded"):
+        unused["data.document_masks"] = ("with batching: padded, whose rows have one document each", "data.batching")
     if known.get("samples.temperature") == 0:
         reason = "at temperature 0, which always takes the likeliest token"
-        unused |= {f"samples.{name}": reason for name in ("top_k", "top_p", "seed")}
+        unused |= {f"samples.{name}": (reason, "samples.temperature") for name in ("top_k", "top_p", "seed")}
     if not known.get("samples.prompts", True):
         names = ("max_length", "temperature", "top_k", "top_p", "seed")
-        unused |= {f"samples.{name}": "without samples.prompts" for name in names}
+        unused |= {f"samples.{name}": ("without samples.prompts", "samples.prompts") for name in names}
     return unused
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 
 from tfs_core.config.document import Document, Invalid, Key, dotted, show
 from tfs_core.config.documentation import field_docs, in_words, is_list, is_mapping, is_section
+from tfs_core.config.other_names import our_setting
 from tfs_core.config.resolved import plain
 from tfs_core.config.schema import COMPONENT_KINDS, LOCAL_MODEL, Choice, RunConfig
 from tfs_core.contracts import ModelConfig
@@ -145,7 +146,7 @@ class Validator:
             raise self.problem(at, f": expected the name of {a_kind}, not {show(name)}")
         if kind == "model" and re.search(r"\.py(:|$)", name):
             return self._local_model(name, options, at, key)
-        if (for_path := registry.for_path(kind)) and for_path[1] not in options and self._is_path(name, at):
+        if (for_path := registry.for_path(kind, name)) and for_path[1] not in options and self._is_path(kind, name, at):
             path, (name, path_option) = name, for_path
             options = {path_option: path, **options}
         if len(registry.owners(kind, name)) > 1 and f"{kind} {name}" in self.document.owners:
@@ -155,6 +156,11 @@ class Validator:
         except PluginError as error:
             raise self.problem(at, f": {error}") from None
         self.known[dotted((*key, "name"))] = name
+        known = set() if config_class is None else {field.name for field in dataclasses.fields(config_class)}
+        for option in set(options) - known:
+            if self.document.makes_moot(at, (*key, option)) and _is_option_of_another(kind, option):
+                self.document.moot[*key, option] = f"is not a setting of the {kind} '{name}'"
+                del options[option]
         if config_class is not None:
             return Choice(name, self.section(config_class, options, key, f" of the {kind} '{name}'"))
         for option in options:
@@ -173,17 +179,19 @@ class Validator:
         self.known |= {dotted((*key, option)): value for option, value in options.items() if type(value) is int}
         return Choice(f"{file}:{match['attribute']}", options)
 
-    def _is_path(self, name: str, at: Key) -> bool:
-        """Return whether a component's name is an existing path.
+    def _is_path(self, kind: str, name: str, at: Key) -> bool:
+        """Return whether a component's name is an existing path, and no component has this name.
 
         Raises Invalid for a path that does not exist, unless the name may be `distribution/name`.
         """
-        if not re.search(r"[/\\]|\.json$", name):
+        if get_registry().owners(kind, name):
             return False
         path = self._absolute(Path(name), at)
-        if not path.exists() and not re.fullmatch(r"[\w-]+/[\w-]+", name):  # may be distribution/name
+        exists = os.path.exists(path)  # Path.exists raises for a very long name
+        looks_like_one = re.search(r"[/\\]|\.[a-z]\w{0,6}$", name)
+        if looks_like_one and not exists and not re.fullmatch(r"[\w-]+/[\w-]+", name):  # may be distribution/name
             raise self.problem(at, f": there is no file or folder {path}")
-        return path.exists()  # type: ignore[no-any-return]
+        return exists
 
     def _single(self, hint: Any, value: Any, key: Key) -> Any:
         """Return a value that contains neither sections nor components, validated by pydantic."""
@@ -221,8 +229,19 @@ class Validator:
         there = [section for section, cls in sections.items() if name in getattr(cls, "__dataclass_fields__", ())]
         elsewhere = f" There is a {f'{there[0]}.{name}'.lstrip('.')}." if there else ""
         settings = f" Settings: {', '.join(names)}." if names else " It has none."
-        near = did_you_mean(name, names)
+        ours = "" if there else our_setting(name, names)
+        near = f" Did you mean '{ours}'?" if ours else did_you_mean(name, names)
         self.problem((*key, name), f" is not a setting{owner}.{near}{elsewhere}{settings}")
+
+
+def _is_option_of_another(kind: str, option: str) -> bool:
+    """Return whether an installed component of this kind has an option of this name: it is not misspelled."""
+    for entry in get_registry().entries(kind):
+        with suppress(PluginError):
+            config_class = entry.load_config_class()
+            if config_class is not None and option in {field.name for field in dataclasses.fields(config_class)}:
+                return True
+    return False
 
 
 def type_adapter(hint: Any) -> TypeAdapter[Any]:

@@ -76,7 +76,7 @@ def _choices(kind: str) -> Schema:
     if kind == "model":
         local = {"type": "string", "pattern": r"\.py:[A-Za-z_]\w*$", "description": "./my_model.py:MyModel"}
         schema["anyOf"] += [local, {"type": "object", "properties": {"name": local}, "required": ["name"]}]
-    if get_registry().for_path(kind):
+    if get_registry().for_path(kind, ""):
         path = {"type": "string", "pattern": r"[/\\]|\.json$", "description": "a path, relative to this file"}
         schema["anyOf"].append(path)
     return schema

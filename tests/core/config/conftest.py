@@ -84,10 +84,10 @@ class BrittleConfig(ModelConfig):
 '''
 
 PLUGIN = """
-def of(name, config=None, loader=None, path_option=None):
+def of(name, config=None, loader=None, path_option=None, path_suffixes=()):
     config = config and f"stand_ins.options:{config}"
     return Component(name=name, summary=f"the {name}", factory="stand_ins.absent:build", config=config, loader=loader,
-                     path_option=path_option)
+                     path_option=path_option, path_suffixes=path_suffixes)
 
 @hookimpl
 def tfs_models():
@@ -95,7 +95,8 @@ def tfs_models():
 
 @hookimpl
 def tfs_datasets():
-    return [of("tinystories"), of("jsonl", "FilesConfig"), of("text", "FilesConfig")]
+    return [of("tinystories"), 
+            of("jsonl", "FilesConfig", None, "path", (".json", ".jsonl")), of("text", "FilesConfig", None, "path")]
 
 @hookimpl
 def tfs_tokenizers():

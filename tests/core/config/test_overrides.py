@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tfs_core.config import Choice, RunConfig
+from tfs_core.config import Choice, RunConfig, config_from_yaml, to_yaml
 
 Load = Callable[..., RunConfig]
 Errors = Callable[..., list[str]]
@@ -118,13 +118,86 @@ def test_model_option_names_the_model(load: Load, small: str) -> None:
     assert load(small.replace("model: torch\n", ""), model="torch").model.name == "torch"
 
 
-def test_model_option_keeps_the_options_the_other_model_has(load: Load, errors: Errors, small: str) -> None:
+def test_model_option_keeps_the_options_the_other_model_has(load: Load, small: str) -> None:
     text = small.replace("model: torch", "model: {name: torch, dropout: 0.5}")
     assert load(text, model="odd").model.options.dropout == 0.5
-    (told,) = errors(text.replace("dropout: 0.5", "d_model: 64"), model="odd")
-    assert told.startswith("run.yaml:3: model.d_model is not a setting of the model 'odd'")
 
 
 def test_model_option_that_names_no_model_is_an_error(errors: Errors, small: str) -> None:
     (told,) = errors(small, model="torsh")
     assert told.startswith("--model: model.name: there is no model 'torsh'. Did you mean 'torch'?")
+
+
+MOOT = """\
+experiment_name: a
+data: {dataset: tinystories, tokenizer: gpt2, document_masks: true}
+model: {name: odd, fused: true, dropout: 0.5}
+training: {max_steps: 9, eval_every: 2, early_stopping: 3, min_learning_rate: 1e-6}
+samples: {prompts: [a], temperature: 0.5, top_k: 3, max_length: 7}
+"""
+
+
+@pytest.mark.parametrize(
+    ("override", "notes"),
+    [
+        ("samples.prompts=[]", ["samples.temperature", "samples.top_k", "samples.max_length"]),
+        ("samples.temperature=0", ["samples.top_k"]),
+        ("training.eval_every=null", ["training.early_stopping"]),
+        ("training.lr_decay=constant", ["training.min_learning_rate"]),
+        ("data.batching=padded", ["data.document_masks"]),
+        ("model.name=torch", ["model.fused"]),
+    ],
+)
+def test_setting_that_an_override_makes_moot_is_a_note(
+    override: str, notes: list[str], load: Load, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = load(MOOT, override)
+    told = [record.getMessage() for record in caplog.records]
+    assert sorted(line.split()[1] for line in told) == sorted(notes)
+    assert all(line.startswith("run.yaml:") and line.endswith(". It is ignored.") for line in told)
+    caplog.clear()
+    assert config_from_yaml(to_yaml(config)) == config, "the configuration that is saved has no moot setting"
+    assert not caplog.records
+
+
+def test_model_of_the_command_line_makes_the_options_of_the_files_model_moot(
+    load: Load, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = load(MOOT, model="torch").model
+    assert (model.name, model.options.dropout) == ("torch", 0.5)
+    assert "run.yaml:3: model.fused is not a setting of the model 'torch'. It is ignored." in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "model", "expected"),
+    [
+        (["samples.prompts=[]", "samples.top_p=0.5"], None, "samples.top_p: has no effect without samples.prompts"),
+        (["model.fused=true"], "torch", "model.fused is not a setting of the model 'torch'"),
+    ],
+)
+def test_moot_setting_of_the_command_line_itself_is_an_error(
+    overrides: list[str], model: str | None, expected: str, errors: Errors
+) -> None:
+    assert any(expected in line for line in errors(MOOT, *overrides, model=model))
+
+
+def test_misspelled_option_is_an_error_beside_another_model_too(errors: Errors) -> None:
+    (line,) = errors(MOOT.replace("fused", "fusd"), model="torch")
+    assert line.startswith("run.yaml:3: model.fusd is not a setting of the model 'torch'.")
+
+
+@pytest.mark.parametrize(
+    ("override", "ours"),
+    [
+        ("training.lr=1", "learning_rate"),
+        ("model.n_layer=2", "n_blocks"),
+        ("model.block_size=2", "max_seq_len"),
+        ("data.block_size=2", "max_length"),
+        ("training.Epochs=2", "num_epochs"),
+        ("epochs=2", "training.num_epochs"),
+        ("training.grad_clip=2", "max_grad_norm"),
+    ],
+)
+def test_name_of_another_tool_leads_to_ours(override: str, ours: str, errors: Errors, small: str) -> None:
+    (line,) = errors(small, override)
+    assert f" Did you mean '{ours}'?" in line

@@ -1,11 +1,11 @@
-"""A tokenizer chosen by a path: short for the component that takes one."""
+"""A tokenizer or a data set chosen by a path: short for the component that takes one."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tfs_core.config import RunConfig, load_config, resolved, to_yaml
+from tfs_core.config import Choice, RunConfig, load_config, resolved, to_yaml
 
 Load = Callable[..., RunConfig]
 Errors = Callable[..., list[str]]
@@ -70,6 +70,42 @@ def test_full_name_of_a_tokenizer_is_not_a_path(load: Load, errors: Errors, smal
     assert "there is no tokenizer 'stand-ins/gpt'. Did you mean 'stand-ins/gpt2'?" in told
 
 
-def test_path_is_a_name_like_any_other_for_a_kind_that_takes_none(errors: Errors, small: str, folder: Path) -> None:
-    (told,) = errors(small.replace("tinystories", "./assets/stories"))
-    assert "there is no dataset './assets/stories'" in told
+@pytest.mark.usefixtures("folder")
+def test_path_is_a_name_like_any_other_for_a_kind_that_takes_none(errors: Errors, small: str) -> None:
+    (told,) = errors(small, "training.optimizer=./assets/stories")
+    assert "there is no optimizer './assets/stories'" in told
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("./my.txt", "text"),
+        ("my.txt", "text"),
+        ("notes", "text"),
+        ("./notes/", "text"),
+        ("chat.json", "jsonl"),
+        ("./Chat.JSONL", "jsonl"),
+        ("chat.jsonl.gz", "jsonl"),
+        ("a.b/my", "text"),
+    ],
+)
+def test_path_of_a_data_set_is_short_for_the_component_that_reads_it(
+    path: str, name: str, load: Load, small: str, tmp_path: Path
+) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "a.b").mkdir()
+    if "notes" not in path:
+        (tmp_path / path).write_text("a", encoding="utf-8")
+    for config in (load(small.replace("tinystories", path)), load(small, f"data.dataset={path}")):
+        assert (config.data.dataset.name, config.data.dataset.options.path) == (name, tmp_path / path)
+
+
+def test_component_comes_before_a_file_of_its_name(load: Load, small: str, tmp_path: Path) -> None:
+    (tmp_path / "tinystories").write_text("a", encoding="utf-8")
+    assert load(small).data.dataset == Choice("tinystories")
+
+
+@pytest.mark.parametrize("path", ["./my.txt", "my.txt", "notes/2024"])
+def test_path_of_a_data_set_that_is_not_there_is_an_error(path: str, errors: Errors, small: str) -> None:
+    (line,) = errors(small.replace("tinystories", path))
+    assert line.startswith("run.yaml:2: data.dataset: there is no ")
