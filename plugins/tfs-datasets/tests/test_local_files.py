@@ -187,6 +187,14 @@ class TestFingerprint:
         build("text", tmp_path, path=big_file).fingerprint()
         assert not list(tmp_path.glob("datasets/hashes/*"))
 
+    def test_progress_of_hashing_is_shown(
+        self, tmp_path: Path, big_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr("tfs_core.progress.is_shown", True)
+        monkeypatch.setattr("tfs_core.progress.FIRST_SECONDS", 0.0)
+        build("text", tmp_path, path=big_file).fingerprint()
+        assert "reading big.txt: 0.0 MB of 0.0 MB" in capsys.readouterr().err
+
     def test_damaged_cached_hash_is_recomputed(self, tmp_path: Path, big_file: Path) -> None:
         first = build("text", tmp_path, path=big_file).fingerprint()
         (kept,) = tmp_path.glob("datasets/hashes/*")

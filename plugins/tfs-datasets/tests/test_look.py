@@ -119,6 +119,16 @@ def test_configuration_that_is_a_link_out_of_the_run_is_not_read(tmp_path: Path)
     assert "the config.yaml of the run 'a' is no regular file of its folder" in str(ended.exception)
 
 
+def test_look_at_a_yaml_file_and_at_text(config: Path) -> None:
+    arguments = ["--assets", str(config.parent)]
+    shown = CliRunner().invoke(datasets, ["look", str(config), *arguments], catch_exceptions=False)
+    assert shown.stdout.startswith("training    10 documents")
+    (config.parent / "my.txt").write_text("one two three four\n" * 400, encoding="utf-8")
+    shown = CliRunner().invoke(datasets, ["look", str(config.parent / "my.txt"), *arguments], catch_exceptions=False)
+    assert shown.stdout.startswith("training    1 document, ")
+    assert "' three'" in shown.stdout
+
+
 def test_look_needs_one_thing_to_look_at() -> None:
     ended = CliRunner().invoke(datasets, ["look"])
     assert "name a run, or a configuration" in str(ended.exception)

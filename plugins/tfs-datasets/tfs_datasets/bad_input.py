@@ -26,6 +26,7 @@ class BadInput:
         self._replaced: Counter[str] = Counter()
         self._first: dict[str, str] = {}
         self._kinds: Counter[Kind] = Counter()
+        self._in_doubt: dict[str, str] = {}
 
     def found(self, file: str | Path, message: str, *, advice: str = SKIP) -> None:
         """Count one piece of invalid input that is left out, with a message such as "line 3 is not JSON".
@@ -53,6 +54,10 @@ class BadInput:
         """Count a file that cannot be read as text."""
         self._kinds[kind] += 1
 
+    def in_doubt(self, file: str, message: str) -> None:
+        """Report a file that is read, but perhaps not as it is meant."""
+        self._in_doubt[file] = message
+
     def report(self) -> list[str]:
         """Return a line of text for each reason, with counts."""
         lines = [f"{file}: {count:,} left out, the first: {self._first[file]}" for file, count in self._found.items()]
@@ -60,6 +65,7 @@ class BadInput:
             f"{file}: {_counted(count, 'invalid byte')} replaced by U+FFFD, the first: {self._first[file]}"
             for file, count in self._replaced.items()
         ]
+        lines += [f"{file} is {message}" for file, message in self._in_doubt.items()]
         if len(lines) > MAX_FILES_REPORTED:
             lines[MAX_FILES_REPORTED:] = [f"and {len(lines) - MAX_FILES_REPORTED:,} more files with invalid input"]
         return self._files_left_out() + lines

@@ -148,7 +148,7 @@ def preview(
 ) -> None:
     """Show the first documents of a data set, and what is left out of it.
 
-    NAME is a file or folder, one of `tfs datasets list`, or owner/name on the Hub. Options are given by --set: tfs
+    NAME is a file or folder, one of `tfs datasets list`, or owner/name on the Hub. --set changes its options: tfs
     datasets preview notes --set encoding=cp1252
     """
     from tfs_core.contracts import SupportsLeftOut
@@ -160,7 +160,7 @@ def preview(
     for document in itertools.islice(found, documents):
         shown.append(document)
         more_than = "" if document.is_complete else "more than "
-        say(f"--- document {len(shown)}, {more_than}{document.length:,} characters")
+        say(f"--- document {len(shown)}, {more_than}{document.length:,} character{'s' * (document.length != 1)}")
         say(document.beginning + (" ..." if document.length > len(document.beginning) else ""))
     if not shown:
         say("this split has no documents")
@@ -216,7 +216,7 @@ def _choose(name: str, settings: Sequence[str]) -> "Choice":
     on_the_hub = ON_THE_HUB.fullmatch(name) and not known and not os.path.exists(name)
     chosen = {"name": "hub", "path": name} if on_the_hub else {"name": name}
     document = Document(values={"dataset": chosen}, places={(): Place(source="command line", base=Path.cwd())})
-    apply_overrides(document, [f"dataset.{setting}" for setting in settings])
+    apply_overrides(document, [f"dataset.{setting.removeprefix('data.dataset.')}" for setting in settings])
     return chosen_component("dataset", document.values["dataset"], document)
 
 
@@ -268,24 +268,42 @@ def look(
     positions: int,
     assets: str | None,
 ) -> None:
-    """Show the exact batches of a RUN or of --config FILE.
+    """Show the exact batches of a RUN or of --config FILE. RUN may also be text to train on, a file or folder.
 
     Also reports padding, truncation, duplicate documents, and validation text that occurs in the training text.
     """
     from tfs_core.config import load_config
-    from tfs_core.errors import CheckpointError, UsageError
-    from tfs_core.runs import assets_folder, file_of, find_run
+    from tfs_core.errors import UsageError
+    from tfs_core.runs import assets_folder
 
     folder = assets_folder(assets)
     if (run is None) == (file is None):
         raise UsageError("name a run, or a configuration: tfs datasets look --config FILE")
-    place = file if file is not None else file_of(find_run(str(run), folder).folder, "config.yaml")
-    if place is None:
-        raise CheckpointError(f"the config.yaml of the run '{run}' is no regular file of its folder, so it is not read")
-    for line in _look(load_config(place, overrides=overrides), step, rows, positions, folder):
+    config = load_config(file, overrides=overrides) if file else _config_of(str(run), overrides, folder)
+    for line in _look(config, step, rows, positions, folder):
         say(line)
     again = f"--config {shlex.quote(str(file))}" if file else shlex.quote(str(run))
     say(f"\nNext step: tfs datasets look {again} --step {step + 1}")
+
+
+def _config_of(target: str, overrides: Sequence[str], assets: Path) -> "RunConfig":
+    """Return the configuration of a run, of a YAML file, or of `tfs run TEXT`. Raises CheckpointError."""
+    from tfs_core.config import config_from_mapping, load_config
+    from tfs_core.config.own_text import config_for_text
+    from tfs_core.errors import CheckpointError
+    from tfs_core.runs import file_of, find_run
+
+    if target.endswith((".yaml", ".yml")):
+        return load_config(Path(target), overrides=overrides)
+    try:
+        run = find_run(target, assets)
+    except CheckpointError:
+        if not os.path.exists(target):
+            raise
+        return config_from_mapping(config_for_text(Path(target)), overrides=overrides)
+    if (place := file_of(run.folder, "config.yaml")) is None:
+        raise CheckpointError(f"the config.yaml of the run '{target}' is no regular file of its folder")
+    return load_config(place, overrides=overrides)
 
 
 def _look(config: "RunConfig", step: int, rows: int, positions: int, assets: Path) -> Iterator[str]:
@@ -309,9 +327,11 @@ def _look(config: "RunConfig", step: int, rows: int, positions: int, assets: Pat
     train, an_epoch = ("beginning", "") if streams else ("training", " an epoch")
     for name, split in ((train, prepared.train), ("validation", prepared.validation)):
         fertility = split.n_bytes / split.n_tokens
-        yield f"{name:<11} {split.documents:,} documents, {split.n_tokens:,} tokens, {fertility:.2f} bytes a token"
+        documents = f"{split.documents:,} document{'s' * (split.documents != 1)}"
+        yield f"{name:<11} {documents}, {split.n_tokens:,} tokens, {fertility:.2f} bytes a token"
     if streams or isinstance(batching, Batches):
-        yield f"batching    {data.batching.name}, max_length {data.max_length}: {found.rows:,} rows{an_epoch}"
+        rows_found = f"{found.rows:,} row{'s' * (found.rows != 1)}{an_epoch}"
+        yield f"batching    {data.batching.name}, max_length {data.max_length}: {rows_found}"
         padding, cut_off = f"{found.padding_share:.2%}", f"{found.truncated_share:.2%}"
         yield f"lost        {padding} of the positions to padding, {cut_off} of the tokens cut off"
     else:  # the batching of another plugin, which may cut rows in any way

@@ -4,9 +4,6 @@ import bz2
 import gzip
 import io
 import lzma
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import IO, Any
 
 from tfs_datasets.needed import need
@@ -24,15 +21,6 @@ def is_compressed(start: bytes) -> bool:
     """Return whether the first bytes of a file are those of a compressed one."""
     bzip2 = start.startswith(BZIP2[0]) and start[4:10] == BZIP2[1]
     return bzip2 or start.startswith((GZIP, XZ, ZSTANDARD))
-
-
-@contextmanager
-def opened(file: Path) -> Iterator[IO[bytes]]:
-    """Open a file for reading, decompressed. (Only until the data sets read `Member`.)"""
-    from tfs_datasets.members import as_data_error
-
-    with as_data_error(file), file.open("rb", buffering=0) as raw:
-        yield decompressed(io.BufferedReader(raw, BLOCK_BYTES), str(file))
 
 
 def decompressed(raw: io.BufferedReader, name: str) -> io.BufferedReader:

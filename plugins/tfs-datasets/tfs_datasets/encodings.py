@@ -53,7 +53,8 @@ def encoding_at(start: bytes, chosen: str | None) -> tuple[str, int]:
     for mark, encoding in MARKS:
         if start.startswith(mark):
             return encoding, len(mark)
-    return chosen or "utf-8", 0
+    unmarked = codecs.lookup(chosen or "utf-8").name
+    return f"{unmarked}-le" if unmarked in ("utf-16", "utf-32") else unmarked, 0  # the byte order of most machines
 
 
 def is_text_encoding(name: str) -> bool:
@@ -89,7 +90,8 @@ def encoding_advice(text: str, encoding: str, start: bytes) -> str:
         guesses = [name] if codecs.lookup(name) != codecs.lookup(encoding) else guesses
     if not guesses:
         return "Set encoding to the encoding of the file"
-    return f"It may be {' or '.join(guesses)}: set encoding: {guesses[0]}"
+    setting = f"set encoding: {guesses[0]} (--set data.dataset.encoding={guesses[0]})"
+    return f"It may be {' or '.join(guesses)}: {setting}"
 
 
 def _guesses(text: str) -> list[str]:

@@ -55,8 +55,10 @@ SCANNED_PDF = Kind(
 ENCRYPTED_PDF = Kind("encrypted PDF document", "Save it without its password.", holds_text=True)
 PARQUET = Kind("Parquet file", "Choose the data set `parquet`.", holds_text=True)
 BINARY = Kind("binary file", _NO_TEXT)
-UTF16_LE = Kind("unmarked UTF-16 file", "Set encoding: utf-16-le.", holds_text=True)
-UTF16_BE = Kind("unmarked UTF-16 file", "Set encoding: utf-16-be.", holds_text=True)
+_UNMARKED = "Set encoding: {0} (--set data.dataset.encoding={0})."
+UTF16_LE = Kind("unmarked UTF-16 file", _UNMARKED.format("utf-16-le"), holds_text=True)
+UTF16_BE = Kind("unmarked UTF-16 file", _UNMARKED.format("utf-16-be"), holds_text=True)
+
 
 _OPEN_XML = rb"PK\x03\x04(?=.*(?:\[Content_Types\]\.xml|_rels/\.rels|docProps/))(?=.*"
 _OPEN_DOCUMENT = rb"PK\x03\x04.{26}mimetypeapplication/vnd\.oasis\.opendocument\."

@@ -12,8 +12,6 @@ from tfs_datasets.kinds import Kind
 from tfs_datasets.local_files import LocalFiles
 from tfs_datasets.members import Member, as_data_error, members, opened
 
-Read = Callable[[Path, BadInput], Iterator[str]]  # only until all data sets read members
-
 ReadMember = Callable[[Member, BadInput], Iterator[str]]
 """Iterates over the documents of a member, and passes invalid input to the `BadInput`."""
 
@@ -56,6 +54,8 @@ class LocalSource:
             with as_data_error(member.name):
                 kind = member.kind
             if kind in self._reads:
+                if kind == kinds.TEXT and member.seems_utf8:
+                    bad.in_doubt(member.name, f"valid UTF-8, but read as {member.encoding}: compare the text")
                 yield member
             else:
                 self.leave_out(member, kind, bad)
@@ -97,13 +97,12 @@ class LocalDocuments(LocalSource):
         config: LocalConfig,
         *options: object,
         assets: Path,
-        read_member: ReadMember | None = None,
-        read: Read | None = None,
+        read_member: ReadMember,
         reads: Sequence[Kind] = (kinds.TEXT,),
     ) -> None:
         skipping = ["skip"] if config.on_error == "skip" else []
         super().__init__(name, config, *options, *skipping, assets=assets, reads=reads)
-        self._read_member, self._read = read_member, read
+        self._read_member = read_member
 
     def documents(self, split: str) -> Iterator[str]:
         """Iterate over the documents.
@@ -114,12 +113,6 @@ class LocalDocuments(LocalSource):
         bad, empty = self.bad[split], True
         bad.clear()
         for file in self.files.of(split):
-            if self._read is not None:
-                for document in self._read(file, bad):
-                    empty = False
-                    yield document
-                continue
-            assert self._read_member is not None
             for member in self.members(file, bad):
                 with as_data_error(member.name):
                     for document in self._read_member(member, bad):

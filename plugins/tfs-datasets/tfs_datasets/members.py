@@ -4,13 +4,14 @@ Archives are recognized by their first bytes, under any name, and nothing is unp
 macOS adds (`__MACOSX`, `.DS_Store`) are skipped, as in a folder.
 """
 
+import codecs
 import io
 import lzma
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -64,6 +65,15 @@ class Member:
         """The kind of file, by its first bytes."""
         return kind_of(self.start, self.start.decode(self.encoding, MARK_ERRORS))
 
+    @property
+    def seems_utf8(self) -> bool:
+        """Whether the first bytes are valid UTF-8, beyond ASCII, but are read in another encoding."""
+        if self.start.isascii() or self.encoding == "utf-8":
+            return False
+        with suppress(UnicodeDecodeError):
+            return bool(codecs.utf_8_decode(self.start, "strict", False))
+        return False
+
     def text(self) -> TextIO:
         r"""Return the text as a stream, without a byte-order mark; line ends stay as they are.
 
@@ -77,7 +87,7 @@ class Member:
     def invalid_byte(self, text: str) -> str | None:
         """Return the message of the first invalid byte in a part of the text, None if there is none.
 
-        It is such as "byte 0xe9 is not UTF-8. It may be cp1252: set encoding: cp1252".
+        It is such as "byte 0xe9 is not UTF-8. It may be cp1252: set encoding: cp1252 (...)".
         """
         if (found := find_invalid(text)) is None:
             return None
@@ -115,7 +125,7 @@ def members(file: Path, bad: BadInput, *, named: bool, encoding: str | None = No
             return
         for name, stream in inside:
             with as_data_error(name):
-                raw = io.BufferedReader(_Forward(stream), BLOCK_BYTES)
+                raw: Any = io.BufferedReader(_Forward(stream), BLOCK_BYTES)
                 inner = Member(name, decompressed(raw, name), encoding, named=False, path=None)
                 kind = inner.kind
             if kind in (kinds.ZIP, kinds.TAR):
