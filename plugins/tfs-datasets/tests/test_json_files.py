@@ -304,6 +304,27 @@ class TestKeys:
         assert "3 left out" in source.left_out()[0]
 
 
+class TestWholeFile:
+    """The key `.`: all objects of a file are one document."""
+
+    @pytest.mark.parametrize("style", [{}, {"indent": 2}])
+    def test_items_or_lines_are_one_document(self, tmp_path: Path, style: dict[str, Any]) -> None:
+        messages = [{"user": "a", "text": "1"}, {"user": "b", "text": "2"}]
+        options = {"text_key": ".", "template": "{user}: {text}\n"}
+        assert documents(written(tmp_path, messages, **style), **options) == ["a: 1\nb: 2\n"]
+        lines = "\n".join(json.dumps(message, **style) for message in messages)
+        assert documents(written(tmp_path, lines), **options) == ["a: 1\nb: 2\n"]
+
+    def test_file_without_objects_has_no_document(self, tmp_path: Path) -> None:
+        assert documents(written(tmp_path, "[]"), text_key=".", template="{text}") == []
+
+    def test_invalid_objects_are_left_out_alone(self, tmp_path: Path) -> None:
+        file = written(tmp_path, b'{"text": "1"}\nno\n{"text": "\xff"}\n{"txt": "2"}\n{"text": "3"}\n')
+        source = build(file, text_key=".", template="{text}\n", on_error="skip")
+        assert list(source.documents("train")) == ["1\n3\n"]
+        assert "3 left out, the first: line 2 is not JSON" in source.left_out()[0]
+
+
 class TestTemplates:
     """Messages, parts and several keys in one document."""
 
@@ -343,6 +364,10 @@ class TestTemplates:
         source = build(file, **options, on_error="skip")
         assert list(source.documents("train")) == ["Ann: hello\nBob: see http://x!\n"]
         assert "1 left out, the first: line 1, item 1 has no key 'from'" in source.left_out()[0]
+
+    def test_list_of_nothing_but_invalid_items_is_no_document(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match=r"no document could be read\. .* 4 left out, .* item 1 has no key 'role'"):
+            documents(written(tmp_path, SHAREGPT), text_key="conversations", template="{role}", on_error="skip")
 
     def test_part_without_text_is_an_error(self, tmp_path: Path) -> None:
         image = {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}
@@ -384,6 +409,8 @@ class TestAdvice:
             ({"meta": {"text": "1"}}, {"text_key": "meta.txt"}, "Did you mean 'meta.text'?"),
             ({"meta": {"title": "1"}}, {"text_key": "meta"}, "Set text_key to a key that holds text: meta.title."),
             ({"body": "1"}, {}, "Set text_key to one of them"),
+            (OPENAI["messages"][1:2], {}, r'text_key: . and template: "{role}: {content}\n"'),
+            (ALPACA, {"text_key": "."}, r'template: "{instruction}\n{input}\n{output}\n"'),
             (CHATGPT, {}, "mapping.*.message.content.parts"),
         ],
     )
@@ -429,6 +456,7 @@ class TestFingerprint:
             {},
             {"text_key": "conversations"},
             {"template": "{id}"},
+            {"text_key": ".", "template": "{id}"},
             {"text_key": "conversations", "template": "{from}"},
             {"text_key": "conversations", "template": "{value}"},
             {"text_key": "conversations", "template": "{value}", "on_error": "skip"},

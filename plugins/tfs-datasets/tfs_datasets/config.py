@@ -75,7 +75,8 @@ class JsonlConfig(EncodedConfig):
     text_key: str | None = None
     """The key of each JSON object whose value is the document. `meta.text` is the key `text` of the object `meta`. If
     `messages` is a list, `messages.text` is a document in each of its items; `*` stands for each item of a list or
-    value of an object. null: `text`, or with a template the object itself."""
+    value of an object. `.` is the list of all objects of a file, for a template. null: `text`, or with a template the
+    object itself."""
 
     template: str | None = None
     """The text of a document, with keys in braces: `"{instruction}\\n{output}"`. If there is a list under `text_key`,

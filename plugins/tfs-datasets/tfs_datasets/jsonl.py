@@ -14,7 +14,7 @@ from tfs_datasets.bad_input import SKIP, BadInput
 from tfs_datasets.config import JsonlConfig
 from tfs_datasets.local_documents import LocalDocuments
 from tfs_datasets.members import Member, opened
-from tfs_datasets.records import Found, RecordText
+from tfs_datasets.records import WHOLE, Found, RecordText
 
 BLOCK_CHARACTERS = 1 << 16
 LONGEST_TOKEN = 12
@@ -178,18 +178,25 @@ def form_of(text: JsonText) -> Callable[[JsonText, Found], Iterator[Record]]:
     return _objects if first == "{" and not text.value_is_in_a_line() else _lines
 
 
-def read_jsonl(member: Member, bad: BadInput, *, record_text: RecordText) -> Iterator[str]:
-    """Iterate over the documents of a file; null is an empty document."""
+def read_jsonl(member: Member, bad: BadInput, *, text: RecordText, whole: bool) -> Iterator[str]:
+    """Iterate over the documents of a file; null is an empty document. `whole` makes one document of all records."""
 
     def found(message: str, *, advice: str = SKIP) -> None:
         bad.found(member.name, message, advice=advice)
 
-    text = JsonText(member.text())
-    for place, record, source in form_of(text)(text, found):
-        if message := member.invalid_byte(source):
-            found(f"{place}: {message}")
-        else:
-            yield from record_text.documents(record, place, found)
+    def records() -> Iterator[tuple[str, Any]]:
+        text = JsonText(member.text())
+        for place, record, source in form_of(text)(text, found):
+            if message := member.invalid_byte(source):
+                found(f"{place}: {message}")
+            else:
+                yield place, record
+
+    if not whole:
+        for place, record in records():
+            yield from text.documents(record, place, found)
+    elif every := [record for _, record in records()]:
+        yield from text.documents(every, "the file", found)
 
 
 class JsonlFiles(LocalDocuments):
@@ -198,7 +205,8 @@ class JsonlFiles(LocalDocuments):
     def __init__(self, config: JsonlConfig, *, assets: Path) -> None:
         key = "text" if config.text_key is None and config.template is None else config.text_key
         options = [key] if config.template is None else [key, ["template", config.template]]
-        read = partial(read_jsonl, record_text=RecordText(key, config.template, setting="text_key"))
+        text = RecordText(key, config.template, setting="text_key")
+        read = partial(read_jsonl, text=text, whole=key == WHOLE)
         super().__init__("jsonl", config, *options, assets=assets, read_member=read)
         self._skips = config.on_error == "skip"
 

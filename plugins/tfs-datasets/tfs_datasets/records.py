@@ -24,6 +24,9 @@ MAX_KEYS = 20
 MAX_NAMED = 3
 """Number of objects in an object from which its keys are taken for ids, and are named `*`."""
 
+WHOLE = "."
+"""The key that stands for the record itself, or for all records of a file."""
+
 SPEAKER_KEYS = ("role", "from", "author.name", "sender", "sender_name", "speaker", "author", "user", "name")
 MESSAGE_KEYS = ("content", "value", "text", "message", "body")
 """Usual keys of messages, for the template that an error message proposes."""
@@ -53,7 +56,7 @@ class RecordText:
 
     def __init__(self, key: str | None, template: str | None, *, setting: str, noun: str = "key") -> None:
         self._key, self._setting, self._noun = key, setting, noun
-        self._keys = () if key is None else tuple(key.split("."))
+        self._keys = () if key in (None, WHOLE) else tuple(str(key).split("."))
         self._template = None if template is None else Template(template)
         self._has_read = False  # then the options fit the files, and invalid records are exceptions
 
@@ -76,20 +79,21 @@ class RecordText:
                 except UnreadableValueError as error:
                     unreadable(value_place, error)
                 else:
-                    self._has_read = True
-                    yield document
+                    if document is not None:
+                        self._has_read = True
+                        yield document
         except RecursionError:
             found(f"{place} is nested too deeply")
 
     def first_keys(self, names: Sequence[str]) -> list[str]:
         """Return those keys of a record, among `names`, that hold what the documents are made of."""
         keys = self._template.keys() if self._key is None and self._template is not None else [str(self._key)]
-        if any(key == "" or key.startswith("*") for key in keys):
+        if any(key in ("", WHOLE) or key.startswith("*") for key in keys):
             return list(names)
         return [name for name in names if any(f"{key}.".startswith(f"{name}.") for key in keys)]
 
-    def _document(self, value: Any, place: str, unreadable: Callable[[str, UnreadableValueError], None]) -> str:
-        """Return the document of a value, without the items of a list that cannot be read."""
+    def _document(self, value: Any, place: str, unreadable: Callable[[str, UnreadableValueError], None]) -> str | None:
+        """Return the document of a value, without the items of a list that cannot be read; None if none of them can."""
         if value is None:
             return ""
         if self._template is None:
@@ -102,7 +106,7 @@ class RecordText:
                 parts.append(checked(self._template.written(item)))
             except UnreadableValueError as error:
                 unreadable(f"{place}, item {number}", error)
-        return "".join(parts)
+        return "".join(parts) if parts or not value else None
 
     def _text(self, value: Any) -> str:
         """Return a value that is text. Raises UnreadableValueError with the settings that would read another one."""
@@ -137,6 +141,8 @@ class RecordText:
         advice = f"Set {self._setting} to one of them"
         if len(keys) > 1:
             advice += f", or to join several, set {template_for([record], end='')}"
+        if self._noun == "key" and set(keys) & set(SPEAKER_KEYS) and set(keys) & set(MESSAGE_KEYS):
+            advice = f"To join the messages of a file, set {self._setting}: {WHOLE} and {template_for([record])}"
         return UnreadableValueError(problem, advice)
 
 
