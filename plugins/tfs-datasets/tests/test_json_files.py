@@ -45,7 +45,20 @@ DISCORD = {
     ],
 }
 ALPACA = [{"instruction": "Add", "input": "1 2", "output": "3"}, {"instruction": "Hi", "input": "", "output": "Ho"}]
-CHATGPT = [{"mapping": {key: {"message": {"content": {"parts": [f"text {key}"]}}} for key in "abcd"}}]
+CHATGPT = [
+    {
+        "title": "T",
+        "mapping": {
+            "a1": {"message": None, "children": ["b2"]},
+            "b2": {"message": {"author": {"role": "user"}, "content": {"content_type": "text", "parts": ["Hi"]}}},
+            "c3": {"message": {"author": {"role": "bot"}, "content": {"content_type": "text", "parts": ["Yo", "!"]}}},
+        },
+    }
+]
+MESSENGER = {
+    "participants": [{"name": "Ann"}, {"name": "Bob"}],
+    "messages": [{"sender_name": "Ann", "timestamp_ms": 1, "content": "hi", "reactions": [{"actor": "Bob"}]}],
+}
 
 
 def build(file: Path, **options: Any) -> Any:
@@ -293,7 +306,7 @@ class TestKeys:
         assert documents(written(tmp_path, {"lines": ["1", "2"]}), text_key="lines.*") == ["1", "2"]
         assert documents(written(tmp_path, {"data": ALPACA}), text_key="data.*", template="{output}!") == ["3!", "Ho!"]
         found = documents(written(tmp_path, CHATGPT), text_key="mapping.*.message.content.parts", template="{}")
-        assert found == ["text a", "text b", "text c", "text d"]
+        assert found == ["", "Hi", "Yo!"]
 
     def test_item_without_the_key_is_left_out_alone(self, tmp_path: Path) -> None:
         file = written(tmp_path, {"data": [{"text": "1"}, {"txt": "2"}, "3", {"text": 4}, {"text": "5"}]})
@@ -348,10 +361,30 @@ class TestTemplates:
             ([["1", "2"], ["3"]], {"template": "- {}\n"}, ["- 1\n- 2\n", "- 3\n"]),
             ([{"text": "1", "n": 2.5, "b": True}], {"template": "{{{text}}} {n} {b}"}, ["{1} 2.5 true"]),
             ([{"a": [{"b": "1"}, {"b": "2"}]}], {"template": "{a.b}"}, ["12"]),
+            (
+                CHATGPT,
+                {"text_key": "mapping.*", "template": "{message.author.role}: {message.content.parts}\n"},
+                ["user: Hi\nbot: Yo!\n"],
+            ),
+            ([{"a": None, "b": None}, {"a": None, "b": "1"}], {"template": "<{a}{b}>"}, ["", "<1>"]),
             ([{"messages": None}], {"text_key": "messages", "template": "{role}"}, [""]),
             ([{"messages": []}], {"text_key": "messages", "template": "{role}"}, [""]),
         ],
-        ids=["sharegpt", "openai", "discord", "alpaca", "lines", "texts", "lists", "values", "inner", "null", "none"],
+        ids=[
+            "sharegpt",
+            "openai",
+            "discord",
+            "alpaca",
+            "lines",
+            "texts",
+            "lists",
+            "values",
+            "inner",
+            "chatgpt",
+            "nulls",
+            "null",
+            "none",
+        ],
     )
     def test_template_writes(self, tmp_path: Path, content: Any, options: dict[str, Any], expected: list[str]) -> None:
         assert documents(written(tmp_path, content, indent=1), **options) == expected
@@ -411,7 +444,8 @@ class TestAdvice:
             ({"body": "1"}, {}, "Set text_key to one of them"),
             (OPENAI["messages"][1:2], {}, r'text_key: . and template: "{role}: {content}\n"'),
             (ALPACA, {"text_key": "."}, r'template: "{instruction}\n{input}\n{output}\n"'),
-            (CHATGPT, {}, "mapping.*.message.content.parts"),
+            (CHATGPT, {}, r'text_key: mapping.* and template: "{message.author.role}: {message.content.parts}\n"'),
+            (MESSENGER, {}, r'text_key: messages and template: "{sender_name}: {content}\n"'),
         ],
     )
     def test_first_error_says_how_to_read_the_file(
@@ -426,7 +460,7 @@ class TestAdvice:
     def test_advice_can_be_copied(self, tmp_path: Path) -> None:
         import yaml
 
-        for content in (SHAREGPT, OPENAI, DISCORD):
+        for content in (SHAREGPT, OPENAI, DISCORD, CHATGPT, MESSENGER):
             file = written(tmp_path, content)
             with pytest.raises(DataError) as raised:
                 documents(file)

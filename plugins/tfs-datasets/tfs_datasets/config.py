@@ -74,15 +74,15 @@ class JsonlConfig(EncodedConfig):
 
     text_key: str | None = None
     """The key of each JSON object whose value is the document. `meta.text` is the key `text` of the object `meta`. If
-    `messages` is a list, `messages.text` is a document in each of its items; `*` stands for each item of a list or
-    value of an object. `.` is the list of all objects of a file, for a template. null: `text`, or with a template the
+    `messages` is a list, `messages.text` is a document in each of its items. `*` stands for each item of a list, or is
+    the list of the values of an object; `.` is the list of all objects of a file. null: `text`, or with a template the
     object itself."""
 
     template: str | None = None
     """The text of a document, with keys in braces: `"{instruction}\\n{output}"`. If there is a list under `text_key`,
     the template writes each item, and all items are one document: `"{role}: {content}\\n"`. `{}` is the item itself,
-    for a list of text. A list under a key in braces is joined, and an object in it is its `text`. null if the value
-    is text."""
+    for a list of text. A list under a key in braces is joined, and an object in it is its `text`. Nothing is written
+    if all keys in braces are null. null if the value is text."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

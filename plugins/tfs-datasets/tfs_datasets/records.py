@@ -3,7 +3,8 @@ r"""The text of records of `jsonl`, `csv` and `parquet`: the value of a dotted k
 A record is a JSON value: a dict, a list, text, a number, a truth value or None.
 
     key       of a dict; `meta.text` is the key `text` of the dict under `meta`, unless there is a key `meta.text`.
-              A list within a key is read item by item, and `*` stands for each item of a list or value of a dict.
+              A list within a key is read item by item. `*` stands for each item of a list, or is the list of the
+              values of a dict.
     template  text with keys in braces, such as "{role}: {content}\n"; `{}` is the value itself, `{{` a brace.
 """
 
@@ -21,14 +22,17 @@ MAX_ITEMS = 20
 MAX_KEYS = 20
 """Limits of the keys that an error message names: their depth, the values of a list or object, their number."""
 
-MAX_NAMED = 3
-"""Number of objects in an object from which its keys are taken for ids, and are named `*`."""
+FEWEST_IDS = 3
+"""Number of objects in an object from which on its keys are taken for ids, and are named `*`."""
 
 WHOLE = "."
 """The key that stands for the record itself, or for all records of a file."""
 
-SPEAKER_KEYS = ("role", "from", "author.name", "sender", "sender_name", "speaker", "author", "user", "name")
-MESSAGE_KEYS = ("content", "value", "text", "message", "body")
+SPEAKER_KEYS = (
+    *("role", "from", "author.name", "sender", "sender_name", "speaker", "author", "user", "name"),
+    *("author.role", "message.author.role"),
+)
+MESSAGE_KEYS = ("content", "value", "text", "message", "body", "content.parts", "message.content.parts")
 """Usual keys of messages, for the template that an error message proposes."""
 
 
@@ -135,7 +139,8 @@ class RecordText:
         problem = f"has no {self._noun} '{self._key}'. Its {self._noun}s that hold text: {', '.join(keys)}"
         if meant := did_you_mean(str(self._key), keys):
             return UnreadableValueError(problem, f"{meant.strip()} Set {self._setting} to it.")
-        for key, items in object_lists(record):
+        if lists := list(itertools.islice(object_lists(record), MAX_ITEMS)):
+            key, items = max(lists, key=lambda found: not set(MESSAGE_KEYS).isdisjoint(text_keys(found[1])))
             advice = f"To join the items of '{key}', set {self._setting}: {key} and {template_for(items)}"
             return UnreadableValueError(problem, advice)
         advice = f"Set {self._setting} to one of them"
@@ -157,21 +162,26 @@ class Template:
         return [key for _, key in self._parts if key is not None]
 
     def written(self, value: Any) -> str:
-        """Return the text with the keys of a value. Raises UnreadableValueError for a key without text."""
-        parts = []
+        """Return the text with the keys of a value, an empty one if all of them are null.
+
+        Raises UnreadableValueError for a key that is missing or holds no text.
+        """
+        parts, is_null = [], True
         for literal, key in self._parts:
             parts.append(literal)
             if key is not None:
-                parts += self._values(value, key)
-        return "".join(parts)
+                found = list(self._values(value, key))
+                is_null = is_null and all(inside is None for inside in found)
+                parts += [_as_text(inside, key) for inside in found]
+        return "" if is_null else "".join(parts)
 
-    def _values(self, value: Any, key: str) -> Iterator[str]:
+    def _values(self, value: Any, key: str) -> Iterator[Any]:
         def missing(_place: str) -> None:
             advice = f"{did_you_mean(key, text_keys(value))} {SKIP}".strip()
             raise UnreadableValueError(f"has no key '{key}'. {_its_keys(value)}", advice)
 
         for _, found in values_at(value, tuple(key.split(".")) if key else (), "", missing):
-            yield _as_text(found, key)
+            yield found
 
 
 def values_at(
@@ -192,8 +202,7 @@ def values_at(
         if keys[0] != "*":
             missing(place)
             return
-        for key, inside in value.items():
-            yield from values_at(inside, keys[1:], f"{place}, key '{key}'", missing)
+        yield from values_at(list(value.values()), keys[1:], place, missing)
     else:
         missing(place)
 
@@ -245,6 +254,8 @@ def text_keys(value: Any, prefix: str = "", depth: int = 0) -> list[str]:
 def object_lists(value: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, list[Any]]]:
     """Iterate over the lists of objects that hold text, as (dotted key, items)."""
     if depth < MAX_DEPTH:
+        if _are_ids(value):
+            prefix, value = _dotted(prefix, "*"), list(value.values())
         if prefix and isinstance(value, list) and value and isinstance(value[0], dict) and text_keys(value):
             yield prefix, value
         for key, item in _inside(value, prefix):
@@ -256,9 +267,21 @@ def _inside(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
     if isinstance(value, list):
         yield from ((prefix, item) for item in value[:MAX_ITEMS])
     elif isinstance(value, dict):
-        are_ids = len(value) > MAX_NAMED and all(isinstance(item, dict) for item in value.values())
         for key, item in itertools.islice(value.items(), MAX_ITEMS):
-            yield ".".join(filter(None, (prefix, "*" if are_ids else key))), item
+            yield _dotted(prefix, "*" if _are_ids(value) else key), item
+
+
+def _dotted(prefix: str, key: str) -> str:
+    return f"{prefix}.{key}" if prefix else key
+
+
+def _are_ids(value: Any) -> bool:
+    """Return whether the keys of an object seem to be ids of objects."""
+    return (
+        isinstance(value, dict)
+        and len(value) >= FEWEST_IDS
+        and all(isinstance(inside, dict) for inside in value.values())
+    )
 
 
 def template_for(items: list[Any], *, end: str = "\n") -> str:
