@@ -68,5 +68,5 @@ def test_preview_explains_errors(words: list[str], message: str) -> None:
 def test_plugin_and_options_import_nothing_heavy() -> None:
     script = "import sys; import tfs_datasets.plugin, tfs_datasets.config, tfs_datasets.commands; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
-    heavy = "datasets pyarrow huggingface_hub numpy torch zstandard charset_normalizer docx pypdf"
+    heavy = "datasets pyarrow huggingface_hub numpy torch zstandard charset_normalizer mammoth pypdf"
     assert not set(heavy.split()) & set(loaded)

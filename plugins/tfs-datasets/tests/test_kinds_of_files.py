@@ -371,11 +371,13 @@ class TestDocuments:
 <body><h1>A  head</h1><p>One <b>bold</b>&nbsp;word,
 and <a href="x">a link</a> &amp; more.<br>Next</p><ul><li>a<li>b</ul>
 <pre>  x
-  y</pre><table><tr><td>1</td><td>2</td></tr></table><!-- comment --></body></html>"""
+  y</pre><table>
+<tr><td>1</td><td><p>2</p></td><td></td></tr><tr><td></td><td>3</td></tr></table>
+<!-- comment --></body></html>"""
         file = written(tmp_path / "page.txt", page)
         assert documents(file) == [page]
         assert documents(file, html="text") == [
-            "A head\nOne bold word,\nand a link & more.".replace(",\n", ", ") + "\nNext\na\nb\n  x\n  y\n1\t2\n"
+            "A head\nOne bold word,\nand a link & more.".replace(",\n", ", ") + "\nNext\na\nb\n  x\n  y\n1\t2\n3\n"
         ]
         plain = written(tmp_path / "plain.txt", "a < b and <b>")
         assert documents(plain, html="text") == ["a < b and <b>"]
@@ -387,22 +389,15 @@ and <a href="x">a link</a> &amp; more.<br>Next</p><ul><li>a<li>b</ul>
         monkeypatch.setattr(text, "BLOCK_CHARACTERS", 1)
         assert documents(tmp_path / "a.html", html="text") == expected == ["One & two\nthree four\n a\n b\n"]
 
-    def test_word_document_is_its_paragraphs_and_tables(self, tmp_path: Path) -> None:
-        docx = pytest.importorskip("docx")
-        document = docx.Document()
-        document.add_heading("Title", 1)
-        table = document.add_table(1, 3)
-        for cell, content in zip(table.rows[0].cells, ("a", "b", "c"), strict=True):
-            cell.text = content
-        table.cell(0, 1).merge(table.cell(0, 2))
-        document.add_paragraph("end ü")
-        document.save(tmp_path / "a.txt")
-        assert documents(tmp_path / "a.txt") == ["Title\na\tb c\nend ü\n"]
-        content = (tmp_path / "a.txt").read_bytes()
-        assert documents(zipped(tmp_path / "b.zip", {"a": content})) == ["Title\na\tb c\nend ü\n"]
-        assert documents(tarred(tmp_path / "b.tar", {"a": content})) == ["Title\na\tb c\nend ü\n"]
+    def test_word_document_is_its_paragraphs_tables_and_notes(self, tmp_path: Path) -> None:
+        pytest.importorskip("mammoth")
+        content = word_document(tmp_path)
+        expected = "Title\na\tb c\nin a control\nkept inserted\nbox:\nin a box\nwith a note[1]\nthe note ü\n"
+        assert documents(written(tmp_path / "a.txt", content)) == [expected]
+        assert documents(zipped(tmp_path / "b.zip", {"a": content})) == [expected]
+        assert documents(tarred(tmp_path / "b.tar", {"a": content})) == [expected]
         for damaged in (content[: len(content) // 2], content.replace(b"word/document.xml", b"word/documenX.xml")):
-            with pytest.raises(DataError, match=r"a\.txt is damaged or protected"):
+            with pytest.raises(DataError, match=r"a\.txt (is damaged or protected|cannot be read)"):
                 documents(written(tmp_path / "a.txt", damaged))
 
     def test_pdf_is_the_text_of_its_pages(self, tmp_path: Path) -> None:
@@ -437,9 +432,9 @@ and <a href="x">a link</a> &amp; more.<br>Next</p><ul><li>a<li>b</ul>
         written(tmp_path / "a.pdf", pdf("one"))
         written(tmp_path / "b.txt", "text")
         script = (
-            "import sys; sys.modules['pypdf'] = sys.modules['docx'] = None\n"
+            "import sys; sys.modules['pypdf'] = sys.modules['mammoth'] = None\n"
             "import importlib.util as util; found = util.find_spec\n"
-            "util.find_spec = lambda name: None if name in ('pypdf', 'docx') else found(name)\n"
+            "util.find_spec = lambda name: None if name in ('pypdf', 'mammoth') else found(name)\n"
             "from pathlib import Path\n"
             "from tfs_datasets.text import TextConfig, TextFiles\n"
             "for path in sys.argv[1:]:\n"
@@ -452,6 +447,53 @@ and <a href="x">a link</a> &amp; more.<br>Next</p><ul><li>a<li>b</ul>
         advice = "The data set `text` reads it after: pip install 'tfs-datasets[documents]'"
         assert folder == str(["text"]) + " " + str([f"1 PDF document left out. {advice}"])
         assert named.endswith(f"it is a PDF document. {advice}")
+
+
+W = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+RELATIONSHIPS = "http://schemas.openxmlformats.org/package/2006/relationships"
+
+
+def word_document(folder: Path) -> bytes:
+    """Return a Word document with a table, a content control, changes, a text box and a footnote."""
+
+    def run(text: str) -> str:
+        return f'<w:r><w:t xml:space="preserve">{text}</w:t></w:r>'
+
+    def p(text: str, inside: str = "") -> str:
+        return f"<w:p>{run(text)}{inside}</w:p>"
+
+    box = f"<w:r><w:pict><v:textbox xmlns:v='urn:schemas-microsoft-com:vml'><w:txbxContent>{p('in a box')}"
+    body = (
+        p("Title")
+        + f"<w:tbl><w:tr><w:tc>{p('a')}</w:tc><w:tc>{p('b c')}</w:tc></w:tr></w:tbl>"
+        + f"<w:sdt><w:sdtContent>{p('in a control')}</w:sdtContent></w:sdt>"
+        + p(
+            "kept ",
+            "<w:ins><w:r><w:t>inserted</w:t></w:r></w:ins><w:del><w:r><w:delText>gone</w:delText></w:r></w:del>",
+        )
+        + p("box:", box + "</w:txbxContent></v:textbox></w:pict></w:r>")
+        + p("with a note", '<w:r><w:footnoteReference w:id="2"/></w:r>')
+    )
+
+    def relationships(*pairs: tuple[str, str]) -> bytes:
+        inside = "".join(
+            f'<Relationship Id="r{number}" Type="{OFFICE}/{kind}" Target="{target}"/>'
+            for number, (kind, target) in enumerate(pairs)
+        )
+        return f'<Relationships xmlns="{RELATIONSHIPS}">{inside}</Relationships>'.encode()
+
+    notes = f'<w:footnotes xmlns:w="{W}"><w:footnote w:id="2">{p("the note ü")}</w:footnote></w:footnotes>'
+    return zipped(
+        folder / "made.docx",
+        {
+            "[Content_Types].xml": b'<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types"/>',
+            "_rels/.rels": relationships(("officeDocument", "word/document.xml")),
+            "word/document.xml": f'<w:document xmlns:w="{W}"><w:body>{body}</w:body></w:document>'.encode(),
+            "word/_rels/document.xml.rels": relationships(("footnotes", "footnotes.xml")),
+            "word/footnotes.xml": notes.encode(),
+        },
+    ).read_bytes()
 
 
 def pdf(*pages: str) -> bytes:

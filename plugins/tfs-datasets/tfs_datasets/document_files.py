@@ -12,9 +12,10 @@ import re
 import zipfile
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
-from typing import IO, Any
+from typing import IO
 from urllib.parse import unquote
 from xml.etree import ElementTree
+from xml.parsers.expat import ExpatError
 
 from tfs_core.errors import DataError
 from tfs_core.progress import progress
@@ -41,27 +42,22 @@ NOTEBOOK = re.compile(
 """Matches the first bytes of a Jupyter notebook."""
 
 
+_TO_FOOTNOTE_MARK = re.compile(r' <a href="#(?:foot|end)note-ref-[^"]*">↑</a>')
+
+
 def docx_text(file: IO[bytes]) -> Iterator[str]:
-    """Iterate over the paragraphs of a Word document as lines. A table row is a line of cells divided by tabs."""
-    import docx
-    from docx.opc.exceptions import OpcError
+    """Iterate over the text of a Word document, a line for each paragraph and table row, with notes at the end.
 
+    Headers, footers, comments and deleted text are not part of it.
+    """
+    import mammoth
+
+    no_images = mammoth.images.img_element(lambda _image: {"src": ""})
     try:
-        content = docx.Document(file)
-    except (OpcError, KeyError, ValueError, SyntaxError, zipfile.BadZipFile) as error:
+        page = mammoth.convert_to_html(file, convert_image=no_images).value
+    except (zipfile.BadZipFile, ExpatError, LookupError, AttributeError, TypeError) as error:  # of a damaged file
         raise ValueError(str(error)) from error
-    for block in content.iter_inner_content():
-        yield from _docx_lines(block)
-
-
-def _docx_lines(block: Any) -> Iterator[str]:
-    """Iterate over the lines of a paragraph or a table of python-docx."""
-    if hasattr(block, "text"):
-        yield f"{block.text}\n"
-        return
-    for row in block.rows:
-        cells = {id(cell._tc): cell for cell in row.cells}  # a merged cell is there several times
-        yield "\t".join(" ".join(cell.text.split()) for cell in cells.values()) + "\n"
+    yield from html_text([_TO_FOOTNOTE_MARK.sub("", page)])
 
 
 def pdf_text(file: IO[bytes]) -> Iterator[str]:
@@ -125,7 +121,7 @@ def notebook_text(content: str, name: str) -> Iterator[str]:
 
 
 READERS: dict[Kind, tuple[Callable[[IO[bytes]], Iterator[str]], str | None]] = {
-    kinds.DOCX: (docx_text, "docx"),
+    kinds.DOCX: (docx_text, "mammoth"),
     kinds.PDF: (pdf_text, "pypdf"),
     kinds.EPUB: (epub_text, None),
 }

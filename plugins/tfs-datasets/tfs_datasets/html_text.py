@@ -23,8 +23,8 @@ CELLS = frozenset({"td", "th"})
 def html_text(blocks: Iterable[str]) -> Iterator[str]:
     """Iterate over the text of an HTML page that is given in blocks.
 
-    Each block element is a line, cells of a table are divided by a tab. White space is collapsed, as a browser shows
-    it, except in `<pre>`.
+    Each block element is a line, and so is a table row, its cells divided by tabs. White space is collapsed, as a
+    browser shows it, except in `<pre>`.
     """
     parser = _Parser()
     for block in blocks:
@@ -43,6 +43,7 @@ class _Parser(HTMLParser):
         self._pending = ""  # white space to write before the next text
         self._skipped = 0
         self._preformatted = 0
+        self._row_has_text = False
         self.has_text = False
 
     def take(self) -> str:
@@ -54,6 +55,8 @@ class _Parser(HTMLParser):
     def handle_starttag(self, tag: str, attrs: object) -> None:  # noqa: ARG002
         self._skipped += tag in SKIPPED
         self._preformatted += tag == "pre"
+        if tag in CELLS and self._row_has_text:
+            self._pending = "\t"
         self._divide(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -62,10 +65,11 @@ class _Parser(HTMLParser):
         self._divide(tag)
 
     def _divide(self, tag: str) -> None:
-        if BLOCKS.fullmatch(tag):
+        if tag == "tr":
+            self._row_has_text = False
             self._pending = "\n"
-        elif tag in CELLS and self._pending != "\n":
-            self._pending = "\t"
+        elif BLOCKS.fullmatch(tag) and self._pending != "\t":  # a paragraph that begins a cell is no line
+            self._pending = "\n"
 
     def handle_data(self, data: str) -> None:
         if self._skipped:
@@ -75,7 +79,7 @@ class _Parser(HTMLParser):
             starts_with_space = not self._preformatted and data[0].isspace()
             self._parts.append((self._pending or " " * starts_with_space) if self.has_text else "")
             self._parts.append(" ".join(words))
-            self.has_text = True
+            self.has_text = self._row_has_text = True
             self._pending = " " if not self._preformatted and data[-1].isspace() else ""
         elif data:
             self._pending = self._pending or " "
