@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from tfs_datasets import hub_connection
+from tfs_datasets.config import KnownHubConfig
+from tfs_datasets.hub import Request
 from tfs_datasets.hub_store import HubFile
 
 from tfs_core.errors import DataError
@@ -88,6 +90,7 @@ class TestDownload:
         said = tfs("datasets", "download", "tinystories", endpoint=stories.url)
         assert said.exit_code == 0, said.errors
         assert len(body_requests(stories)) == 3  # two files, one of them in two requests
+        assert "train-00000-of-00001.parquet of roneneldan/TinyStories: no answer from" in said.errors
         (here,) = (tmp_path / "assets").rglob("train-*.parquet")
         assert here.read_bytes() == (stories.folder / TRAIN).read_bytes()
 
@@ -96,17 +99,28 @@ class TestDownload:
         stories.faults.too_many["validation-"] = 1
         said = tfs("datasets", "download", "tinystories", endpoint=stories.url)
         assert said.exit_code == 0, said.errors
+        assert f"{stories.url} is busy (HTTP 503). Trying again in 1 second." in said.errors
+        assert "thrown while requesting" not in said.errors, "a warning of huggingface_hub"
 
     @pytest.mark.parametrize("kind", ["sha256", "git-sha1"])
-    def test_wrong_bytes_are_refused_and_not_kept(self, stories: Any, tfs: Any, tmp_path: Path, kind: str) -> None:
-        file = "train-" if kind == "sha256" else "validation-"
-        stories.faults.corrupted[file] = 1
+    def test_wrong_bytes_are_downloaded_again(self, stories: Any, tfs: Any, tmp_path: Path, kind: str) -> None:
+        file = TRAIN if kind == "sha256" else VALIDATION
+        stories.faults.corrupted[Path(file).name] = 1
+        said = tfs("datasets", "download", "tinystories", endpoint=stories.url)
+        assert said.exit_code == 0, said.errors
+        (line,) = [line for line in said.errors.splitlines() if "arrived with the wrong bytes" in line]
+        assert f"its {kind} is" in line
+        assert line.endswith("Downloading it again.")
+        (here,) = (tmp_path / "assets").rglob(Path(file).name)
+        assert here.read_bytes() == (stories.folder / file).read_bytes()
+
+    def test_wrong_bytes_each_time_are_refused_and_not_kept(self, stories: Any, tfs: Any, tmp_path: Path) -> None:
+        stories.faults.corrupted["train-"] = 99
         said = tfs("datasets", "download", "tinystories", endpoint=stories.url)
         assert said.exit_code == 1
-        assert "arrived with the wrong bytes" in said.errors
-        assert kind in said.errors
-        assert not list((tmp_path / "assets").rglob(f"{file}*"))
-        assert tfs("datasets", "download", "tinystories", endpoint=stories.url).exit_code == 0
+        assert "It was downloaded 3 times, and deleted." in said.errors
+        assert not list((tmp_path / "assets").rglob("train-*"))
+        assert len([request for request in stories.requests if "train-" in request.path]) == 3
 
     def test_named_configuration_keeps_its_settings(self, hub: Any, tfs: Any) -> None:
         write(hub.folder / "datasets/o/several/README.md", CONFIGURATIONS)
@@ -156,6 +170,23 @@ class TestDownload:
         tfs("datasets", "download", "tinystories", endpoint=stories.url)
         assert here.read_bytes() == (stories.folder / TRAIN).read_bytes()
 
+    def test_commit_that_changes_only_the_readme_has_the_same_text(
+        self, stories: Any, tfs: Any, tmp_path: Path
+    ) -> None:
+        tfs("datasets", "download", "tinystories", endpoint=stories.url)
+        before = Request.of_known("tinystories", KnownHubConfig(), tmp_path / "assets").find()
+        write(stories.folder / "datasets/roneneldan/TinyStories/README.md", "Stories.")
+        tfs("datasets", "download", "tinystories", endpoint=stories.url)
+        after = Request.of_known("tinystories", KnownHubConfig(), tmp_path / "assets").find()
+        assert before is not None
+        assert after is not None
+        assert after.commit != before.commit == after.text_commit
+        write_parquet(stories.folder / TRAIN, ["Another story."])
+        tfs("datasets", "download", "tinystories", endpoint=stories.url)
+        other = Request.of_known("tinystories", KnownHubConfig(), tmp_path / "assets").find()
+        assert other is not None
+        assert other.text_commit == other.commit
+
 
 def load_repository(hub: Any, repository_id: str) -> Any:
     return hub.repository("datasets", repository_id)
@@ -179,7 +210,7 @@ class TestRefusals:
     def test_missing_data_is_named(self, stories: Any, tfs: Any, arguments: list[str], message: str) -> None:
         write(stories.folder / "datasets/o/several/README.md", CONFIGURATIONS)
         write(stories.folder / "datasets/o/several/a/x.csv", "text;n\n")
-        said = tfs("datasets", "download", *arguments, endpoint=stories.url)
+        said = tfs("--quiet", "datasets", "download", *arguments, endpoint=stories.url)
         assert said.exit_code in (1, 2)
         assert message in said.errors
         assert len(said.errors.splitlines()) == 1
@@ -196,6 +227,7 @@ class TestRefusals:
     def test_busy_hub_is_an_error_after_the_retries(self, monkeypatch: pytest.MonkeyPatch) -> None:
         errors = pytest.importorskip("huggingface_hub.errors")
         waited: list[float] = []
+        reported: list[str] = []
         monkeypatch.setattr(hub_connection.time, "sleep", waited.append)
 
         def ask() -> None:
@@ -206,8 +238,11 @@ class TestRefusals:
             pytest.raises(DataError, match=r"is busy \(HTTP 503\)\. Try again later"),
             hub_connection.hub_errors_explained("o/x", revision="main", config=None),
         ):
-            hub_connection.retry_while_busy(ask)
+            hub_connection.with_retries(ask, "o/x", report=reported.append)
         assert waited == [1.0, 2.0, 4.0]
+        assert [line.rpartition(". ")[2] for line in reported] == [
+            f"Trying again in {wait}." for wait in ("1 second", "2 seconds", "4 seconds")
+        ]
 
     @pytest.mark.parametrize("command", ["download", "preview"])
     def test_offline_says_what_is_missing_and_three_ways_out(self, tfs: Any, nowhere: str, command: str) -> None:

@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from tfs_datasets import local_files
+from tfs_datasets import hub_download, local_files
 from tfs_datasets.commands import datasets
 from tfs_datasets.config import HubConfig, TextConfig
 from tfs_datasets.hub import Request
-from tfs_datasets.hub_download import fetch
 from tfs_datasets.hub_reading import need_reader, read_rows
 from tfs_datasets.hub_store import HubFile, HubSet, Wanted, all_sets, find_set, write_manifest
 from tfs_datasets.hub_stream import HubStream
@@ -190,10 +189,10 @@ def test_special_file_in_place_of_an_unfinished_download_is_replaced(
     outside = tmp_path / "outside"
     outside.write_bytes(b"")
     os.mkfifo(part) if kind == "pipe" else part.symlink_to(outside)
-    monkeypatch.setattr("huggingface_hub.file_download.http_get", lambda _url, content, **_: content.write(b"x"))
+    monkeypatch.setattr(hub_download, "_download_rest", lambda _set, _file, part: part.write_bytes(b"x"))
     file = HubFile("b.csv", 1, "sha256", "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881")
     hub_set = HubSet("o/name", "default", COMMIT, "csv", {}, {"train": [file]}, part.parent)
-    within_a_minute(lambda: fetch(hub_set, file, None) or True)
+    within_a_minute(lambda: hub_download.fetch(hub_set, file, None, report=print) or True)
     assert (part.parent / "b.csv").read_bytes() == b"x"
     assert outside.read_bytes() == b""
 

@@ -192,16 +192,51 @@ class TestResume:
         asked = [request.path for request in stories.requests if "train-" in request.path]
         assert f"train-{file:05d}" in asked[0]
 
-    def test_resume_of_a_set_that_has_moved_on_is_refused(self, stories: Any, tfs: Any, mortal: Mortal) -> None:
+    def test_resume_of_a_set_that_has_moved_on_is_refused(self, stories: Any, mortal: Mortal) -> None:
         assert mortal(stories.url, config=config(), die_after_step=10).exit_code == -9
         commit = stories.repository("datasets", "roneneldan/TinyStories").commit
         write_stories(stories, 3, ["Another story."])
-        said = tfs("run", "--resume", "streamed", endpoint=stories.url)
+        said = mortal(stories.url, resume="streamed")
         assert said.exit_code == 1
         assert f"has no revision '{commit}'" in said.errors
-        said = tfs("run", "--resume", "streamed", "--set", "data.dataset.revision=main", endpoint=stories.url)
+        said = mortal(stories.url, resume="streamed", overrides=["data.dataset.revision=main"])
         assert said.exit_code == 1
         assert f"the text of the data set has changed since (fingerprint {commit[:12]}" in said.errors
+
+    def test_set_of_which_only_the_readme_has_changed_is_the_same_text(
+        self, stories: Any, mortal: Mortal, tmp_path: Path
+    ) -> None:
+        said = mortal(stories.url, config=config(), assets=tmp_path / "uninterrupted")
+        assert said.exit_code == 0, said.errors
+        assert mortal(stories.url, config=config(), die_after_step=10).exit_code == -9
+        commit = stories.repository("datasets", "roneneldan/TinyStories").commit
+        (stories.folder / REPOSITORY / "README.md").write_text("Stories.", encoding="utf-8")
+        said = mortal(stories.url, resume="streamed", overrides=["data.dataset.revision=main"], die_after_step=15)
+        assert said.exit_code == -9, said.errors
+        said = mortal(stories.url, resume="streamed")
+        assert said.exit_code == 0, said.errors
+        run = tmp_path / "assets" / "runs" / "streamed"
+        assert_same_run(run, tmp_path / "uninterrupted" / "runs" / "streamed")
+        assert f"revision: {commit}" in (run / "config.yaml").read_text(encoding="utf-8")
+
+    def test_resume_without_a_network_trains_on_the_shards_that_are_here(
+        self, stories: Any, mortal: Mortal, tmp_path: Path, nowhere: str
+    ) -> None:
+        said = mortal(stories.url, config=config(), assets=tmp_path / "uninterrupted")
+        assert said.exit_code == 0, said.errors
+        assert mortal(stories.url, config=config(), die_after_step=10).exit_code == -9
+        run = tmp_path / "assets" / "runs" / "streamed"
+        last = max(int(path.name[6:14]) for path in (run / "shards").glob("*.json"))
+        stories.requests.clear()
+        said = mortal(nowhere, resume="streamed")
+        assert said.exit_code == 1
+        assert f"no answer from {nowhere}" in said.errors
+        assert "Resume the run" in said.errors.splitlines()[-1]
+        taken = json.loads((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])["step"]
+        assert taken == (last + 1) * STEPS_PER_SHARD > 10
+        assert (run / "checkpoints" / "latest").read_text(encoding="utf-8") == f"step-{taken:08d}\n"
+        assert mortal(stories.url, resume="streamed").exit_code == 0
+        assert_same_run(run, tmp_path / "uninterrupted" / "runs" / "streamed")
 
     def test_configuration_of_the_run_names_the_commit(self, stories: Any, mortal: Mortal, tmp_path: Path) -> None:
         said = mortal(stories.url, config=config(training__max_steps=1))
@@ -223,7 +258,7 @@ class TestBadHub:
         stories.faults.unavailable |= {"/api/datasets": 1, "train-00000": 1, "train-00001": 2}
         stories.faults.too_many["validation-"] = 1
         stories.faults.dropped |= {"train-00001": 1, "train-00002": 1}
-        stories.faults.corrupted["train-00001"] = 1
+        stories.faults.corrupted |= {"train-00000": 1, "train-00001": 1, "validation-": 1}
         said = mortal(stories.url, config=config(), assets=tmp_path / "streamed")
         assert said.exit_code == 0, said.errors
         assert not any(stories.faults.unavailable.values())
@@ -238,7 +273,9 @@ class TestBadHub:
         stories.faults.corrupted["train-00001"] = 99
         said = mortal(stories.url, config=config(training__max_steps=40))
         assert said.exit_code == 1
-        assert "train-00001-of-00004.parquet of roneneldan/TinyStories arrived with the wrong bytes" in said.errors
+        problem = "train-00001-of-00004.parquet of roneneldan/TinyStories arrived with the wrong bytes"
+        assert problem in said.errors.splitlines()[-1]
+        assert len([line for line in said.errors.splitlines() if problem in line]) <= 4, "it is reported once"
         run = tmp_path / "assets" / "runs" / "streamed"
         last = json.loads((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])["step"]
         assert (run / "checkpoints" / "latest").read_text(encoding="utf-8") == f"step-{last:08d}\n"

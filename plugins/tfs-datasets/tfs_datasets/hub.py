@@ -14,10 +14,26 @@ from tfs_core.data.documents import hash_of
 from tfs_core.errors import DataError
 from tfs_datasets.config import HubConfig, KnownHubConfig
 from tfs_datasets.hub_cache import find_cached
-from tfs_datasets.hub_connection import commit_of, hub_errors_explained, why_unreachable
+from tfs_datasets.hub_connection import (
+    commit_of,
+    hub_errors_explained,
+    import_datasets,
+    waiting_for,
+    why_unreachable,
+)
 from tfs_datasets.hub_download import download, listed
 from tfs_datasets.hub_reading import columns_in, first_present, need_reader, read_documents
-from tfs_datasets.hub_store import HubSet, Wanted, find_set, hub_folder, set_folder, unreadable_manifests
+from tfs_datasets.hub_store import (
+    LISTED,
+    HubSet,
+    Wanted,
+    find_set,
+    hub_folder,
+    set_folder,
+    unreadable_manifests,
+    write_manifest,
+    writing_explained,
+)
 from tfs_datasets.hub_stream import HubStream
 from tfs_datasets.known_sets import KNOWN_SETS
 from tfs_datasets.needed import need
@@ -45,16 +61,18 @@ class HubDocuments:
 
     def fingerprint(self) -> str:
         """Return a hash of the commit and of the options that affect the documents."""
-        return hash_of(["hub", self._set.path, self._set.config, self._set.commit, dict(self._splits), self._column])
+        return hash_of(
+            ["hub", self._set.path, self._set.config, self._set.text_commit, dict(self._splits), self._column]
+        )
 
 
 def first_rows(wanted: Wanted, split: str) -> Iterator[dict[str, Any]]:
     """Iterate over the rows of a split on the Hub. Downloads only the data that is read."""
     with hub_errors_explained(wanted.path, revision=wanted.revision, config=wanted.config):
         commit = commit_of(wanted.path, wanted.revision)
-        import datasets
-
-        yield from datasets.load_dataset(wanted.path, wanted.config, split=split, revision=commit, streaming=True)
+        yield from import_datasets().load_dataset(
+            wanted.path, wanted.config, split=split, revision=commit, streaming=True
+        )
 
 
 @dataclass(frozen=True)
@@ -78,8 +96,10 @@ class Request:
         if config.validation_split is not None:
             splits["validation"] = config.validation_split
         wanted = Wanted(config.path, config.config, config.revision)
-        download_arguments = config.path + (f" --config {config.config}" if config.config else "")
-        return cls(wanted, splits, (config.column,), config.folder or hub_folder(assets), download_arguments, config)
+        name = config.path + (f" --config {config.config}" if config.config else "")
+        return cls(
+            wanted, splits, (config.column,), config.folder or hub_folder(assets), _download(name, wanted), config
+        )
 
     @classmethod
     def of_known(cls, name: str, config: KnownHubConfig, assets: Path) -> "Request":
@@ -90,7 +110,7 @@ class Request:
             splits["validation"] = known.validation_split
         columns = (config.column,) if config.column else known.columns
         wanted = Wanted(known.path, known.config, config.revision)
-        return cls(wanted, splits, columns, config.folder or hub_folder(assets), name, config)
+        return cls(wanted, splits, columns, config.folder or hub_folder(assets), _download(name, wanted), config)
 
     def find(self) -> HubSet | None:
         """Return the data set if it is complete on this machine: downloaded, or in the cache of `datasets`; else None.
@@ -118,11 +138,16 @@ class Request:
         if found := find_set(self.root, self.wanted):
             lacking = [split for split in self.splits.values() if split not in found.splits]
             what = f"its split '{lacking[0]}' is not in {folder}" if lacking else found.damage() or f"it is in {folder}"
+        download_it = f"`tfs datasets download {self.download_arguments}` on a machine with a network"
+        if self.wanted.is_pinned:  # by a run, for example: other text would not be the same run
+            raise DataError(
+                f"{self.wanted.path}: {what}, and {why}. Go on with a network; or run {download_it}, and copy that "
+                "folder here."
+            )
         raise DataError(
-            f"{self.wanted.path}: {what}, and {why}. Three ways out: run `tfs datasets download "
-            f"{self.download_arguments}` on a machine with a network and copy that folder here; or use a file of your "
-            "own: --set data.dataset=text --set data.dataset.path=FILE; or use data that needs no download: --set "
-            "data.dataset=python-stdlib."
+            f"{self.wanted.path}: {what}, and {why}. Three ways out: run {download_it} and copy that folder here; or "
+            "use a file of your own: --set data.dataset=text --set data.dataset.path=FILE; or use data that needs no "
+            "download: --set data.dataset=python-stdlib."
         )
 
     def documents(self, *, offline: bool) -> HubDocuments | HubStream:
@@ -130,17 +155,29 @@ class Request:
         if self.options.streaming:
             need("tfs_streaming", for_what="streaming: true", extra="streaming")
         hub_set = self.find()
+        if self.options.streaming:
+            return HubStream(hub_set or self._listing(offline=offline), self.splits, self.columns, self.options)
         if hub_set is None:
             self.check_reachable(offline=offline)
-        if self.options.streaming:
-            return HubStream(hub_set or self._listed(), self.splits, self.columns, self.options)
-        if hub_set is None:
             hub_set = download(self.wanted, tuple(self.splits.values()), root=self.root, report=log.warning)
         return HubDocuments(hub_set, self.splits, self.columns)
 
-    def _listed(self) -> HubSet:
-        with hub_errors_explained(self.wanted.path, revision=self.wanted.revision, config=self.wanted.config):
-            return listed(self.wanted, tuple(self.splits.values()), set_folder(self.root, self.wanted.path))
+    def _listing(self, *, offline: bool) -> HubSet:
+        """Return the files of a stream as the Hub lists them, and store the listing: a resume then needs no network.
+
+        The stored listing of a commit never changes. That of a branch is used only while the Hub cannot be reached.
+        """
+        stored = find_set(self.root, self.wanted, LISTED)
+        has_splits = stored is not None and all(split in stored.splits for split in self.splits.values())
+        if stored and has_splits and (self.wanted.is_pinned or why_unreachable(offline=offline)):
+            return stored
+        self.check_reachable(offline=offline)
+        path, folder, splits = self.wanted.path, set_folder(self.root, self.wanted.path), tuple(self.splits.values())
+        with hub_errors_explained(path, revision=self.wanted.revision, config=self.wanted.config):
+            hub_set = waiting_for(f"listing {path}", lambda: listed(self.wanted, splits, folder))
+        with writing_explained(folder):
+            hub_set.files.parent.mkdir(parents=True, exist_ok=True)
+            return write_manifest(hub_set, self.wanted, LISTED)
 
     def preview(self, split: str, *, offline: bool) -> Iterator[str]:
         """Iterate over the documents of a split. Downloads only the data that is read. Raises DataError."""
@@ -152,6 +189,11 @@ class Request:
         self.check_reachable(offline=offline)
         for row in first_rows(self.wanted, self.splits[split]):
             yield str(row[first_present(self.columns, list(row), self.wanted.path)] or "")
+
+
+def _download(name: str, wanted: Wanted) -> str:
+    """Return the arguments of `tfs datasets download` for a data set; `name` is the first of them."""
+    return name + (f" --revision {wanted.revision}" if wanted.revision != "main" else "")
 
 
 def build(config: HubConfig, *, assets: Path, offline: bool) -> HubDocuments | HubStream:

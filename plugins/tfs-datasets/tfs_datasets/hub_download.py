@@ -1,30 +1,49 @@
 """Download of data sets from the Hugging Face Hub. Interrupted downloads are resumed, and every file is verified.
 
 The library `datasets` determines which files belong to which split. The files are stored unchanged, at one commit. A
-file whose size or checksum differs from the repository's listing is deleted.
+file whose size or checksum differs from the repository's listing is deleted and downloaded again, a few times at most.
 """
 
 import dataclasses
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from tfs_core.errors import DataError
 from tfs_core.plugins import did_you_mean
-from tfs_datasets.hub_connection import commit_of, endpoint, hub_errors_explained, retry_while_busy
-from tfs_datasets.hub_store import HubFile, HubSet, Wanted, set_folder, size_of, write_manifest
+from tfs_core.progress import progress
+from tfs_datasets.hub_connection import (
+    Report,
+    commit_of,
+    endpoint,
+    hub_errors_explained,
+    import_datasets,
+    waiting_for,
+    with_retries,
+)
+from tfs_datasets.hub_store import (
+    HubFile,
+    HubSet,
+    Wanted,
+    set_folder,
+    size_of,
+    write_manifest,
+    writing_explained,
+)
 
 if TYPE_CHECKING:
     from datasets import DatasetBuilder
 
-Report = Callable[[str], None]
-
 PATHS_AT_ONCE = 500
+ATTEMPTS = 3
+"""Downloads of a file whose checksum is wrong each time, before it is refused."""
+
 NOT_OPTIONS = frozenset({"name", "version", "data_dir", "data_files", "description", "features"})
 
 
@@ -38,8 +57,8 @@ def download(
     """
     folder = set_folder(root, wanted.path)
     with hub_errors_explained(wanted.path, revision=wanted.revision, config=wanted.config):
-        hub_set = listed(wanted, splits, folder)
-    try:
+        hub_set = waiting_for(f"listing {wanted.path}", lambda: listed(wanted, splits, folder))
+    with writing_explained(folder):
         hub_set.files.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / "download.lock")
         try:
@@ -49,15 +68,9 @@ def download(
             lock.acquire()
         try:
             _fetch_all(hub_set, report, cache_dir)
-            write_manifest(hub_set, wanted)
+            return write_manifest(hub_set, wanted)
         finally:
             lock.release()
-    except OSError as error:
-        raise DataError(
-            f"{folder} cannot be written: {error.strerror or error}. "
-            "Make room, or choose another place with --output or --assets."
-        ) from error
-    return hub_set
 
 
 def listed(wanted: Wanted, splits: Sequence[str] | None, folder: Path) -> HubSet:
@@ -65,13 +78,14 @@ def listed(wanted: Wanted, splits: Sequence[str] | None, folder: Path) -> HubSet
 
     Raises DataError for an unknown split, and for a file that is outside the repository or not listed.
     """
-    from datasets import load_dataset_builder
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
 
     api = HfApi(endpoint=endpoint())
     commit = commit_of(wanted.path, wanted.revision)
-    builder = retry_while_busy(lambda: load_dataset_builder(wanted.path, wanted.config, revision=commit))
+    builder = with_retries(
+        lambda: import_datasets().load_dataset_builder(wanted.path, wanted.config, revision=commit), wanted.path
+    )
     available: Mapping[str, Sequence[str]] = {str(split): urls for split, urls in builder.config.data_files.items()}
     paths = {}
     for split in available if splits is None else splits:
@@ -83,8 +97,8 @@ def listed(wanted: Wanted, splits: Sequence[str] | None, folder: Path) -> HubSet
     listed: dict[str, HubFile] = {}
     for first in range(0, len(everything), PATHS_AT_ONCE):
         some = everything[first : first + PATHS_AT_ONCE]
-        for entry in retry_while_busy(
-            lambda some=some: api.get_paths_info(wanted.path, some, revision=commit, repo_type="dataset")
+        for entry in with_retries(
+            lambda some=some: api.get_paths_info(wanted.path, some, revision=commit, repo_type="dataset"), wanted.path
         ):
             if isinstance(entry, RepoFile):
                 algorithm, checksum = ("sha256", entry.lfs.sha256) if entry.lfs else ("git-sha1", entry.blob_id)
@@ -137,7 +151,7 @@ def _fetch_all(hub_set: HubSet, report: Report, cache_dir: Path | None) -> None:
     report(f"{hub_set.path}: {len(missing)} of {len(files)} files to download, {missing_bytes / 1e6:,.1f} MB")
     started_at = time.monotonic()
     for number, file in enumerate(missing, start=1):
-        fetch(hub_set, file, cache_dir)
+        fetch(hub_set, file, cache_dir, report=report)
         seconds = max(time.monotonic() - started_at, 1e-9)
         done = sum(whole.size for whole in missing[:number]) / 1e6
         report(f"{number}/{len(missing)} {file.path}: verified; {done:,.1f} MB, {done / seconds:,.1f} MB/s")
@@ -148,11 +162,12 @@ def is_whole(file: HubFile, here: Path) -> bool:
     return size_of(here) == file.size and file.checksum_of(here) == file.checksum
 
 
-def fetch(hub_set: HubSet, file: HubFile, cache_dir: Path | None) -> None:
-    """Download one file, or copy it from the cache. Raises DataError when its checksum is not the repository's."""
-    from huggingface_hub import hf_hub_url, try_to_load_from_cache
-    from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers
+def fetch(hub_set: HubSet, file: HubFile, cache_dir: Path | None, *, report: Report) -> None:
+    """Download one file, or copy it from the cache.
+
+    Raises DataError when it cannot be downloaded, and when its checksum is not the repository's, `ATTEMPTS` times.
+    """
+    from huggingface_hub import try_to_load_from_cache
 
     here = hub_set.files / file.path
     part = here.with_name(f"{here.name}.part")
@@ -164,30 +179,54 @@ def fetch(hub_set: HubSet, file: HubFile, cache_dir: Path | None) -> None:
     )
     if isinstance(cached, str) and is_whole(file, Path(cached)):
         shutil.copyfile(cached, part)
-    url = hf_hub_url(hub_set.path, file.path, repo_type="dataset", revision=hub_set.commit, endpoint=endpoint())
-
-    def fetch_rest() -> None:
-        done = part.stat().st_size if part.exists() else 0
-        if done > file.size:
-            part.unlink()
-            done = 0
-        with part.open("ab") as content:
-            http_get(
-                url,
-                content,
-                resume_size=done,
-                headers=build_hf_headers(),
-                expected_size=file.size,
-                displayed_filename=file.path,
+    for attempt in range(1, ATTEMPTS + 1):
+        with hub_errors_explained(hub_set.path, revision=hub_set.commit, config=hub_set.config):
+            with_retries(
+                lambda: _download_rest(hub_set, file, part),
+                f"{file.path} of {hub_set.path}",
+                report=report,
+                size=lambda: size_of(part) or 0,
             )
-
-    with hub_errors_explained(hub_set.path, revision=hub_set.commit, config=hub_set.config):
-        retry_while_busy(fetch_rest)
-    if (found := file.checksum_of(part)) != file.checksum:
+        if (found := file.checksum_of(part)) == file.checksum:
+            os.replace(part, here)
+            return
         part.unlink()
-        raise DataError(
+        problem = (
             f"{file.path} of {hub_set.path} arrived with the wrong bytes: its {file.algorithm} is {found[:12]}... and "
-            f"the repository's {file.checksum[:12]}... It was deleted; download it again. If that does not help, "
-            f"a proxy between this machine and {endpoint()} may alter the data."
+            f"the repository's {file.checksum[:12]}..."
         )
-    os.replace(part, here)
+        if attempt < ATTEMPTS:
+            report(f"{problem} Downloading it again.")
+    raise DataError(
+        f"{problem} It was downloaded {ATTEMPTS} times, and deleted. Try again later; if that does not help, a proxy "
+        f"between this machine and {endpoint()} may alter the data."
+    )
+
+
+def _download_rest(hub_set: HubSet, file: HubFile, part: Path) -> None:
+    """Download what an unfinished file lacks. Raises the exceptions of the HTTP library, and ConnectionError."""
+    from huggingface_hub import constants, hf_hub_url
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+    done = size_of(part) or 0
+    if done > file.size:
+        part.unlink()
+        done = 0
+    if done == file.size:
+        part.touch()  # an empty file
+        return
+    url = hf_hub_url(hub_set.path, file.path, repo_type="dataset", revision=hub_set.commit, endpoint=endpoint())
+    headers = {**build_hf_headers(), "Accept-Encoding": "identity", "Range": f"bytes={done}-"}
+    timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+    with (
+        progress(f"downloading {PurePosixPath(file.path).name}", total=file.size - done, unit="B") as advance,
+        get_session().stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True) as response,
+    ):
+        hf_raise_for_status(response)
+        is_rest = response.status_code == HTTPStatus.PARTIAL_CONTENT  # otherwise the file from its beginning
+        with part.open("ab" if is_rest else "wb") as content:
+            for block in response.iter_bytes():
+                content.write(block)
+                advance(len(block))
+    if size_of(part) != file.size:
+        raise ConnectionError("the answer has the wrong length")

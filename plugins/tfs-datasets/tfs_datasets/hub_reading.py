@@ -9,6 +9,7 @@ from typing import Any
 from tfs_core.errors import DataError
 from tfs_core.plugins import did_you_mean
 from tfs_datasets.bad_input import BadInput
+from tfs_datasets.hub_connection import import_datasets
 from tfs_datasets.hub_store import HubSet
 from tfs_datasets.needed import need
 from tfs_datasets.parquet import columns_of, read_parquet
@@ -39,8 +40,7 @@ def read_rows(hub_set: HubSet, files: Sequence[Path]) -> Iterator[dict[str, Any]
 
     Raises DataError when the files cannot be read.
     """
-    import datasets
-
+    datasets = import_datasets()
     if odd := set(hub_set.options) & set(inspect.signature(datasets.load_dataset).parameters):
         raise DataError(f"{hub_set.path}: its option {min(odd)!r} is not one of the reader of {hub_set.kind} files")
     datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # otherwise it reports reads of local files to a server

@@ -2,6 +2,7 @@
 
 datasets/hub/<owner>--<name>/<commit>/files/...        the repository's own files, at their own paths
                                      <config>.json     manifest: the files of each split, with their checksums
+                                     <config>.listing  the same for a stream, whose files are not stored
 """
 
 import hashlib
@@ -9,16 +10,23 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tfs_core.durable import write_durably
 from tfs_core.errors import CheckpointError, DataError, NewerFormatError
+from tfs_core.progress import progress
 from tfs_core.stored_json import read_json
 
 FORMAT_VERSION = 1
 COMMIT_DIGITS = 40
+
+DOWNLOADED = ".json"
+LISTED = ".listing"
+"""Suffixes of manifests: of downloaded files, and of a stream's files, which are only listed."""
+
 MAX_MANIFEST_BYTES = 1 << 26
 
 FILE = {"path": str, "size": int, "algorithm": {"sha256", "git-sha1"}, "checksum": str}
@@ -26,6 +34,7 @@ MANIFEST = {
     "path": str,
     "config": str,
     "commit": str,
+    "earlier_commit?": (str, None),
     "revisions": [str],
     "is_default": bool,
     "downloaded_at": float,
@@ -43,6 +52,11 @@ class Wanted:
     path: str
     config: str | None = None
     revision: str = "main"
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether the revision is a commit, which never changes."""
+        return len(self.revision) == COMMIT_DIGITS
 
 
 @dataclass(frozen=True)
@@ -65,9 +79,10 @@ class HubFile:
             digest = hashlib.sha256()
         else:
             digest = hashlib.sha1(b"blob %d\0" % file.stat().st_size)
-        with file.open("rb") as content:
+        with progress(f"verifying {file.name}", total=self.size, unit="B") as advance, file.open("rb") as content:
             while block := content.read(1 << 20):
                 digest.update(block)
+                advance(len(block))
         return digest.hexdigest()
 
 
@@ -84,6 +99,22 @@ class HubSet:
     """Options that the repository sets for the builder."""
     splits: Mapping[str, Sequence[HubFile]]
     files: Path
+    earlier_commit: str | None = None
+    """An earlier commit with the same files; later commits changed only other files, such as the README."""
+
+    @property
+    def text_commit(self) -> str:
+        """The commit that identifies the text: the earliest known one with the same files."""
+        return self.earlier_commit or self.commit
+
+    def has_text_of(self, other: "HubSet") -> bool:
+        """Return whether all splits are equal to those of another commit, in the files and how they are read."""
+        return (self.path, self.config, self.kind, self.options) == (
+            other.path,
+            other.config,
+            other.kind,
+            other.options,
+        ) and all(other.splits.get(split) == files for split, files in self.splits.items())
 
     def files_of(self, split: str) -> list[Path]:
         """Return the files of a split in order."""
@@ -111,6 +142,18 @@ def size_of(file: Path) -> int | None:
     return os.path.getsize(file) if os.path.isfile(file) else None  # Path.is_file raises for a very long name
 
 
+@contextmanager
+def writing_explained(folder: Path) -> Iterator[None]:
+    """Convert an OSError into a DataError that says what to do (context manager)."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{folder} cannot be written: {error.strerror or error}. "
+            "Make room, or choose another place with --output or --assets."
+        ) from error
+
+
 def hub_folder(assets: Path) -> Path:
     """Return the folder for data sets of the Hub."""
     return assets / "datasets" / "hub"
@@ -121,49 +164,64 @@ def set_folder(root: Path, path: str) -> Path:
     return root / path.replace("/", "--")
 
 
-def write_manifest(hub_set: HubSet, wanted: Wanted) -> None:
-    """Write the manifest that `find_set` reads. Splits and revisions of an existing manifest are kept.
+def write_manifest(hub_set: HubSet, wanted: Wanted, suffix: str = DOWNLOADED) -> HubSet:
+    """Write the manifest that `find_set` reads, and return the set with its `earlier_commit`.
 
-    A damaged manifest is replaced. Raises NewerFormatError for one that a newer tfs wrote.
+    Splits and revisions of an existing manifest are kept. A damaged manifest is replaced. Raises NewerFormatError for
+    one that a newer tfs wrote.
     """
-    place = hub_set.files.parent / f"{hub_set.config}.json"
-    before: dict[str, Any] = {"revisions": [], "is_default": False, "splits": {}}
+    place = hub_set.files.parent / f"{hub_set.config}{suffix}"
+    before: dict[str, Any] = {"revisions": [], "is_default": False}
+    known = replace(hub_set, splits={})
     try:
-        before = _read(place)[0]
+        before, known = _read(place)
     except NewerFormatError:
         raise
     except CheckpointError:  # missing or damaged
         pass
-    splits = {split: [asdict(file) for file in files] for split, files in hub_set.splits.items()}
+    whole = replace(hub_set, splits={**known.splits, **hub_set.splits})
+    earlier_commit = known.earlier_commit if whole.splits == known.splits else _earliest_commit(whole)
     manifest = {
         "format_version": FORMAT_VERSION,
         "path": hub_set.path,
         "config": hub_set.config,
         "commit": hub_set.commit,
+        "earlier_commit": earlier_commit,
         "revisions": sorted({*before["revisions"], wanted.revision}),
         "is_default": before["is_default"] or wanted.config is None,
         "downloaded_at": time.time(),
         "kind": hub_set.kind,
         "options": dict(hub_set.options),
-        "splits": before["splits"] | splits,
+        "splits": {split: [asdict(file) for file in files] for split, files in whole.splits.items()},
     }
     write_durably(place, json.dumps(manifest, indent=1).encode("utf-8"))
+    return replace(hub_set, earlier_commit=earlier_commit)
 
 
-def find_set(root: Path, wanted: Wanted) -> HubSet | None:
-    """Return the latest download of a data set that matches; None when there is none.
+def _earliest_commit(hub_set: HubSet) -> str | None:
+    """Return the earliest known commit with the same files; None when it is the data set's own."""
+    folder = hub_set.files.parent.parent
+    known = [found for suffix in (DOWNLOADED, LISTED) for found in _manifests(folder, suffix)]
+    same = [found for found in known if not isinstance(found, CheckpointError) and hub_set.has_text_of(found[1])]
+    same.sort(key=lambda found: (found[1].commit != hub_set.commit, found[0]["downloaded_at"]))
+    commit = same[0][1].text_commit if same else hub_set.commit
+    return None if commit == hub_set.commit else commit
+
+
+def find_set(root: Path, wanted: Wanted, suffix: str = DOWNLOADED) -> HubSet | None:
+    """Return the latest download (or, by the suffix, listing) of a data set that matches; None when there is none.
 
     Damaged manifests are ignored, as if their files were not downloaded. Raises NewerFormatError for a manifest that a
     newer tfs wrote.
     """
     matching = []
-    for found in _manifests(set_folder(root, wanted.path)):
+    for found in _manifests(set_folder(root, wanted.path), suffix):
         if isinstance(found, NewerFormatError):
             raise found
         if isinstance(found, CheckpointError):
             continue
         manifest, hub_set = found
-        matches_revision = wanted.revision in (*manifest["revisions"], hub_set.commit)
+        matches_revision = wanted.revision in (*manifest["revisions"], hub_set.commit, hub_set.text_commit)
         matches_config = manifest["is_default"] if wanted.config is None else hub_set.config == wanted.config
         if hub_set.path == wanted.path and matches_revision and matches_config:
             matching.append((manifest["downloaded_at"], hub_set))
@@ -181,9 +239,9 @@ def unreadable_manifests(folder: Path) -> list[str]:
     return [str(found) for found in _manifests(folder) if isinstance(found, CheckpointError)]
 
 
-def _manifests(folder: Path) -> Iterator[tuple[dict[str, Any], HubSet] | CheckpointError]:
+def _manifests(folder: Path, suffix: str = DOWNLOADED) -> Iterator[tuple[dict[str, Any], HubSet] | CheckpointError]:
     """Iterate over the manifests of a data set: each with its HubSet, or the reason why it cannot be read."""
-    for place in sorted(folder.glob("*/*.json")):
+    for place in sorted(folder.glob(f"*/*{suffix}")):
         try:
             yield _read(place)
         except CheckpointError as error:
@@ -205,4 +263,5 @@ def _read(place: Path) -> tuple[dict[str, Any], HubSet]:
     if not all(splits.values()):
         raise CheckpointError(f"{place} is damaged: a split has no files")
     named = {name: manifest[name] for name in ("path", "config", "commit", "kind", "options")}
-    return manifest, HubSet(**named, splits=splits, files=place.parent / "files")
+    earlier_commit = manifest.get("earlier_commit")
+    return manifest, HubSet(**named, splits=splits, files=place.parent / "files", earlier_commit=earlier_commit)

@@ -8,6 +8,7 @@ The files of a killed process are reused by the next one.
 """
 
 import itertools
+import logging
 import shutil
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +22,9 @@ from tfs_core.errors import DataError
 from tfs_datasets.config import HubConfig, KnownHubConfig
 from tfs_datasets.hub_download import fetch, is_whole
 from tfs_datasets.hub_reading import columns_in, first_present, need_reader, read_documents
-from tfs_datasets.hub_store import HubFile, HubSet, size_of
+from tfs_datasets.hub_store import HubFile, HubSet, size_of, writing_explained
+
+log = logging.getLogger(__name__)
 
 
 class HubStream:
@@ -39,6 +42,7 @@ class HubStream:
         self._columns = columns
         self._options = options
         self._passing: Path | None = None
+        self._reported: set[str] = set()
         self._release: Callable[[], object] = lambda: None
         self.description = f"{hub_set.path} ({hub_set.config}) at {hub_set.commit[:8]}, streamed"
 
@@ -67,13 +71,13 @@ class HubStream:
             first_row = 0
 
     def fingerprint(self) -> str:
-        """Return the commit, unhashed for error messages, and a hash of the options that affect the documents."""
+        """Return the commit of the text, unhashed for error messages, and a hash of the options that affect it."""
         read = ["stream", self._set.path, self._set.config, dict(self._splits), list(self._columns)]
-        return f"{self._set.commit}-{hash_of(read)}"
+        return f"{self._set.text_commit}-{hash_of(read)}"
 
     def pinned_options(self) -> HubConfig | KnownHubConfig:
-        """Return the options with the current commit as revision, since a branch may change."""
-        return replace(self._options, revision=self._set.commit)
+        """Return the options with the commit of the text as revision, since a branch may change."""
+        return replace(self._options, revision=self._set.text_commit)
 
     def close(self) -> None:
         """Delete the temporary files and release the lock. A later read downloads them again."""
@@ -85,20 +89,22 @@ class HubStream:
         kept = self._set.files / file.path
         if size_of(kept) == file.size:
             return kept
-        try:
+        with writing_explained(self._set.files.parent):
             folder = self._passing_folder() / split
             passing = folder / file.path
             if not is_whole(file, passing):
                 for other in folder.rglob("*"):
                     if other.is_file() and other.name != f"{passing.name}.part":
                         other.unlink()
-                fetch(replace(self._set, files=folder), file, cache_dir=None)
-        except OSError as error:
-            raise DataError(
-                f"{self._set.files.parent} cannot be written: {error.strerror or error}. "
-                "Make room, or choose another place with --assets."
-            ) from error
+                fetch(replace(self._set, files=folder), file, cache_dir=None, report=self._report)
+                self._reported.clear()
         return passing
+
+    def _report(self, line: str) -> None:
+        """Log a problem of a download; once, although reading ahead repeats a failed download again and again."""
+        if line not in self._reported:
+            self._reported.add(line)
+            log.warning(line)
 
     def _passing_folder(self) -> Path:
         """Return the folder for temporary files, locked for this source until `close`."""

@@ -14,8 +14,8 @@ ATTEMPTS = 3
 RETRY_SECONDS = 5.0
 """Delay between two attempts. After `ATTEMPTS` failures, `wait` raises the error when training needs the shard."""
 
-CLOSE_SECONDS = 3.0
-"""Maximum time that `close` waits for the end of the thread. The thread may be blocked on the network."""
+CLOSE_SECONDS = 0.5
+"""Maximum time that `close` waits for the end of the thread: Ctrl-C is obeyed although the network blocks it."""
 
 NeededShards = Callable[[], set[int]]
 """Returns the numbers of the shards that the kept checkpoints need."""
@@ -70,7 +70,7 @@ class Spooler:
             if number < self._next:
                 return True
             if isinstance(self._error, TfsError):
-                raise DataError(str(self._error)) from self._error
+                raise DataError(f"{self._error} Resume the run later: it goes on where it stopped.") from self._error
             if self._error is not None:
                 raise self._error
             return False
