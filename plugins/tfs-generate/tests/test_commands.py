@@ -208,7 +208,9 @@ def test_chat_answers_each_line_until_the_input_ends(invoke: Invoke, monkeypatch
     assert result.stdout == 2 * "an answer\\x1b[0m\n"
 
 
-@pytest.mark.parametrize("word", ["quit", "exit", "q", "QUIT"])
+@pytest.mark.parametrize(
+    "word", ["quit", "exit", "q", "QUIT", "/quit", "/exit", "/bye", "/q", ":q", "exit()", "quit()"]
+)
 def test_chat_is_left_with_a_word(invoke: Invoke, monkeypatch: pytest.MonkeyPatch, word: str) -> None:
     writes(monkeypatch, "never")
     result = invoke("chat", "tiny", input=f"{word}\nhello\n")
@@ -255,8 +257,63 @@ def test_chat_help_names_every_command(invoke: Invoke) -> None:
     assert all(word in said for word in ("temp", "topk", "topp", "length", "help", "quit", "exit", "q,", "Ctrl-D"))
 
 
+@pytest.mark.parametrize("line", ["/help", "/?", "/HELP", ":help"])
+def test_chat_help_of_other_programs_is_ours(invoke: Invoke, line: str) -> None:
+    assert invoke("chat", "tiny", input=f"{line}\n").stderr == invoke("chat", "tiny", input="help\n").stderr
+
+
 @pytest.mark.parametrize(
-    ("line", "prompt"), [(" quit", "quit"), ("temp is the word", "temp is the word"), ("Q: a", "Q: a")]
+    "lines",
+    [
+        ["/temp 0.5", "/topk 40", "/topp 0.9", "/length 7"],
+        ["/set temperature 0.5", "/set top_k 40", "/set top_p 0.9", "/set max_tokens 7"],
+        ["/set parameter temperature 0.5", "/set parameter top_k 40", "/top-p 0.9", "/set parameter num_predict 7"],
+    ],
+)
+def test_chat_settings_of_other_programs_are_ours(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, lines: list[str]
+) -> None:
+    asked = asks(monkeypatch)
+    result = invoke("chat", "tiny", input="\n".join([*lines, "/set", "/temperature", "b"]) + "\n")
+    ((_, options),) = asked
+    assert (options["sampling"], options["max_length"]) == (Sampling(temperature=0.5, top_k=40, top_p=0.9), 7)
+    assert result.stderr.splitlines() == 2 * ["temp 0.5", "topk 40", "topp 0.9", "length 7"] + ["temp 0.5"]
+
+
+def test_chat_says_that_there_is_nothing_to_clear(invoke: Invoke) -> None:
+    assert "each line is continued on its own" in invoke("chat", "tiny", input="/clear\n").stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("/hepl", "there is no command /hepl. Did you mean '/help'?"),
+        ("/set temprature 1", "there is no command /temprature. Did you mean '/temperature'?"),
+        ("/usr/bin", "To send the line as text, begin it with a space."),
+        ("/temp 0.5 0.6", "/temp takes one value"),
+        ("/quit now", "/quit takes no value"),
+    ],
+)
+def test_chat_explains_a_command_that_it_does_not_know(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, line: str, message: str
+) -> None:
+    asked = asks(monkeypatch)
+    assert message in invoke("chat", "tiny", input=f"{line}\n").stderr
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("line", "prompt"),
+    [
+        (" quit", "quit"),
+        (" /help", "/help"),
+        ("temp is the word", "temp is the word"),
+        ("help me", "help me"),
+        ("Q: a", "Q: a"),
+        (":)", ":)"),
+        ("// a comment", "// a comment"),
+        ("bye", "bye"),
+    ],
 )
 def test_chat_takes_what_is_no_command_as_text(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch, line: str, prompt: str

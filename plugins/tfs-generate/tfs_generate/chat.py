@@ -1,5 +1,6 @@
 """`tfs chat`: the model continues each line that the user types."""
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -10,6 +11,7 @@ import click
 
 from tfs_core.cli.trained import model_options, tell
 from tfs_core.errors import TfsError, UsageError
+from tfs_core.plugins import did_you_mean
 from tfs_core.terminal import say
 from tfs_generate.options import (
     begins_document,
@@ -33,10 +35,11 @@ Type a line, and the model continues it. Earlier lines are not part of the conte
   length 200   maximum number of new tokens
   temp, topk, topp, length without a value: show the current value
   help         show this text
-  quit         leave; also exit, q, Ctrl-D
+  quit         leave; also exit, q, /bye, Ctrl-D
+A command may begin with a slash: /help, /temp 0.5 or /set temperature 0.5; /set shows all values.
 Ctrl-C stops the model; twice leaves. A line that begins with a space is always text, never a command."""
 
-LEAVE = ("quit", "exit", "q")
+NOTHING_TO_CLEAR = "There is nothing to clear: each line is continued on its own, without the earlier ones."
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,50 @@ class Settings:
 
 
 SETTINGS = ("temp", "topk", "topp", "length")
+
+WORDS = {
+    **{word: word for word in (*SETTINGS, "help", "quit")},
+    **dict.fromkeys(("exit", "q", "exit()", "quit()", ":q", ":q!", ":wq", ":quit"), "quit"),
+    ":help": "help",
+}
+"""Commands without a slash, by what the user may type."""
+
+SLASH_WORDS = {
+    **WORDS,
+    **dict.fromkeys(("bye", "x"), "quit"),
+    **dict.fromkeys(("?", "h"), "help"),
+    **dict.fromkeys(("clear", "reset", "new"), "clear"),
+    **dict.fromkeys(("set", "show", "settings"), "set"),
+    "temperature": "temp",
+    **dict.fromkeys(("top_k", "top-k"), "topk"),
+    **dict.fromkeys(("top_p", "top-p"), "topp"),
+    **dict.fromkeys(("max_length", "max-length", "max_tokens", "max_new_tokens", "num_predict"), "length"),
+}
+"""Commands after a slash; among them the words of other programs."""
+
+
+def find_command(line: str) -> tuple[str, str] | None:
+    """Return the command of a line and its value, which may be empty; None for text that the model continues.
+
+    Raises UsageError for an unknown command with a slash, and for one with too many values.
+    """
+    word, *values = line.lower().split() or [""]
+    if not re.match("/[a-z?]", line.lower()):
+        is_text = line.startswith(" ") or word not in WORDS or len(values) > (word in SETTINGS)
+        return None if is_text else (WORDS[word], "".join(values))
+    name = word.removeprefix("/")
+    while values and name in ("set", "parameter"):  # /set temperature 0.5, /set parameter temperature 0.5
+        name, *values = values
+    if name not in SLASH_WORDS:
+        hint = did_you_mean(f"/{name}", [f"/{known}" for known in SLASH_WORDS])
+        shown = ", ".join(f"/{known}" for known in (*SETTINGS, "set", "help", "quit"))
+        raise UsageError(
+            f"there is no command /{name}.{hint} Commands: {shown}. To send the line as text, begin it with a space."
+        )
+    command = SLASH_WORDS[name]
+    if len(values) > (command in SETTINGS):
+        raise UsageError(f"/{name} takes {'one value' if command in SETTINGS else 'no value'}; help shows all commands")
+    return command, "".join(values)
 
 
 def _number(word: str, value: str) -> float:
@@ -143,17 +190,20 @@ def _talk(loaded: "LoadedModel", token_step: "TokenStep | None", settings: Setti
             tell("That line is not UTF-8 text.")
             continue
         interrupted = False
-        word, *rest = line.lower().split() or [""]
-        is_text = line.startswith(" ") or len(rest) > 1
         try:
-            if not is_text and word in LEAVE and not rest:
+            command, value = find_command(line) or ("", "")
+            if command == "quit":
                 return
-            if not is_text and word == "help" and not rest:
+            if command == "help":
                 tell(HELP)
-            elif not is_text and word in SETTINGS:
-                settings = settings.change(word, rest[0]) if rest else settings
-                tell(settings.show(word))
-            elif word:
+            elif command == "clear":
+                tell(NOTHING_TO_CLEAR)
+            elif command == "set":
+                tell("\n".join(settings.show(word) for word in SETTINGS))
+            elif command:
+                settings = settings.change(command, value) if value else settings
+                tell(settings.show(command))
+            elif line.strip():
                 _answer(loaded, token_step, line.removeprefix(" "), settings, seed)
                 seed += 1
         except KeyboardInterrupt:
