@@ -138,6 +138,8 @@ NOT_TEXT: dict[str, bytes | Callable[[Path], bytes]] = {
     "a font": b"\0\1\0\0\0\x0c\0\x80",
     "a 7z archive": b"7z\xbc\xaf\x27\x1c\0\x04",
     "a RAR archive": b"Rar!\x1a\x07\x01\0",
+    "a PostScript document": b"%!PS-Adobe-3.0",
+    "a Safari web archive or property list": b"bplist00" + bytes(9),
     "an RTF document": rb"{\rtf1\ansi text}",
     "an old Microsoft Office document": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(9),
     "an Excel workbook": office("xl"),

@@ -193,7 +193,7 @@ class TestFingerprint:
         monkeypatch.setattr("tfs_core.progress.is_shown", True)
         monkeypatch.setattr("tfs_core.progress.FIRST_SECONDS", 0.0)
         build("text", tmp_path, path=big_file).fingerprint()
-        assert "reading big.txt: 0.0 MB of 0.0 MB" in capsys.readouterr().err
+        assert "checking for changes: 0.0 MB of 0.0 MB" in capsys.readouterr().err
 
     def test_damaged_cached_hash_is_recomputed(self, tmp_path: Path, big_file: Path) -> None:
         first = build("text", tmp_path, path=big_file).fingerprint()

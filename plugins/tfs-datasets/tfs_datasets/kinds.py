@@ -78,6 +78,8 @@ _TABLE: list[tuple[bytes, Kind]] = [
     (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", Kind("old Microsoft Office document", _SAVE, holds_text=True)),
     (rb".{60}BOOKMOBI", Kind("Kindle book", "Convert it to EPUB or plain text.", holds_text=True)),
     (rb"AT&TFORM.{4}DJV", Kind("DjVu document", "Convert it to plain text.", holds_text=True)),
+    (rb"%!PS-", Kind("PostScript document", "Convert it to PDF or plain text.", holds_text=True)),
+    (rb"bplist00", Kind("Safari web archive or property list", "Save the page as HTML.", holds_text=True)),
     # Archives
     (rb"PK\x03\x04.*/data\.pkl", Kind("PyTorch checkpoint", _NO_TEXT)),
     (rb"PK\x03\x04.{26}[^/]*\.npy", Kind("NumPy archive", _NO_TEXT)),

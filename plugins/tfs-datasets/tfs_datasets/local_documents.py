@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tfs_core.errors import DataError
+from tfs_core.progress import progress
 from tfs_datasets import kinds
 from tfs_datasets.bad_input import BadInput
 from tfs_datasets.config import EncodedConfig, LocalConfig
@@ -79,8 +80,12 @@ class LocalSource:
     def fingerprint(self) -> str:
         """Return a hash of all files, in order, and of all that decides which documents are read from them."""
         files = [file for split in self.splits() for file in self.files.of(split)]
-        readings = sorted({reading for file in files for reading in self._readings(file)})
-        return self.files.fingerprint(*self._options, *([readings] if readings else []))
+        readings: set[str] = set()
+        with progress("opening files", total=len(files), unit="files") as advance:
+            for file in files:
+                readings.update(self._readings(file))
+                advance(1)
+        return self.files.fingerprint(*self._options, *([sorted(readings)] if readings else []))
 
     def _readings(self, file: Path) -> Sequence[str]:
         """Return names of the transformations by which the file is read, if it is not simply read as text."""

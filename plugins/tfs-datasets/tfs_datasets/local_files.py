@@ -11,7 +11,7 @@ from pathlib import Path
 from tfs_core.durable import sha256_of, write_durably
 from tfs_core.errors import CheckpointError, DataError
 from tfs_core.plugins import did_you_mean
-from tfs_core.progress import progress
+from tfs_core.progress import Advance, progress
 from tfs_core.stored_json import read_json
 from tfs_datasets.members import is_visible
 
@@ -57,19 +57,21 @@ class LocalFiles:
 
     def fingerprint(self, *options: object) -> str:
         """Return a hash of the contents of the files, in order, and of the options that affect the documents."""
-        hashes = {split: [self._hash(file) for file in files] for split, files in self._files.items()}
+        total = sum(os.path.getsize(file) for files in self._files.values() for file in files if os.path.exists(file))
+        with progress("checking for changes", total=total, unit="B") as advance:
+            hashes = {split: [self._hash(file, advance) for file in files] for split, files in self._files.items()}
         return hashlib.sha256(json.dumps([hashes, options]).encode("utf-8")).hexdigest()[:20]
 
-    def _hash(self, file: Path) -> str:
+    def _hash(self, file: Path, advance: Advance) -> str:
         """Return the SHA-256 of a file. The hash of a big file is cached until its size or timestamps change."""
         try:
             found = file.stat()
             state = [str(file), found.st_size, found.st_mtime_ns, found.st_ctime_ns]
             cached = self._hash_cache / f"{hashlib.sha256(os.fsencode(file)).hexdigest()[:20]}.json"
             if found.st_size >= BIG_FILE and (known := _cached_hash(cached, state)):
+                advance(found.st_size)
                 return known
-            with progress(f"reading {file.name}", total=found.st_size, unit="B") as advance:
-                digest = sha256_of(file, advance)
+            digest = sha256_of(file, advance)
             age = time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns)
             if found.st_size >= BIG_FILE and age > SETTLED_NANOSECONDS:
                 cached.parent.mkdir(parents=True, exist_ok=True)
