@@ -1,7 +1,8 @@
-"""The names in `tfs_core.training` that scripts of the original tools import."""
+"""Scripts of the original tools: the names that they import, and the Python of the original's README, line by line."""
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import pytest
 import torch
 import yaml
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from tfs_core.contracts import ModelConfig
-from tfs_core.errors import CheckpointError
+from tfs_core.errors import CheckpointError, UsageError
 from tfs_core.evaluator import Evaluator
 from tfs_core.models import AutogradModel
 from tfs_core.runs import find_run
@@ -181,3 +183,96 @@ def test_manager_saves_and_loads_in_a_custom_loop(tmp_path: Path) -> None:
 
 def test_manager_without_a_checkpoint_loads_none(tmp_path: Path) -> None:
     assert CheckpointManager(checkpoint_dir=tmp_path, model=Table(), experiment_name="own").load() is None
+
+
+class TestReadme:
+    """The Python of the original's README, with the imports of tfs and a small data set."""
+
+    @pytest.fixture(autouse=True)
+    def _folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.delenv("TFS_ASSETS", raising=False)
+        lines = [json.dumps({"text": f"the tale of a fox and {n} hens " * 5}) for n in range(40)]
+        Path("corpus.jsonl").write_text("\n".join(lines), encoding="utf-8")
+
+    def test_tokenization(self, capsys: pytest.CaptureFixture[str]) -> None:
+        from tfs_tokenizers import (
+            analyze_dataset,
+            load_pretokenized,
+            pretokenize_dataset,
+            train_tokenizer,
+            train_tokenizer_from_files,
+        )
+
+        report, recommendations = analyze_dataset("corpus.jsonl", subset_size=10000)
+        print(report.summary())
+        assert "bytes each" in capsys.readouterr().out
+        assert recommendations
+
+        tokenizer_path = train_tokenizer("corpus.jsonl", vocab_size=300)
+        output = pretokenize_dataset("corpus.jsonl", tokenizer_path, max_length=256)
+        assert isinstance(output, os.PathLike)
+        assert Path(output).is_dir()
+        assert load_pretokenized(output).documents + load_pretokenized(output, split="validation").documents == 40
+        folder, reports = output
+        assert (folder, len(reports)) == (Path(output), 2)
+
+        own = train_tokenizer_from_files("corpus.jsonl", 300)
+        assert own == train_tokenizer_from_files(Path("corpus.jsonl"), 300)
+        assert own == train_tokenizer_from_files(["corpus.jsonl"], 300)
+        assert load_pretokenized(pretokenize_dataset("corpus.jsonl", own)).documents > 30
+
+    def test_checkpoints_and_evaluation(self) -> None:
+        model = Table()
+        checkpoint_manager = CheckpointManager(
+            checkpoint_dir="assets/models/my_experiment",
+            model=model,
+            experiment_name="my_experiment",
+        )
+        checkpoint_manager.save(epoch=1, global_step=1000)
+        resume_state = checkpoint_manager.load()
+        assert resume_state is not None
+        assert resume_state["global_step"] == 1000
+
+        val_loader = [
+            {
+                "input_ids": torch.tensor([[1, 2, 3, 4], [2, 3, 0, 0]]),
+                "labels": torch.tensor([[1, 2, 3, 4], [2, 3, -100, -100]]),
+            }
+        ]
+        evaluator = Evaluator(model, device="cuda" if torch.cuda.is_available() else "cpu")
+        result = evaluator.evaluate(val_loader)
+        print(f"Val Loss: {result.loss:.4f}, Perplexity: {result.perplexity:.2f}")
+        assert result.tokens_evaluated == 4
+        loss = cross_entropy(model(torch.tensor([1, 2, 3, 2])), torch.tensor([2, 3, 4, 3]))
+        assert result.loss == pytest.approx(loss.item())
+
+    def test_log(self) -> None:
+        logger = TrainingLogger(
+            log_dir="assets/logs",
+            experiment_name="my_experiment",
+            model_type="TorchTransformer",
+            model_config={"d_model": 256},
+            train_config={"batch_size": 32},
+        )
+        logger.log_step(step=100, epoch=0, loss=2.5, learning_rate=1e-4)
+        logger.log_validation(step=100, epoch=0, loss=2.3, perplexity=10.0)
+        logger.finish()
+
+        run = load_training_log("assets/logs/my_experiment.json")
+        assert (run.experiment_name, run.train_metrics[0].loss, run.val_metrics[0].loss) == ("my_experiment", 2.5, 2.3)
+
+        from tfs_dash import create_loss_curves
+
+        fig = create_loss_curves({"my_run": run})
+        assert {trace.name for trace in fig.data} >= {"my_run", "my_run validation"}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a cuda device")
+@pytest.mark.parametrize("device", ["cuda", "cuda:7", "gpu", "mps"])
+def test_device_that_is_not_there_is_an_error_in_a_sentence(device: str) -> None:
+    with pytest.raises(
+        UsageError, match=rf"the device '{device}' is not available \(.+\)\. 'cpu' always is\."
+    ) as caught:
+        Evaluator(Table(), device=device)
+    assert "\n" not in str(caught.value)

@@ -1,7 +1,7 @@
 """Evaluation of a model: nats per token, perplexity, and bits per byte, which is comparable across tokenizers."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tfs_core.contracts import IGNORED_TARGET, Batch, LanguageModel, Ranks
-from tfs_core.errors import DataError
+from tfs_core.errors import DataError, UsageError
 from tfs_core.model_view import evaluating
 from tfs_core.models import Objective, batch_loss
 from tfs_core.ranks import OneRank
@@ -50,8 +50,13 @@ class Evaluator:
         """Store the model and its device.
 
         `objective` computes the loss with the run's wrappers; without it, `model.loss` does. With several `ranks`, each
-        evaluates its own batches and the sums are combined.
+        evaluates its own batches and the sums are combined. Raises UsageError for a device that is not available.
         """
+        try:
+            torch.empty(0, device=device)
+        except (AssertionError, RuntimeError) as error:
+            reason = str(error).partition("\n")[0]
+            raise UsageError(f"the device '{device}' is not available ({reason}). 'cpu' always is.") from None
         self.model = model
         self.device = device
         self.objective = objective
@@ -59,7 +64,7 @@ class Evaluator:
 
     def evaluate(
         self,
-        batches: Iterable[Batch | tuple[Tensor, Tensor]],
+        batches: Iterable[Batch | tuple[Tensor, Tensor] | Mapping[str, Tensor]],
         *,
         byte_lengths: np.ndarray | None = None,
         max_batches: int | None = None,
@@ -67,8 +72,9 @@ class Evaluator:
         """Return the metrics of the first `max_batches` batches, counted over all ranks; None means all batches.
 
         A batch is a `Batch` or a pair (input_ids, target_ids), both int64 [batch_size, seq_len], with the target -100
-        at positions without a target. `byte_lengths` [vocab_size] comes from the tokenizer. Raises DataError when there
-        is no valid target.
+        at positions without a target. A mapping, as from the original tools, has `input_ids` and `labels` [batch_size,
+        seq_len], which are not shifted: the label at a position is its own id, or -100. `byte_lengths` [vocab_size]
+        comes from the tokenizer. Raises DataError when there is no valid target.
         """
         bytes_of = None if byte_lengths is None else torch.from_numpy(np.asarray(byte_lengths, dtype=np.int64))
         losses = []  # fetched from the device at the end, to avoid a synchronization per batch
@@ -76,6 +82,8 @@ class Evaluator:
         own = None if max_batches is None else len(range(self.ranks.rank, max_batches, self.ranks.size))
         with evaluating(self.model):
             for batch in islice(batches, own):
+                if isinstance(batch, Mapping):
+                    batch = (batch["input_ids"][:, :-1], batch["labels"][:, 1:])
                 target_ids = batch.target_ids if isinstance(batch, Batch) else batch[1]
                 valid_ids = target_ids[target_ids != IGNORED_TARGET]
                 tokens += valid_ids.numel()

@@ -73,10 +73,13 @@ class TrainingRun:
 def load_training_log(path: str | Path) -> TrainingRun:
     """Return the log of a run folder or of a JSON file of the original tools.
 
-    Lines of a run's logs without a step are left out. Raises CheckpointError for a path that is neither, or that cannot
-    be read.
+    `log.json` also stands for the run folder `log`: the original's TrainingLogger writes a file where that of tfs makes
+    a folder. Lines of a run's logs without a step are left out. Raises CheckpointError for a path that is neither, or
+    that cannot be read.
     """
     path = Path(path)
+    if path.suffix == ".json" and not os.path.lexists(path) and os.path.lexists(path.with_suffix("") / "run.json"):
+        path = path.with_suffix("")
     run = read_run(path)
     if run is not None:
         return _from_run_folder(run)

@@ -218,30 +218,59 @@ class TestTrainedFolder:
         (tmp_path / "b" / "ts.txt").write_text("other other other other " * 20, encoding="utf-8")
         return ["ts.txt", "b/ts.txt"]
 
-    def test_other_text_of_the_same_name_is_refused(self, run: Run, files: list[str], tmp_path: Path) -> None:
+    def test_other_text_of_the_same_name_gets_another_folder(
+        self, run: Run, files: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
         run("train", "file", files[0], "262")
         folder = tmp_path / "assets" / "tokenizers" / "ts_bpe_262"
         before = {path.name: path.read_bytes() for path in folder.iterdir()}
-        refused = run("train", "file", files[1], "262", fails=True).output
-        assert "ts_bpe_262 already has a tokenizer, trained with another text." in refused
-        assert "--output" in refused
+        for told in (
+            "ts_bpe_262 already has a tokenizer, trained with another text. The new tokenizer is in assets",
+            "ts_bpe_262-2: nothing to do",
+        ):
+            assert "in assets/tokenizers/ts_bpe_262-2/tokenizer.json" in run("train", "file", files[1], "262").output
+            assert told in caplog.text
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-        run("train", "file", files[1], "262", "--output", "elsewhere")
+        assert sorted(path.name for path in folder.parent.iterdir()) == ["ts_bpe_262", "ts_bpe_262-2"]
 
-    def test_other_data_set_of_the_same_name_is_refused(self, run: Run, files: list[str]) -> None:
+    def test_other_data_set_of_the_same_name_gets_another_folder(self, run: Run, files: list[str]) -> None:
         run("train", "registry", f"{{name: text, path: {files[0]}}}", "262")
-        refused = run("train", "registry", f"{{name: text, path: {files[1]}}}", "262", fails=True).output
-        assert "text_bpe_262 already has a tokenizer, trained with another text." in refused
+        assert "text_bpe_262-2" in run("train", "registry", f"{{name: text, path: {files[1]}}}", "262").output
 
     @pytest.mark.parametrize(
         ("options", "expected"),
         [(("--min-freq", "3"), "another min_frequency"), (("--special-token", "<a>"), "another special_tokens")],
     )
-    def test_other_options_are_refused(
-        self, run: Run, files: list[str], options: tuple[str, ...], expected: str
+    def test_other_options_get_another_folder(
+        self, run: Run, files: list[str], options: tuple[str, ...], expected: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         run("train", "file", files[0], "262")
-        assert expected in run("train", "file", files[0], "262", *options, fails=True).output
+        assert "ts_bpe_262-2" in run("train", "file", files[0], "262", *options).output
+        assert expected in caplog.text
+
+    @pytest.mark.parametrize("in_place", ["file", "configuration", "record"])
+    def test_default_folder_that_has_something_else_is_left_alone(
+        self, run: Run, files: list[str], in_place: str, tmp_path: Path
+    ) -> None:
+        default = tmp_path / "assets" / "tokenizers" / "ts_bpe_262"
+        if in_place == "record":
+            run("train", "file", files[0], "262")
+            (default / "training.json").write_text("[]")
+        elif in_place == "configuration":
+            default.mkdir(parents=True)
+            (default / "tokenizer_config.json").write_text("{}")
+        else:
+            default.parent.mkdir(parents=True)
+            default.write_text("")
+        assert "ts_bpe_262-2" in run("train", "file", files[0], "262").output
+
+    def test_output_with_another_tokenizer_is_refused(self, run: Run, files: list[str], tmp_path: Path) -> None:
+        run("train", "file", files[0], "262", "--output", "out")
+        before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+        refused = run("train", "file", files[1], "262", "--output", "out", fails=True).output
+        assert "out already has a tokenizer, trained with another text." in refused
+        assert "choose another folder with --output" in refused
+        assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
     def test_same_training_is_reused_without_training(
         self, run: Run, files: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -67,6 +67,15 @@ def build(
         found = sorted(str(file.parent) for file in (assets / "tokenizers").glob(f"*/{FILE_NAME}"))
         trained = f" Under {assets / 'tokenizers'}: {', '.join(found)}." if found else ""
         raise DataError(f"{config.path}: there is no {FILE_NAME}, the file format of tokenizers.{trained}")
+    try:
+        read_json_file(path)
+    except DataError as error:
+        if path.suffix.lower() == ".json":
+            raise
+        raise DataError(
+            f"{path} is not a tokenizer, whose file format is {FILE_NAME}. If it is text, give it as the data set: "
+            "with --data, or in a configuration as data.dataset."
+        ) from error
     return read(path, end_of_text=config.end_of_text)
 
 

@@ -1,8 +1,10 @@
 """Encoding of a data set ahead of training, into the token store that a run with the same data and tokenizer uses."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -53,6 +55,20 @@ class LengthReport:
         )
 
 
+class Pretokenized(NamedTuple):
+    """The result of `pretokenize_dataset`. It can be used as the path of its folder."""
+
+    folder: Path
+    """The folder of the token store."""
+
+    reports: Sequence[LengthReport]
+    """A report for each split."""
+
+    def __fspath__(self) -> str:
+        """Return the path of the folder."""
+        return str(self.folder)
+
+
 def pretokenize_dataset(
     name: str,
     tokenizer_path: str | Path,
@@ -64,8 +80,8 @@ def pretokenize_dataset(
     validation_fraction: float = 0.01,
     assets: str | Path | None = None,
     progress: Callable[[str], None] | None = None,
-) -> tuple[Path, list[LengthReport]]:
-    """Write the token store of a data set, unless it exists, and return (its folder, a report for each split).
+) -> Pretokenized:
+    """Write the token store of a data set, unless it exists, and return its folder and a report for each split.
 
     The store holds whole documents; `max_length` affects only the reports. `tokenizer_path` is a path, a registered
     name, or YAML. A run with the same data set, tokenizer and subset uses the store. Raises TfsErrors.
@@ -86,7 +102,7 @@ def pretokenize_dataset(
         threads=num_proc,
         progress=progress,
     )
-    return prepared.folder, length_reports(prepared, max_length)
+    return Pretokenized(prepared.folder, length_reports(prepared, max_length))
 
 
 def length_reports(prepared: TokenStore, max_length: int) -> list[LengthReport]:
@@ -113,12 +129,14 @@ def _length_report(name: str, split: TokenSplit, max_length: int) -> LengthRepor
     )
 
 
-def load_pretokenized(path: str | Path, split: str = "train") -> TokenSplit:
+def load_pretokenized(path: str | os.PathLike[str], split: str = "train") -> TokenSplit:
     """Return a memory-mapped split of a token store. Raises DataError when the store or the split does not exist."""
     store = open_store(Path(path), identity={})
     if store is None:
-        raise DataError(f"{path}: there is no token store, or it is damaged. `tfs tokenizer pretokenize` writes one.")
+        raise DataError(
+            f"{os.fspath(path)}: there is no token store, or it is damaged. `tfs tokenizer pretokenize` writes one."
+        )
     if split not in SPLITS:
-        raise DataError(f"{path}: there is no split '{split}'. Splits: {', '.join(SPLITS)}.")
+        raise DataError(f"{os.fspath(path)}: there is no split '{split}'. Splits: {', '.join(SPLITS)}.")
     found: TokenSplit = getattr(store, split)
     return found
