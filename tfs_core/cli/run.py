@@ -166,8 +166,7 @@ def next_commands(run: "Run", assets: str | None) -> list[str]:
         f"The run is in {run.folder}",
         f"  train it longer   tfs run --resume {name} --set {longer}{place}",
         *(line for command, line in commands.items() if get_registry().owners("command", command)),
-        f"  on your own text  tfs run --config {config} --set experiment_name=mine --set data.dataset=text "
-        f"--set data.dataset.path=MY.txt{place}",
+        f"  on your own text  tfs run MY.txt --config {config} --name mine{place}",
     ]
 
 
