@@ -1,5 +1,9 @@
 """Device, threads and kernel: first the configuration, then the checkpoint's record, then detection."""
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,3 +104,27 @@ def test_container_limit_is_rounded_up(tmp_path: Path, content: str, limit: int 
     path.write_text(content)
     assert machine_module._container_limit(str(path)) == (limit or 1 << 30)
     assert machine_module._container_limit(str(tmp_path / "none")) == 1 << 30
+
+
+SPINNING = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY"}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}),
+        *(({name: "5"}, {name: "5"}) for name in sorted(SPINNING)),
+    ],
+)
+def test_threads_spin_for_a_short_time_unless_the_user_has_set_it(
+    given: dict[str, str], expected: dict[str, str]
+) -> None:
+    code = f"import json, os, tfs_core; print(json.dumps({{k: v for k, v in os.environ.items() if k in {SPINNING}}}))"
+    environment = {name: value for name, value in os.environ.items() if name not in SPINNING} | given
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert json.loads(found.stdout) == expected
+
+
+def test_torch_is_imported_after_the_time_is_set() -> None:
+    code = "import sys, tfs_core; assert 'torch' not in sys.modules; import tfs_core.run; assert 'torch' in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
