@@ -85,6 +85,7 @@ from tfs_core.resume import (
 from tfs_core.run_folder import RunFolder, check_name, check_usable
 from tfs_core.runs import Run, assets_folder, find_run, run_folders
 from tfs_core.stop_signal import StopSignal
+from tfs_core.terminal import counted
 from tfs_core.trained import check_mirror, read_tokenizer, with_model
 from tfs_core.trainer import Plan, Progress, Trainer
 from tfs_core.wrapping import build_wrappers, wrapped, wrapper_choices
@@ -532,8 +533,8 @@ def _completion_message(previous: ResumePoint, prepared: Prepared) -> str | None
             "validations without improvement. To continue, raise training.early_stopping with --set."
         )
     return (
-        f"the run '{previous.run_name}' is finished: it has taken {progress.step} steps of {plan.total_steps}. "
-        "To train longer: --set training.max_steps=N (or num_epochs, or max_tokens)."
+        f"the run '{previous.run_name}' is finished: it has taken {counted(progress.step, 'step')} of "
+        f"{plan.total_steps}. To train longer: --set training.max_steps=N (or num_epochs, or max_tokens)."
     )
 
 

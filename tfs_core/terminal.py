@@ -19,6 +19,11 @@ def say(text: object = "", *, err: bool = False, nl: bool = True, bold: bool = F
     click.secho(escape_control_characters(str(text)), file=stream, nl=nl, bold=bold or None)
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 document, 2,000 documents."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def escape_control_characters(text: str) -> str:
     r"""Return the text with control characters and bidirectional overrides escaped, such as `\x1b`.
 

@@ -21,7 +21,7 @@ from tfs_core import progress
 from tfs_core.contracts import RunContext, RunLogger
 from tfs_core.progress import duration
 from tfs_core.records import EventRecord, SampleRecord, StepRecord, ValidationRecord
-from tfs_core.terminal import escape_control_characters
+from tfs_core.terminal import counted, escape_control_characters
 
 REFRESH_SECONDS = 0.1
 MAX_BAR_WIDTH = 40
@@ -195,7 +195,7 @@ def start_summary(run: RunContext) -> list[str]:
     ]
     machine = [
         f"on {info['device']}" if info.get("device") else "",
-        f"{info['threads']} thread{'s' * (info['threads'] > 1)}" if info.get("threads") else "",
+        counted(info["threads"], "thread") if info.get("threads") else "",
         f"matmul {info['matmul']}" if info.get("matmul") else "",
     ]
     first = f"from step {run.start_step} " if run.start_step else ""

@@ -180,7 +180,7 @@ def _print_table(rows: list[Row]) -> None:
                 str(values["step"]),
                 values["model"],
                 f"{evaluation.loss:.4f}",
-                f"{evaluation.perplexity:.4g}",
+                f"{evaluation.perplexity:,.2f}",
                 "-" if evaluation.bits_per_byte is None else f"{evaluation.bits_per_byte:.4f}",
                 f"{evaluation.tokens_evaluated:,}",
                 str(values["data"]["tokens"])[:8],

@@ -209,7 +209,7 @@ def test_damage_in_a_log_is_reported(make_run: MakeRun, watch: Watch) -> None:
     with (folder / "metrics.jsonl").open("a") as file:
         file.write("no json\n")
     page = watch().open("/compare")
-    page.get_by_text("1 damaged lines in the logs of torn are left out.").wait_for()
+    page.get_by_text("Left out of the logs of torn: 1 damaged line.").wait_for()
 
 
 def test_first_run_appears_on_an_empty_page(make_run: MakeRun, watch: Watch) -> None:

@@ -10,6 +10,7 @@ import dash_mantine_components as dmc
 from dash import dcc, html
 
 from tfs_core.plugins import describe
+from tfs_core.terminal import counted
 from tfs_dash.figures.style import GRAPH_CONFIG, empty_figure
 from tfs_dash.page import Component
 from tfs_dash.redact import public_text
@@ -177,7 +178,9 @@ def notices(runs: Sequence[RunData], view: View, store: RunStore) -> Component:
     """Return warnings (unknown runs in the address, damaged log lines, too many runs), or None."""
     said = [f"There is no run named {name}." for name in chosen_runs(view, store)[1]]
     said += [
-        f"{count:,} damaged lines in the logs of {run.name} are left out." for run in runs if (count := run.bad_lines())
+        f"Left out of the logs of {run.name}: {counted(count, 'damaged line')}."
+        for run in runs
+        if (count := run.bad_lines())
     ]
     if len(runs) > 30:
         said.append(f"{len(runs)} runs in one chart are hard to tell apart.")

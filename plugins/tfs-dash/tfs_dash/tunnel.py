@@ -129,7 +129,7 @@ class Tunnel:
 
     def _expire(self, hours: float) -> None:
         self.close()
-        self._changed(None, f"Sharing ended after {hours:g} hours.")
+        self._changed(None, f"Sharing ended after {hours:g} h.")
 
     def _listen(self) -> None:
         """Read ssh's output until ssh ends; report address changes and the end."""

@@ -115,7 +115,7 @@ def with_retries(
             seconds = next(delays, None)
             if not reason or seconds is None:
                 raise
-        report(f"{what}: {reason}. Trying again in {seconds:g} second{'s' * (seconds != 1)}.")
+        report(f"{what}: {reason}. Trying again in {seconds:g} s.")
         time.sleep(seconds)
 
 

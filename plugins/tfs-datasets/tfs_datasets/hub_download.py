@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from tfs_core.errors import DataError
 from tfs_core.plugins import did_you_mean
 from tfs_core.progress import progress
+from tfs_core.terminal import counted
 from tfs_datasets.hub_connection import (
     Report,
     commit_of,
@@ -140,7 +141,7 @@ def _fetch_all(hub_set: HubSet, report: Report, cache_dir: Path | None) -> None:
     missing = [file for file in files if not is_whole(file, hub_set.files / file.path)]
     missing_bytes = sum(file.size for file in missing)
     if not missing:
-        report(f"{hub_set.path}: all {len(files)} files are already downloaded and verified")
+        report(f"{hub_set.path}: already downloaded and verified: {counted(len(files), 'file')}")
         return
     free = shutil.disk_usage(hub_set.files).free
     if free < missing_bytes:
@@ -148,7 +149,9 @@ def _fetch_all(hub_set: HubSet, report: Report, cache_dir: Path | None) -> None:
             f"{hub_set.files}: {missing_bytes / 1e9:,.1f} GB to download, but only {free / 1e9:,.1f} GB free. "
             "Make room, or choose another place with --output or --assets."
         )
-    report(f"{hub_set.path}: {len(missing)} of {len(files)} files to download, {missing_bytes / 1e6:,.1f} MB")
+    report(
+        f"{hub_set.path}: {len(missing)} of {counted(len(files), 'file')} to download, {missing_bytes / 1e6:,.1f} MB"
+    )
     started_at = time.monotonic()
     for number, file in enumerate(missing, start=1):
         fetch(hub_set, file, cache_dir, report=report)

@@ -9,6 +9,7 @@ import click
 from tfs_core.cli.trained import tell
 from tfs_core.config.schema import SamplesConfig
 from tfs_core.errors import UsageError
+from tfs_core.terminal import counted
 
 if TYPE_CHECKING:
     from tfs_core.registry import Entry
@@ -116,7 +117,8 @@ def require_utf8(prompt: str) -> None:
     for place, character in enumerate(prompt):
         if "\udc80" <= character <= "\udcff":
             raise UsageError(
-                f"the prompt is not UTF-8 text: after {place} characters comes the byte 0x{ord(character) - 0xDC00:02x}"
+                f"the prompt is not UTF-8 text: after {counted(place, 'character')} comes the byte "
+                f"0x{ord(character) - 0xDC00:02x}"
             )
 
 

@@ -11,6 +11,7 @@ from tfs_core.checkpoint import read_state
 from tfs_core.config.resolved import flat
 from tfs_core.runs import Run, read_lines
 from tfs_core.tensor_files import read_tensors
+from tfs_core.terminal import counted
 
 WALL_CLOCK_NAMES = ("at", "elapsed_seconds", "tokens_per_second")
 WALL_CLOCK_ENDINGS = ("_at", "_seconds", "_per_second")
@@ -81,7 +82,7 @@ def line_difference(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) ->
         if fields:
             values = ", ".join(f"{name} is {line.get(name)!r:.40}, not {expected.get(name)!r:.40}" for name in fields)
             return f"the first line that differs is line {number}, of step {expected.get('step')}: {values}"
-    return None if len(ours) == len(theirs) else f"it has {len(ours)} lines, not {len(theirs)}"
+    return None if len(ours) == len(theirs) else f"it has {counted(len(ours), 'line')}, not {len(theirs)}"
 
 
 def tensor_difference(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> str | None:

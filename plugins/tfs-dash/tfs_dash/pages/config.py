@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from dash import html
 
+from tfs_core.terminal import counted
 from tfs_dash.configurations import compare
 from tfs_dash.page import MakePart, Page
 from tfs_dash.parts import Component, choice, controls, empty, nothing_chosen, part, table
@@ -24,7 +25,9 @@ def settings(runs: Sequence[RunData], view: View, store: RunStore) -> Component:
         [row.name, *[html.Td(value, className="differs" if row.differs else "") for value in row.values]]
         for row in shown
     ]
-    caption = f"{len(different)} of {len(rows)} settings differ" if len(runs) > 1 else f"{len(rows)} settings"
+    caption = counted(len(rows), "setting")
+    if len(runs) > 1:
+        caption = f"{len(different)} of {caption} differ"
     return html.Section(table(["setting", *[run.name for run in runs]], lines, caption=caption), className="panel")
 
 

@@ -166,7 +166,7 @@ class _Tracer:
             names, values = [name for name, _ in items], [value for _, value in items]
             shapes = [comment.shapes[0]] * len(values)
         if len(shapes) > len(values):
-            self.complain(file, comment.line, f"{len(shapes)} shapes for {len(values)} values")
+            self.complain(file, comment.line, f"{len(shapes)} shapes for {len(values)} value{'s' * (len(values) > 1)}")
         for name, value, shape in zip(names, values, shapes, strict=False):
             self.compare(file, comment.line, name, value, shape, bound)
 
