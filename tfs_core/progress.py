@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from tfs_core.terminal import escape_control_characters, say
+from tfs_core.terminal import counted, escape_control_characters, say
 
 FIRST_SECONDS = 2.0
 """Time until progress is first shown."""
@@ -32,7 +32,7 @@ Advance = Callable[[float], None]
 is_shown: bool | None = None
 """Set by the command line: False with `--quiet`, otherwise True; None when tfs is called from Python."""
 
-_active = threading.Lock()  # held by the innermost work that is shown: work inside it is not shown
+_active: list["_Shown"] = []  # the work that is shown, if any
 
 
 @contextmanager
@@ -40,18 +40,21 @@ def progress(what: str, *, total: float | None = None, unit: str) -> Iterator[Ad
     """Show the progress of the block, named `what` ("tokenizing"), and pass it a function that adds finished work.
 
     `total` is the amount of work, None if unknown. `unit` is "B" for bytes, or a noun in the plural ("documents").
-    Work on other threads than the main one, and work inside other shown work, is not shown.
+    Work on other threads than the main one is not shown. Work inside other shown work keeps that on the screen.
     """
     in_main = threading.current_thread() is threading.main_thread()
-    if not is_shown or not in_main or not _active.acquire(blocking=False):
+    if not is_shown or not in_main:
         yield lambda _amount: None
-        return
-    shown = _Shown(what, total, unit)
-    try:
-        yield shown.advance
-    finally:
-        shown.close()
-        _active.release()
+    elif _active:
+        yield lambda _amount: _active[0].advance(0.0) if _active else None
+    else:
+        shown = _Shown(what, total, unit)
+        _active.append(shown)
+        try:
+            yield shown.advance
+        finally:
+            shown.close()
+            _active.remove(shown)
 
 
 class _Shown:
@@ -93,7 +96,7 @@ class _Shown:
         self._bar.update(self._bar.task_ids[0], completed=self._done, status=status, refresh=True)
 
     def _amount(self, amount: float) -> str:
-        return f"{amount / 1e6:,.1f} MB" if self._unit == "B" else f"{amount:,.0f} {self._unit}"
+        return f"{amount / 1e6:,.1f} MB" if self._unit == "B" else counted(round(amount), self._unit.removesuffix("s"))
 
     def close(self) -> None:
         """Remove the bar."""

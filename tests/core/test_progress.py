@@ -50,10 +50,30 @@ def test_short_work_shows_nothing(clock: list[float], capsys: pytest.CaptureFixt
     assert capsys.readouterr().err == ""
 
 
-def test_from_python_nothing_is_shown(
-    clock: list[float], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_work_inside_other_work_keeps_that_on_the_screen(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(module, "is_shown", False)
+    with progress("tokenizing", unit="documents") as advance:
+        with progress("downloading", unit="B") as advance_inside:
+            clock[0] += 3
+            advance_inside(1e6)
+        clock[0] += 10
+        advance(1300)
+    with progress("reading", unit="documents") as advance:
+        clock[0] += 3
+        advance(3)
+    assert capsys.readouterr().err.splitlines() == [
+        "tokenizing: ...",
+        "tokenizing: 1,300 documents, 100 documents/s",
+        "reading: 3 documents, 1 document/s",
+    ]
+
+
+@pytest.mark.parametrize("is_shown", [None, False], ids=["from Python", "quiet"])
+def test_from_python_and_with_quiet_nothing_is_shown(
+    is_shown: bool | None, clock: list[float], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "is_shown", is_shown)
     with progress("reading", unit="B") as advance:
         clock[0] += 30
         advance(1)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tfs_core.terminal import escape_control_characters
+from tfs_core.terminal import counted, escape_control_characters
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,10 @@ def test_control_characters_are_escaped(text: str, shown: str) -> None:
 @pytest.mark.parametrize("text", ["[bold]not markup[/bold]\n", "a\tb", "naïve 日本語 עברית 👩‍💻", "back\\slash \ufffd"])
 def test_printable_text_is_not_escaped(text: str) -> None:
     assert escape_control_characters(text) == text
+
+
+def test_number_has_a_noun_in_its_number() -> None:
+    assert [counted(number, "file") for number in (0, 1, 2, 2000)] == ["0 files", "1 file", "2 files", "2,000 files"]
 
 
 def test_escaped_text_has_no_control_character_but_newline_and_tab() -> None:

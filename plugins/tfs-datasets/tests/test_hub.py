@@ -90,7 +90,7 @@ class TestDownload:
         said = tfs("datasets", "download", "tinystories", endpoint=stories.url)
         assert said.exit_code == 0, said.errors
         assert len(body_requests(stories)) == 3  # two files, one of them in two requests
-        assert "train-00000-of-00001.parquet of roneneldan/TinyStories: no answer from" in said.errors
+        assert "train-00000-of-00001.parquet of roneneldan/TinyStories: the connection to" in said.errors
         (here,) = (tmp_path / "assets").rglob("train-*.parquet")
         assert here.read_bytes() == (stories.folder / TRAIN).read_bytes()
 

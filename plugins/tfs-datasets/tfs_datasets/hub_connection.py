@@ -124,7 +124,7 @@ def _temporary_problem(error: BaseException) -> str:
     if status := _busy_status(error):
         return f"{endpoint()} is busy (HTTP {status})"
     if _is_network_error(error):
-        return f"no answer from {endpoint()} ({_first_line(error)})"
+        return f"the connection to {endpoint()} failed ({_first_line(error)})"
     return ""
 
 

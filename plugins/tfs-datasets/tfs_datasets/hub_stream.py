@@ -10,6 +10,7 @@ The files of a killed process are reused by the next one.
 import itertools
 import logging
 import shutil
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -96,13 +97,18 @@ class HubStream:
                 for other in folder.rglob("*"):
                     if other.is_file() and other.name != f"{passing.name}.part":
                         other.unlink()
+                if threading.current_thread() is threading.main_thread():  # the run waits for it
+                    self._report(f"downloading {file.path} of {self._set.path}, {file.size / 1e6:,.1f} MB")
                 fetch(replace(self._set, files=folder), file, cache_dir=None, report=self._report)
                 self._reported.clear()
         return passing
 
     def _report(self, line: str) -> None:
-        """Log a problem of a download; once, although reading ahead repeats a failed download again and again."""
-        if line not in self._reported:
+        """Log a line about a download; once, although reading ahead repeats a failed download again and again.
+
+        At the end of the process, when the connections of a reading thread are closed, nothing is logged.
+        """
+        if line not in self._reported and threading.main_thread().is_alive():
             self._reported.add(line)
             log.warning(line)
 

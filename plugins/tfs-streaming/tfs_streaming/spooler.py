@@ -105,6 +105,8 @@ class Spooler:
             try:
                 self._spool()
             except TfsError as error:
+                if self._stopped:
+                    return
                 self._failures += 1
                 if self._failures >= ATTEMPTS:
                     self._set_error(error)
