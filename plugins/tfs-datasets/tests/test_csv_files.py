@@ -120,6 +120,10 @@ class TestColumns:
         assert documents(written(tmp_path, "text\nhello\n")) == ["hello"]
         assert documents(written(tmp_path, "a,b;text\n1;one, two\n")) == ["one, two"]
 
+    def test_quoted_header_is_read_with_its_quote(self, tmp_path: Path) -> None:
+        assert documents(written(tmp_path, "'a;b';'text, all'\n1;one\n"), quote="'", column="text, all") == ["one"]
+        assert documents(written(tmp_path, '"a"|text\n1|one\n'), quote=None, template='{"a"}{text}') == ["1one"]
+
     def test_other_delimiter_and_column(self, tmp_path: Path) -> None:
         file = written(tmp_path, "body:n\nit's, :1\n")
         assert documents(file, delimiter=":", column="body") == ["it's, "]

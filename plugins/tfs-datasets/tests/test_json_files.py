@@ -467,6 +467,14 @@ class TestAdvice:
             key, template = str(raised.value).partition("set text_key: ")[2].rstrip(")").split(" and ")
             assert documents(file, text_key=key, **yaml.safe_load(template))
 
+    def test_keys_of_a_deep_record_are_listed_in_part(self, tmp_path: Path) -> None:
+        content = '{"a": ' * 900 + '{"id": 1}' + "}" * 900
+        with pytest.raises(DataError, match="has no key 'text', and none of its keys holds text"):
+            documents(written(tmp_path, content))
+        deep = '{"name": "x", "a": ' + '{"a": [' * 400 + '{"id": 1}' + "]}" * 400 + "}"
+        with pytest.raises(DataError, match=r"has no key 'text'\. Its keys that hold text: name"):
+            documents(written(tmp_path, deep))
+
     def test_keys_of_a_large_record_are_listed_in_part(self, tmp_path: Path) -> None:
         record = {f"key{i}": {f"inner{j}": "text" for j in range(50)} | {"n": 1} for i in range(50)} | {"m": 1}
         with pytest.raises(DataError) as raised:
