@@ -162,6 +162,8 @@ def _missing(name: str, names: Sequence[str], header: str, config: CsvConfig) ->
 
 def _explained(error: csv.Error) -> str:
     """Return why a row cannot be read, in other words than the library's where those are misleading."""
+    if " expected after " in str(error):
+        return "text follows the closing quote of a field"
     if str(error) == "unexpected end of data":
         return "a quote has no end"
     if str(error).startswith("new-line character seen in unquoted field"):
