@@ -18,6 +18,7 @@ from tfs_tokenizers import analysis, bpe, named
 from tfs_tokenizers.byte_level import ByteLevelTokenizer
 from tfs_tokenizers.file import load
 
+from tfs_core import progress
 from tfs_core.cli.main import tfs
 from tfs_core.data.prepare import prepare_tokens
 from tfs_core.errors import DataError, UsageError
@@ -400,3 +401,20 @@ def test_smaller_vocabulary_of_a_foreign_tokenizer_is_measured_too() -> None:
     tokenizer = ByteLevelTokenizer(smaller)
     assert tokenizer.vocab_size == 260
     assert tokenizer.decode(list(tokenizer.encode_batch(["a quick"])[0])) == "a quick"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "phases"),
+    [
+        (("analyze", "CORPUS"), ("counting words", "merging", "counting tokens", "comparing sizes")),
+        (("compare", "byte", "character", "--data", "CORPUS"), ("counting characters", "comparing")),
+    ],
+)
+def test_work_shows_its_progress(
+    run: Run, corpus: str, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], phases: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(progress, "FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    lines = run(*(corpus if argument == "CORPUS" else argument for argument in arguments)).stderr.splitlines()
+    shown = [line.partition(":")[0] for line in lines if ": " in line]
+    assert list(dict.fromkeys(name for name in shown if name in phases)) == list(phases)

@@ -28,8 +28,10 @@ SPECIAL_TOKENS = click.option(
 def tokenizer() -> None:
     """Find a vocabulary size, train and compare tokenizers, and encode data sets ahead of training.
 
-    A data set is given by its name (see `tfs plugins`) or as YAML: '{name: jsonl, path: corpus.jsonl}'. A tokenizer is
-    given by its name, by the path of a tokenizer.json or its folder, or as YAML: '{name: bpe, vocab_size: 4096}'.
+    A data set is given by its name (see `tfs plugins`), by the path of a file or folder with text, or as YAML:
+    '{name: jsonl, path: corpus.jsonl}'. A tokenizer is given by its name, by the path of a tokenizer.json or its
+    folder, or as YAML: '{name: bpe, vocab_size: 4096}'. The name or folder of a run stands for its data set or its
+    tokenizer.
     """
 
 
@@ -105,7 +107,7 @@ def registry(
 @train.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILES...")
 @click.argument("vocab_size", type=int)
-@click.option("--text-key", default="text", show_default=True, help="Key (JSONL) or column (CSV, Parquet) of the text.")
+@click.option("--text-key", default="text", show_default=True, help="Key (JSON) or column (CSV, Parquet) of the text.")
 @MIN_FREQUENCY
 @SPECIAL_TOKENS
 @OUTPUT
@@ -120,7 +122,7 @@ def file(
     output: str | None,
     assets: str | None,
 ) -> None:
-    """Train a BPE of VOCAB_SIZE ids on FILES: text, JSONL, CSV or Parquet, compressed or not."""
+    """Train a BPE of VOCAB_SIZE ids on FILES: text, JSON, CSV or Parquet, compressed or not."""
     from tfs_tokenizers.training import train_tokenizer_from_files
 
     folder = train_tokenizer_from_files(
