@@ -399,7 +399,7 @@ and <a href="x">a link</a> &amp; more.<br>Next</p><ul><li>a<li>b</ul>
         assert documents(zipped(tmp_path / "b.zip", {"a": content})) == [expected]
         assert documents(tarred(tmp_path / "b.tar", {"a": content})) == [expected]
         for damaged in (content[: len(content) // 2], content.replace(b"word/document.xml", b"word/documenX.xml")):
-            with pytest.raises(DataError, match=r"a\.txt (is damaged or protected|cannot be read)"):
+            with pytest.raises(DataError, match=r"a\.txt is damaged or protected"):
                 documents(written(tmp_path / "a.txt", damaged))
 
     def test_pdf_is_the_text_of_its_pages(self, tmp_path: Path) -> None:

@@ -1,8 +1,4 @@
-"""The text of documents that are not plain text: Word, PDF, EPUB, and notebooks.
-
-The functions raise ValueError for a damaged document, and UnreadableError for one that is not damaged, but has no text
-that can be read.
-"""
+"""The text of documents that are not plain text: Word, PDF, EPUB, and notebooks."""
 
 import io
 import json
@@ -15,11 +11,11 @@ from importlib.util import find_spec
 from typing import IO
 from urllib.parse import unquote
 from xml.etree import ElementTree
-from xml.parsers.expat import ExpatError
 
-from tfs_core.errors import DataError
+from tfs_core.errors import DataError, short_message
 from tfs_core.progress import progress
 from tfs_datasets import kinds
+from tfs_datasets.encodings import encoding_at
 from tfs_datasets.html_text import html_text
 from tfs_datasets.kinds import Kind
 from tfs_datasets.members import Member
@@ -41,7 +37,6 @@ NOTEBOOK = re.compile(
 )
 """Matches the first bytes of a Jupyter notebook."""
 
-
 _TO_FOOTNOTE_MARK = re.compile(r' <a href="#(?:foot|end)note-ref-[^"]*">↑</a>')
 
 
@@ -53,35 +48,29 @@ def docx_text(file: IO[bytes]) -> Iterator[str]:
     import mammoth
 
     no_images = mammoth.images.img_element(lambda _image: {"src": ""})
-    try:
-        page = mammoth.convert_to_html(file, convert_image=no_images).value
-    except (zipfile.BadZipFile, ExpatError, LookupError, AttributeError, TypeError) as error:  # of a damaged file
-        raise ValueError(str(error)) from error
+    page = mammoth.convert_to_html(file, convert_image=no_images).value
     yield from html_text([_TO_FOOTNOTE_MARK.sub("", page)])
 
 
 def pdf_text(file: IO[bytes]) -> Iterator[str]:
     """Iterate over the text of the pages of a PDF document."""
     import pypdf
-    from pypdf.errors import DependencyError, PyPdfError
 
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # it logs what it repairs
     try:
         content = pypdf.PdfReader(file)
         if content.is_encrypted and not content.decrypt(""):
             raise UnreadableError(kinds.ENCRYPTED_PDF)
-        empty = True
-        with progress("reading PDF pages", total=len(content.pages), unit="pages") as advance:
-            for page in content.pages:
-                text = _without_surrogates(page.extract_text())
-                empty = empty and not text.strip()
-                if not empty:
-                    yield f"{text}\n"
-                advance(1)
-    except DependencyError as error:
+    except pypdf.errors.DependencyError as error:  # it decrypts AES only with another package
         raise UnreadableError(kinds.ENCRYPTED_PDF) from error
-    except (PyPdfError, RecursionError, KeyError, TypeError, AttributeError, IndexError) as error:  # of a damaged file
-        raise ValueError(str(error)) from error
+    empty = True
+    with progress("reading PDF pages", total=len(content.pages), unit="pages") as advance:
+        for page in content.pages:
+            text = _without_surrogates(page.extract_text())
+            empty = empty and not text.strip()
+            if not empty:
+                yield f"{text}\n"
+            advance(1)
     if empty:
         raise UnreadableError(kinds.SCANNED_PDF)
 
@@ -93,17 +82,16 @@ def _without_surrogates(text: str) -> str:
 
 def epub_text(file: IO[bytes]) -> Iterator[str]:
     """Iterate over the text of an EPUB book, chapter by chapter."""
-    try:
-        with zipfile.ZipFile(file) as book:
-            container = ElementTree.fromstring(book.read("META-INF/container.xml"))
-            package_path = str(next(iter(container.findall(".//{*}rootfile"))).get("full-path"))
-            package = ElementTree.fromstring(book.read(package_path))
-            paths = {item.get("id"): item.get("href") for item in package.findall(".//{*}item")}
-            for chapter in package.findall(".//{*}itemref"):
-                path = posixpath.join(posixpath.dirname(package_path), unquote(str(paths[chapter.get("idref")])))
-                yield from html_text([book.read(path).decode("utf-8-sig", "replace")])
-    except (ElementTree.ParseError, KeyError, StopIteration, zipfile.BadZipFile, RuntimeError) as error:
-        raise ValueError(str(error)) from error
+    with zipfile.ZipFile(file) as book:
+        container = ElementTree.fromstring(book.read("META-INF/container.xml"))
+        package_path = container.findall(".//{*}rootfile")[0].attrib["full-path"]
+        package = ElementTree.fromstring(book.read(package_path))
+        paths = {item.get("id"): item.attrib["href"] for item in package.findall(".//{*}item")}
+        for chapter in package.findall(".//{*}itemref"):
+            path = posixpath.join(posixpath.dirname(package_path), unquote(paths[chapter.get("idref")]))
+            content = book.read(path)
+            encoding, mark_bytes = encoding_at(content, None)
+            yield from html_text([content[mark_bytes:].decode(encoding)])
 
 
 def notebook_text(content: str, name: str) -> Iterator[str]:
@@ -147,5 +135,7 @@ def document_text(member: Member) -> Iterator[str]:
         stream = io.BytesIO(whole)
     try:
         yield from read(stream)
-    except ValueError as error:
-        raise DataError(f"{member.name} is damaged or protected: {error}") from error
+    except (UnreadableError, MemoryError):
+        raise
+    except Exception as error:  # libraries raise whatever a damaged file leads to
+        raise DataError(f"{member.name} is damaged or protected: {short_message(error)}") from error

@@ -153,7 +153,8 @@ class _Forward(io.RawIOBase):
 
 def _in_zip(stream: IO[bytes], bad: BadInput, shown: str) -> Iterator[tuple[str, IO[bytes]]]:
     with zipfile.ZipFile(stream) as archive:
-        files = {entry.filename: entry for entry in archive.infolist() if not entry.is_dir()}  # the last of equal names
+        entries = [entry for entry in archive.infolist() if entry.filename and not entry.is_dir()]
+        files = {entry.filename: entry for entry in entries}  # the last of several with the same name
         for name in sorted(filter(is_visible, files), key=lambda name: PurePosixPath(name).parts):
             if files[name].flag_bits & ENCRYPTED_FLAG:
                 bad.left_out_file(kinds.ENCRYPTED)
