@@ -331,3 +331,54 @@ def test_document_ids_number_the_documents_of_each_row() -> None:
     assert batch.document_ids.tolist() == [[1, 1, 1, 1, 2], [0, 0, 1, 1, 2]]
     without = Rows(split=split, batching="packed", max_length=5, end_of_text_id=END)
     assert without.batch(np.array([0, 1])).document_ids is None
+
+
+@untimed
+@given(documents, st.integers(1, 7), st.integers(0, 3))
+def test_moving_windows_have_every_token_once_after_the_token_before_it(
+    lengths: list[int], max_length: int, seed: int
+) -> None:
+    split = split_of(lengths)
+    ring = split.tokens.tolist()
+    batches = batches_of(split, max_length=max_length, batch_size=1, seed=seed)
+    for epoch in range(4):
+        places = []
+        for step in range(epoch * batches.rows, (epoch + 1) * batches.rows):
+            ((inputs, targets),) = rows_of(batches.step(step))
+            refs = batches.documents(step)
+            at = [int(split.offsets[ref.document[0]]) + place for ref in refs for place in range(ref.start, ref.stop)]
+            assert targets == [ring[place] for place in at], "documents() names the tokens of the step"
+            assert inputs == [ring[place - 1] for place in at]
+            assert [place % len(ring) for place in range(at[0], at[0] + len(at))] == at
+            places += at
+        assert sorted(places) == list(range(len(ring)))
+
+
+def test_windows_move_by_a_hash_of_seed_and_epoch_and_not_in_the_first_epoch() -> None:
+    split = split_of([9] * 50)
+
+    def starts(batches: Batches, epoch: int) -> list[int]:
+        steps = range(epoch * batches.rows, (epoch + 1) * batches.rows)
+        refs = [batches.documents(step)[0] for step in steps]
+        return sorted(int(split.offsets[ref.document[0]]) + ref.start for ref in refs)
+
+    first, other = (batches_of(split, max_length=16, batch_size=1, seed=seed) for seed in (1, 2))
+    still = list(range(0, 500, 16))
+    assert starts(first, 0) == starts(other, 0) == still
+    moved = [starts(first, epoch) for epoch in (1, 2, 3)] + [starts(other, 1)]
+    assert len({tuple(places) for places in [*moved, still]}) == 5
+    assert moved[0] == starts(batches_of(split, max_length=16, batch_size=1, seed=1), 1)
+
+
+def test_checkpoint_of_a_version_whose_windows_did_not_move_keeps_them(tmp_path: Path) -> None:
+    split = split_of([9] * 50)
+    new, old = (batches_of(split, max_length=16, batch_size=1, seed=1) for _ in range(2))
+    step = 5 * new.rows
+    with new.open(tmp_path, step=step, state=new.state(step), report=print):
+        moved = new.step(step)
+    with old.open(tmp_path, step=step, state={"step": step}, report=print):
+        assert old.state(step) == {}
+        ((inputs, targets),) = rows_of(old.step(step))
+        row = int(old.row_numbers(step, 0)[0])
+        assert targets == split.tokens[row * 16 : row * 16 + 16].tolist()
+    assert rows_of(moved) != [(inputs, targets)]

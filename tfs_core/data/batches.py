@@ -8,8 +8,13 @@
 The inputs of a row are its targets shifted by one position: the first input is the token before the first target (end
 of text at the start of a document). The steps go through the rows epoch by epoch, each epoch in a new random order. No
 row is dropped or repeated: a batch at the end of an epoch is completed with the first rows of the next epoch.
+
+Packed windows move from epoch to epoch: the tokens are read as a ring, from an offset that is a hash of (seed, epoch),
+0 in the first epoch. So a token has other tokens before it in its window each time, and every token is still a target
+exactly once per epoch. docs/experiments.md has the gain.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -56,25 +61,36 @@ class Rows:
             left = self.split.n_tokens - rows * self.max_length
         return np.asarray(np.minimum(left, self.max_length))
 
-    def starts(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the index of each row's first target in the tokens: int64, shape of `rows`."""
-        return np.asarray(self.split.offsets[rows] if self.batching == "padded" else rows * self.max_length)
+    def starts(self, rows: NDArray[np.int64], offsets: NDArray[np.int64] | int = 0) -> NDArray[np.int64]:
+        """Return the index of each row's first target in the tokens: int64, shape of `rows`.
 
-    def read_ahead(self, rows: NDArray[np.int64]) -> None:
+        `offsets` is the distance in tokens that each packed row is moved by.
+        """
+        if self.batching == "padded":
+            return np.asarray(self.split.offsets[rows])
+        return np.asarray((rows * self.max_length + offsets) % self.split.n_tokens)
+
+    def read_ahead(self, rows: NDArray[np.int64], offsets: NDArray[np.int64] | int = 0) -> None:
         """Ask the operating system to prefetch the pages of these rows [batch_size], asynchronously."""
         if self.batching == "padded":
             read_ahead(self.split.offsets, rows, rows + 2)
-        starts = self.starts(rows)
-        read_ahead(self.split.tokens, np.maximum(starts - 1, 0), starts + self.lengths(rows))
+        starts = self.starts(rows, offsets)
+        stops = np.minimum(starts + self.lengths(rows), self.split.n_tokens)
+        read_ahead(self.split.tokens, np.maximum(starts - 1, 0), stops)
 
-    def batch(self, rows: NDArray[np.int64]) -> Batch:
-        """Return a batch of rows [batch_size, seq_len]: seq_len is max_length if packed, the longest row if padded."""
-        lengths, starts = self.lengths(rows), self.starts(rows)
+    def batch(self, rows: NDArray[np.int64], offsets: NDArray[np.int64] | int = 0) -> Batch:
+        """Return a batch of rows [batch_size, seq_len]: seq_len is max_length if packed, the longest row if padded.
+
+        The tokens are a ring: a packed row that is moved past the last token continues with the first one.
+        """
+        lengths, starts = self.lengths(rows), self.starts(rows, offsets)
         seq_len = int(lengths.max()) if self.batching == "padded" else self.max_length
         input_ids = np.full((len(rows), seq_len), self.end_of_text_id, dtype=np.int64)
         target_ids = np.full((len(rows), seq_len), IGNORED_TARGET, dtype=np.int64)
         for i, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
             targets = self.split.tokens[start : start + length]
+            if len(targets) < length:  # the end of the ring; its last token is an end of text
+                targets = np.concatenate([targets, self.split.tokens[: length - len(targets)]])
             target_ids[i, :length] = targets
             input_ids[i, 1:length] = targets[:-1]
             if start > 0:
@@ -112,12 +128,18 @@ class Batches:
         self._rank = rank
         self._world_size = world_size
         self._permutation = lru_cache(maxsize=4)(lambda epoch: Permutation(self.rows, seed=seed, epoch=epoch))
+        self._offset = lru_cache(maxsize=4)(self._find_offset)
+        self._seed = seed
+        self._windows_move = rows.batching == "packed"
         self._rows_at = lru_cache(maxsize=2 * accumulation)(self._find_rows)  # of the current and the prefetched step
 
     def open(
         self, folder: Path, *, step: int, state: Mapping[str, Any] | None, report: Callable[[str], None]
     ) -> AbstractContextManager[None]:
-        """Return a no-op context: all data is on the disk."""
+        """Return a no-op context: all data is on the disk. A run of a tfs whose windows did not move keeps them."""
+        if state is not None:
+            self._windows_move = bool(state.get("windows_move", False))
+            self._offset.cache_clear()
         return nullcontext()
 
     def ready(self, step: int) -> bool:
@@ -125,8 +147,8 @@ class Batches:
         return True
 
     def state(self, step: int) -> dict[str, Any]:
-        """Return an empty state: the step number determines the batches."""
-        return {}
+        """Return whether packed windows move, which they did not in earlier versions. The step determines the rest."""
+        return {"windows_move": True} if self._windows_move else {}
 
     def trial(self) -> Batch:
         """Return the first micro-batch of the first step."""
@@ -134,15 +156,27 @@ class Batches:
 
     def step(self, step: int) -> list[Batch]:
         """Return this rank's micro-batches of optimizer step 0, 1, 2, ...; prefetch those of the next step."""
-        parts = [self._rows.batch(self.row_numbers(step, part)) for part in range(self._accumulation)]
+        parts = [
+            self._rows.batch(self.row_numbers(step, part), self._offsets(step, part))
+            for part in range(self._accumulation)
+        ]
         for part in range(self._accumulation):
-            self._rows.read_ahead(self.row_numbers(step + 1, part))
+            self._rows.read_ahead(self.row_numbers(step + 1, part), self._offsets(step + 1, part))
         return parts
 
     def row_numbers(self, step: int, part: int) -> NDArray[np.int64]:
         """Return the row numbers of micro-batch `part` of a step for this rank: int64 [batch_size]."""
-        first = step * self.rows_per_step + (part * self._world_size + self._rank) * self._batch_size
+        first = self._first_place(step, part)
         return self._rows_at(first, first + self._batch_size)
+
+    def _offsets(self, step: int, part: int) -> NDArray[np.int64]:
+        """Return the number of tokens that each row of a micro-batch is moved by: int64 [batch_size]."""
+        first = self._first_place(step, part)
+        return np.array([self._offset(place // self.rows) for place in range(first, first + self._batch_size)])
+
+    def _first_place(self, step: int, part: int) -> int:
+        """Return the position of a micro-batch's first row in the infinite sequence of shuffled epochs."""
+        return step * self.rows_per_step + (part * self._world_size + self._rank) * self._batch_size
 
     def epoch(self, step: int) -> int:
         """Return the number of complete epochs before the first row of this step."""
@@ -154,15 +188,18 @@ class Batches:
 
     def documents(self, step: int) -> list[DocumentRef]:
         """Return the parts of documents that this rank reads in a step, in the order of its rows."""
-        rows = np.concatenate([self.row_numbers(step, part) for part in range(self._accumulation)])
-        starts, lengths = self._rows.starts(rows), self._rows.lengths(rows)
-        refs = []
-        for start, stop in zip(starts.tolist(), (starts + lengths).tolist(), strict=True):
-            document = int(np.searchsorted(self._rows.split.offsets, start, side="right")) - 1
-            while start < stop:
-                begins, ends = map(int, self._rows.split.offsets[document : document + 2])
-                refs.append(DocumentRef((document,), start - begins, min(stop, ends) - begins))
-                start, document = ends, document + 1
+        parts = range(self._accumulation)
+        rows = np.concatenate([self.row_numbers(step, part) for part in parts])
+        offsets = np.concatenate([self._offsets(step, part) for part in parts])
+        starts, lengths = self._rows.starts(rows, offsets), self._rows.lengths(rows)
+        split, refs = self._rows.split, []
+        for start, left in zip(starts.tolist(), lengths.tolist(), strict=True):
+            while left > 0:
+                document = int(np.searchsorted(split.offsets, start, side="right")) - 1
+                begins, ends = map(int, split.offsets[document : document + 2])
+                stop = min(start + left, ends)
+                refs.append(DocumentRef((document,), start - begins, stop - begins))
+                start, left = stop % split.n_tokens, left - (stop - start)
         return refs
 
     @cached_property
@@ -206,3 +243,10 @@ class Batches:
             pieces.append(self._permutation(epoch)(np.arange(place, place + n)))
             first += n
         return np.concatenate(pieces)
+
+    def _find_offset(self, epoch: int) -> int:
+        """Return the number of tokens that the windows of an epoch are moved by."""
+        if epoch == 0 or not self._windows_move:
+            return 0
+        digest = hashlib.blake2b(f"offset {self._seed} {epoch}".encode("ascii"), digest_size=8).digest()
+        return int.from_bytes(digest, "little") % self._rows.split.n_tokens
