@@ -151,11 +151,15 @@ class TestUnreliableHub:
         models.faults.dropped = {"tokenizer.json": 1}
         assert build(python, models.url).startswith("280 </s> [")
 
-    def test_wrong_bytes_are_refused_and_deleted(self, models: Any, python: Any) -> None:
+    def test_wrong_bytes_are_downloaded_again(self, models: Any, python: Any) -> None:
         models.faults.corrupted = {"tokenizer.json": 1}
+        assert build(python, models.url).startswith("280 </s> [")
+
+    def test_wrong_bytes_each_time_are_refused_and_deleted(self, models: Any, python: Any) -> None:
+        models.faults.corrupted = {"tokenizer.json": 3}
         said = build(python, models.url)
         assert said.startswith(
-            "error: tokenizer.json of someone/something arrived with the wrong bytes, and was deleted"
+            "error: tokenizer.json of someone/something arrived with the wrong bytes. It was downloaded 3 times"
         )
         assert build(python, models.url).startswith("280 </s> [")
 

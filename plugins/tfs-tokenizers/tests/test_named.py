@@ -84,14 +84,13 @@ def test_path_comes_before_a_run_of_the_same_name(command: Command, place: Path)
     assert command("analyze", "notes.txt", "--tokenizer", "byte").exit_code == 0
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "./notes/1.txt"])
+@pytest.mark.parametrize("name", ["notes.txt", "./notes/1.txt", "./notes", "list.json"])
 def test_text_in_place_of_a_tokenizer_is_named_so(command: Command, name: str) -> None:
+    Path("list.json").write_text('["text"]', encoding="utf-8")
     result = command("compare", name)
     assert result.exit_code == 1
-    assert (
-        "is not a tokenizer, whose file format is tokenizer.json. If it is text, give it as the data set: with --data"
-        in (result.output)
-    )
+    assert "tokenizer.json" in result.output
+    assert "If it is text, give it as the data set: with --data" in result.output
 
 
 def test_run_without_a_checkpoint_is_an_error(command: Command, place: Path) -> None:

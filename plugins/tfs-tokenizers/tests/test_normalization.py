@@ -125,8 +125,8 @@ def compare(tmp_path: Path, qwen: Path) -> Callable[..., str]:
 
 def test_comparison_says_what_is_lost(compare: Callable[..., str]) -> None:
     in_table = compare("the cafe\u0301\n" * 50)
-    assert [line.split("  ")[-1] for line in in_table.splitlines()[1:]] == ["up to NFC: 1 of 1 texts changed", "yes"]
-    assert "up to NFC: 0 of 1 texts changed" in compare("the caf\u00e9\n" * 50)
+    assert [line.split("  ")[-1] for line in in_table.splitlines()[1:]] == ["up to NFC: 1 of 1 text changed", "yes"]
+    assert "up to NFC: 0 of 1 text changed" in compare("the caf\u00e9\n" * 50)
     in_json = json.loads(compare("the cafe\u0301\n" * 50, "--json"))["tokenizers"]
     assert [(row["lossless"], row["normalization"], row["changed_texts"]) for row in in_json] == [
         (False, "NFC", 1),

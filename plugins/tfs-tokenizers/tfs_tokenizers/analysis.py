@@ -29,7 +29,7 @@ from tfs_core.durable import write_durably
 from tfs_core.errors import DataError
 from tfs_core.progress import progress
 from tfs_core.runs import assets_folder
-from tfs_core.terminal import escape_control_characters
+from tfs_core.terminal import counted, escape_control_characters
 from tfs_tokenizers import bpe, named
 from tfs_tokenizers.batches import batches
 from tfs_tokenizers.byte_level import ByteLevelTokenizer
@@ -156,7 +156,7 @@ class TokenAnalysisReport:
         lines = [
             f"{escape_control_characters(self.dataset)}, encoded with {escape_control_characters(self.tokenizer)}",
             "",
-            f"  text             {self.n_bytes / 1e6:,.2f} MB in {self.documents:,} pieces",
+            f"  text             {self.n_bytes / 1e6:,.2f} MB in {counted(self.documents, 'piece')}",
             f"  tokens           {self.n_tokens:,}, {self.bytes_per_token:.2f} bytes each",
             f"  ids in use       {len(self.ranked):,} of {self.vocab_size:,}",
             "",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tfs_core.terminal import say
+from tfs_core.terminal import counted, say
 
 if TYPE_CHECKING:
     from tfs_tokenizers.comparison import ComparedTokenizer
@@ -219,6 +219,7 @@ def compare(
 
 
 def _what_is_kept(row: "ComparedTokenizer") -> str:
+    changed = f"{row.changed_texts:,} of {counted(row.texts, 'text')} changed"
     if row.normalization is not None:
-        return f"up to {row.normalization}: {row.changed_texts:,} of {row.texts:,} texts changed"
-    return "yes" if row.lossless else f"NO: {row.changed_texts:,} of {row.texts:,} texts changed"
+        return f"up to {row.normalization}: {changed}"
+    return "yes" if row.lossless else f"NO: {changed}"

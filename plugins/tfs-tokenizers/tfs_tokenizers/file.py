@@ -18,6 +18,8 @@ from tfs_tokenizers.tokenizer_json import (
     read_json_file,
 )
 
+TEXT_ADVICE = "If it is text, give it as the data set: with --data, or in a configuration as data.dataset."
+
 
 def read(file: Path, *, end_of_text: str | None = None) -> Tokenizer:
     """Return the tokenizer of a `tokenizer.json`.
@@ -66,16 +68,15 @@ def build(
     if not path.exists():
         found = sorted(str(file.parent) for file in (assets / "tokenizers").glob(f"*/{FILE_NAME}"))
         trained = f" Under {assets / 'tokenizers'}: {', '.join(found)}." if found else ""
-        raise DataError(f"{config.path}: there is no {FILE_NAME}, the file format of tokenizers.{trained}")
+        raise DataError(
+            f"{config.path}: there is no {FILE_NAME}, the file format of tokenizers. {TEXT_ADVICE}{trained}"
+        )
     try:
         read_json_file(path)
     except DataError as error:
-        if path.suffix.lower() == ".json":
+        if path.name == FILE_NAME:
             raise
-        raise DataError(
-            f"{path} is not a tokenizer, whose file format is {FILE_NAME}. If it is text, give it as the data set: "
-            "with --data, or in a configuration as data.dataset."
-        ) from error
+        raise DataError(f"{path} is not a tokenizer, whose file format is {FILE_NAME}. {TEXT_ADVICE}") from error
     return read(path, end_of_text=config.end_of_text)
 
 

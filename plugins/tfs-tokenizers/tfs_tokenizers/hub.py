@@ -1,5 +1,7 @@
 """The tokenizer `hub`: downloaded from a Hugging Face Hub repository into the local cache, and verified."""
 
+import logging
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -31,10 +33,15 @@ from tfs_tokenizers.config import HubConfig
 from tfs_tokenizers.file import read
 from tfs_tokenizers.tokenizer_json import CONFIG_FILE_NAME, FILE_NAME, LARGEST_FILE
 
+log = logging.getLogger(__name__)
+
 Answer = TypeVar("Answer")
 
 BACKOFF_SECONDS = (1.0, 2.0, 4.0)
 """Delay before each retry while the Hub is busy."""
+
+ATTEMPTS = 3
+"""Downloads of a file whose checksum is wrong each time, before it is refused."""
 
 BUSY_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 
@@ -63,6 +70,8 @@ def from_hub(repositories: tuple[str, ...], *, revision: str, offline: bool, way
         if isinstance(file, str):
             return Path(file)
     repository = repositories[0]
+    if "HF_HUB_VERBOSITY" not in os.environ:  # its warnings are reported here, in a sentence
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     if offline or constants.HF_HUB_OFFLINE or not can_reach(constants.ENDPOINT):
         why = "the network is switched off" if offline or constants.HF_HUB_OFFLINE else "that cannot be reached"
         raise DataError(
@@ -82,20 +91,24 @@ def from_hub(repositories: tuple[str, ...], *, revision: str, offline: bool, way
 
 
 def _download(repository: str, name: str, revision: str) -> Path:
-    """Download a file of a repository into the cache. Raises DataError when its checksum is wrong."""
+    """Download a file of a repository into the cache. Raises DataError when its checksum is wrong, `ATTEMPTS` times."""
     file_at_hub = _retry_while_busy(lambda: get_hf_file_metadata(hf_hub_url(repository, name, revision=revision)))
     if (file_at_hub.size or 0) > LARGEST_FILE:
         raise DataError(f"{name} of {repository} has more than {LARGEST_FILE >> 20} MiB, so it is not downloaded")
     expected = file_at_hub.etag or ""
-    file = Path(hf_hub_download(repository, name, revision=revision))
-    if _checksum(read_bytes(file, limit=LARGEST_FILE), like=expected) != expected:
+    problem = f"{name} of {repository} arrived with the wrong bytes"
+    for attempt in range(1, ATTEMPTS + 1):
+        file = Path(hf_hub_download(repository, name, revision=revision))
+        if _checksum(read_bytes(file, limit=LARGEST_FILE), like=expected) == expected:
+            return file
         file.resolve().unlink()
         file.unlink(missing_ok=True)
-        raise DataError(
-            f"{name} of {repository} arrived with the wrong bytes, and was deleted: run the command again. If that "
-            f"does not help, a proxy between this machine and {constants.ENDPOINT} may alter the data."
-        )
-    return file
+        if attempt < ATTEMPTS:
+            log.warning(f"{problem}. Downloading it again.")
+    raise DataError(
+        f"{problem}. It was downloaded {ATTEMPTS} times, and deleted. Try again later; if that does not help, a proxy "
+        f"between this machine and {constants.ENDPOINT} may alter the data."
+    )
 
 
 def _checksum(content: bytes, *, like: str) -> str:

@@ -13,6 +13,7 @@ from tfs_core.data.prepare import prepare_tokens
 from tfs_core.data.store import SPLITS, TokenSplit, TokenStore, open_store
 from tfs_core.errors import DataError, UsageError
 from tfs_core.runs import assets_folder
+from tfs_core.terminal import counted
 from tfs_tokenizers import named
 
 LONGEST_ROW = 1 << 31
@@ -43,14 +44,16 @@ class LengthReport:
     def summary(self) -> str:
         """Return the report as lines of text."""
         kept = self.tokens - self.truncated_tokens
-        cut = f"{self.truncated_documents:,} documents truncated ({self.truncated_documents / self.documents:.1%})"
+        share = self.truncated_documents / self.documents
+        cut = f"{counted(self.truncated_documents, 'document')} truncated ({share:.1%})"
+        packed_padding = counted(self.packed_padding_tokens, "token")
         return "\n".join(
             [
-                f"{self.split}: {self.documents:,} documents, {self.tokens:,} tokens, "
+                f"{self.split}: {counted(self.documents, 'document')}, {counted(self.tokens, 'token')}, "
                 f"{self.bytes_per_token:.2f} bytes a token; in rows of {self.max_length}:",
                 f"  batching: padded   {cut}, {self.truncated_tokens / self.tokens:.1%} of the tokens lost, "
                 f"padding at most {self.padding_tokens / (kept + self.padding_tokens):.1%} of the rows",
-                f"  batching: packed   nothing lost, {self.packed_padding_tokens:,} tokens of padding in the last row",
+                f"  batching: packed   nothing lost, {packed_padding} of padding in the last row",
             ]
         )
 
