@@ -7,7 +7,7 @@ import ast
 import sys
 from pathlib import Path
 
-LIMIT = 6600
+LIMIT = 6900
 CORE = Path(__file__).parent.parent / "tfs_core"
 
 
