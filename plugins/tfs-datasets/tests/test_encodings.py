@@ -65,6 +65,14 @@ def test_encoding_is_an_option_of_all_data_sets_of_text(tmp_path: Path, encoding
         assert list(source.documents("train")) == ["Grüße", "ü"]
 
 
+def test_encoding_is_part_of_the_fingerprint_whatever_it_is_called(tmp_path: Path) -> None:
+    file = written(tmp_path / "a", b"text")
+    names = (None, "cp1252", "windows-1252", "latin-1")
+    plain, cp1252, same, latin = (text_files(file, encoding=name).fingerprint() for name in names)
+    assert len({plain, cp1252, latin}) == 3
+    assert same == cp1252
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -100,6 +108,12 @@ def test_guess_of_the_encoding_is_offered_and_not_taken(tmp_path: Path, content:
     with pytest.raises(DataError, match=rf"a\.txt, line .* is not UTF-8\. {advice}"):
         documents(file)
     assert documents(file, encoding=guess) == [content.decode(guess)]
+
+
+def test_damaged_utf8_is_not_another_encoding(tmp_path: Path) -> None:
+    file = written(tmp_path / "a.txt", "naïve café".encode()[:-1])  # cut off within a character
+    with pytest.raises(DataError, match=r"byte 0xc3 is not UTF-8\. Its other characters are UTF-8, so it is cut off"):
+        documents(file)
 
 
 def test_advice_names_the_encoding_before_replace_and_skip(tmp_path: Path) -> None:

@@ -25,10 +25,13 @@ MARK_ERRORS = "tfs_datasets.mark"
 """The error handler that marks invalid bytes, for Python's `errors=`."""
 
 GUESSED = (
-    *("cp1252", "cp1250", "cp1251", "koi8_r", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257"),
-    *("cp932", "euc_jp", "gb18030", "big5", "cp949", "cp437", "mac_roman"),
+    *("cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "koi8_r", "mac_roman"),
+    *("cp850", "cp437", "cp932", "euc_jp", "gb18030", "big5", "cp949"),
 )
-"""The encodings that may be guessed; of equally likely ones, the first come first."""
+"""The encodings that may be guessed."""
+
+MOST_USED = "cp1252"
+"""Comes first if it is as likely as others: in much text of Western Europe, equal bytes are equal letters in cp1250."""
 
 NAMED = re.compile(rb"(?:charset|coding)\s*[:=]\s*[\"']?([A-Za-z][\w.-]*)")
 """The name of an encoding in a page of HTML or XML, or in a source file."""
@@ -85,9 +88,14 @@ def find_invalid(text: str) -> re.Match[str] | None:
 
 def encoding_advice(text: str, encoding: str, start: bytes) -> str:
     """Return advice for text with marked bytes: the encoding that the first bytes of the file name, or guesses."""
-    guesses = _guesses(text) if encoding == "utf-8" else []
+    guesses = []
     if (named := NAMED.search(start)) and is_text_encoding(name := named[1].decode("ascii")):
-        guesses = [name] if codecs.lookup(name) != codecs.lookup(encoding) else guesses
+        guesses = [name] if codecs.lookup(name) != codecs.lookup(encoding) else []
+    if not guesses and encoding == "utf-8":
+        valid = sum(character > "\x7f" for character in INVALID.sub("", text))
+        if valid >= len(INVALID.findall(text)):
+            return "Its other characters are UTF-8, so it is cut off or damaged there"
+        guesses = _guesses(text)
     if not guesses:
         return "Set encoding to the encoding of the file"
     setting = f"set encoding: {guesses[0]} (--set data.dataset.encoding={guesses[0]})"
@@ -104,10 +112,11 @@ def _guesses(text: str) -> list[str]:
     best = found.best()
     if best is None:
         return []
-    likely = {
+    likely = [
         name
-        for match in found
+        for match in found  # the most likely first
         if match.chaos <= best.chaos + 0.05 and match.coherence >= best.coherence - 0.1
         for name in (match.encoding, *match.could_be_from_charset)
-    }
-    return [name for name in GUESSED if name in likely][:MOST_GUESSES]
+    ]
+    distinct = dict.fromkeys(name for name in likely if name in GUESSED)
+    return sorted(distinct, key=lambda name: name != MOST_USED)[:MOST_GUESSES]

@@ -5,7 +5,7 @@ import tarfile
 from dataclasses import dataclass
 
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f]")
-MOST_CONTROL_CHARACTERS = 0.05
+MOST_CONTROL_CHARACTERS = 0.08
 """Share of control characters up to which a file counts as text. One of random bytes has 0.11."""
 
 

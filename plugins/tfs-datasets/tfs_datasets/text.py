@@ -19,8 +19,8 @@ BLOCK_CHARACTERS = 1 << 16
 HTML_SUFFIXES = (".html", ".htm", ".xhtml")
 
 ADVICE = (
-    "If the file is damaged instead, on_error: replace writes U+FFFD in place of such bytes, and on_error: skip leaves "
-    "out the document."
+    "If the file is damaged, on_error: replace writes U+FFFD in place of such bytes, and on_error: skip leaves out the "
+    "document."
 )
 
 Parts = Iterator[tuple[str, bool]]
