@@ -257,9 +257,10 @@ class TestArchives:
 
     def test_files_are_read_as_in_a_folder(self, tmp_path: Path, pack: Callable[..., Path]) -> None:
         members = {
-            "notes/a.txt": b"one",
+            "../notes/a.txt": b"one",
             "notes/.DS_Store": b"\0\0\0\1Bud1",
             "__MACOSX/notes/a.txt": b"of macOS",
+            "notes/Thumbs.db": b"of Windows",
             "notes/b.txt.gz": gzip.compress(b"two"),
             "notes/c.txt": b"\xff\xfe" + "drei ü".encode("utf-16-le"),
             "notes/d.png": PNG,

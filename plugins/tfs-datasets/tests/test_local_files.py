@@ -64,7 +64,7 @@ class TestFinding:
         assert [file.relative_to(tmp_path).as_posix() for file in find_files("text", tmp_path)] == expected
 
     def test_hidden_files_of_a_folder_are_left_out(self, tmp_path: Path) -> None:
-        for name in (".git/config", ".DS_Store", "a.txt", "__MACOSX/b.txt"):
+        for name in (".git/config", ".DS_Store", "a.txt", "__MACOSX/b.txt", "desktop.ini"):
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_text("x", encoding="utf-8")
         assert [file.name for file in find_files("text", tmp_path)] == ["a.txt"]

@@ -93,7 +93,7 @@ def _cached_hash(cached: Path, state: list[object]) -> str | None:
 def find_files(name: str, paths: Paths) -> list[Path]:
     """Return the files that match the paths of the data set `name`, without repeats.
 
-    Hidden files in a folder, and what macOS adds to it, are skipped. The files of a folder or glob are sorted by path.
+    Hidden files in a folder, and those of file managers, are skipped. The files of a folder or glob are sorted by path.
     Raises DataError when a path matches no file, or `paths` is empty.
     """
     found: dict[Path, None] = {}

@@ -1,7 +1,7 @@
 """The members of a file: the file itself, or the files in a zip or tar archive, decompressed and read as streams.
 
-Archives are recognized by their first bytes, under any name, and nothing is unpacked to the disk. Hidden files and what
-macOS adds (`__MACOSX`, `.DS_Store`) are skipped, as in a folder.
+Archives are recognized by their first bytes, under any name, and nothing is unpacked to the disk. Hidden files and
+those of file managers (`.DS_Store`, `__MACOSX`, `Thumbs.db`) are skipped, as in a folder.
 """
 
 import codecs
@@ -23,6 +23,9 @@ from tfs_datasets.bad_input import BadInput
 from tfs_datasets.compressed import BLOCK_BYTES, decompressed, is_compressed
 from tfs_datasets.encodings import MARK_ERRORS, encoding_advice, encoding_at, find_invalid
 from tfs_datasets.kinds import Kind, kind_of
+
+OF_FILE_MANAGERS = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
+"""Names that macOS and Windows add to archives and folders, besides hidden ones such as `.DS_Store`."""
 
 ENCRYPTED_FLAG = 1
 
@@ -177,8 +180,9 @@ def _in_tar(stream: IO[bytes], bad: BadInput, shown: str) -> Iterator[tuple[str,
 
 
 def is_visible(name: str) -> bool:
-    """Return whether a path within a folder or an archive is read: no part of it is hidden or added by macOS."""
-    return not any(part[0] == "." or part == "__MACOSX" for part in PurePosixPath(name).parts if part != ".")
+    """Return whether a path within a folder or an archive is read: no part of it is hidden or of a file manager."""
+    parts = set(PurePosixPath(name).parts) - {".."}
+    return not parts & OF_FILE_MANAGERS and not any(part.startswith(".") for part in parts)
 
 
 @contextmanager
