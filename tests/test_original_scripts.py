@@ -244,6 +244,8 @@ class TestReadme:
         result = evaluator.evaluate(val_loader)
         print(f"Val Loss: {result.loss:.4f}, Perplexity: {result.perplexity:.2f}")
         assert result.tokens_evaluated == 4
+        without_labels = evaluator.evaluate([{"input_ids": torch.tensor([[1, 2, 3, 4], [2, 3, 0, 0]])}])
+        assert without_labels.tokens_evaluated == 6
         loss = cross_entropy(model(torch.tensor([1, 2, 3, 2])), torch.tensor([2, 3, 4, 3]))
         assert result.loss == pytest.approx(loss.item())
 

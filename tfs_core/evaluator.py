@@ -72,9 +72,9 @@ class Evaluator:
         """Return the metrics of the first `max_batches` batches, counted over all ranks; None means all batches.
 
         A batch is a `Batch` or a pair (input_ids, target_ids), both int64 [batch_size, seq_len], with the target -100
-        at positions without a target. A mapping, as from the original tools, has `input_ids` and `labels` [batch_size,
-        seq_len], which are not shifted: the label at a position is its own id, or -100. `byte_lengths` [vocab_size]
-        comes from the tokenizer. Raises DataError when there is no valid target.
+        at positions without a target. A mapping, as from the original tools, has `input_ids` and perhaps `labels`, both
+        int64 [batch_size, seq_len + 1]. Labels are not shifted: the label of a position is its own id, or -100.
+        `byte_lengths` [vocab_size] comes from the tokenizer. Raises DataError when there is no valid target.
         """
         bytes_of = None if byte_lengths is None else torch.from_numpy(np.asarray(byte_lengths, dtype=np.int64))
         losses = []  # fetched from the device at the end, to avoid a synchronization per batch
@@ -83,7 +83,7 @@ class Evaluator:
         with evaluating(self.model):
             for batch in islice(batches, own):
                 if isinstance(batch, Mapping):
-                    batch = (batch["input_ids"][:, :-1], batch["labels"][:, 1:])
+                    batch = (batch["input_ids"][:, :-1], batch.get("labels", batch["input_ids"])[:, 1:])
                 target_ids = batch.target_ids if isinstance(batch, Batch) else batch[1]
                 valid_ids = target_ids[target_ids != IGNORED_TARGET]
                 tokens += valid_ids.numel()

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tfs_tokenizers import bpe, byte, character
 from tfs_tokenizers.config import BpeConfig, CharacterConfig
+from tfs_tokenizers.kept import locked
 
 from tfs_core.config.schema import Choice
 from tfs_core.contracts import Tokenizer
@@ -315,3 +317,17 @@ def test_two_processes_that_want_the_same_bpe_train_it_once(tmp_path: Path) -> N
 def test_invalid_option_is_an_error(config: type, values: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="must be at least"):
         config(**values)
+
+
+def test_process_that_waits_for_the_training_of_another_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    build("bpe", tmp_path)
+    (folder,) = (tmp_path / "tokenizers").iterdir()
+    (folder / "tokenizer.json").unlink()
+    with ThreadPoolExecutor() as pool:
+        with locked(folder):
+            waiting = pool.submit(build, "bpe", tmp_path)
+            while "another process is training this tokenizer: waiting for it" not in caplog.messages:
+                assert not waiting.done()
+        assert waiting.result().vocab_size == 320

@@ -2,16 +2,19 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from tfs_core.data.documents import TrainingText
 from tfs_core.errors import DataError
 from tfs_tokenizers.tokenizer_json import CONFIG_FILE_NAME, FILE_NAME, read_tokenizer, write_tokenizer
+
+log = logging.getLogger(__name__)
 
 Kept = TypeVar("Kept")
 
@@ -51,11 +54,18 @@ def trained_once(
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Create a folder and hold its lock (context manager). Raises DataError when it cannot be written."""
+    """Create a folder and hold its lock (context manager). Raises DataError when it cannot be written.
+
+    Logs a warning when another process holds the lock, and waits for it.
+    """
     with write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / "lock")
-        lock.acquire()
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            log.warning("another process is training this tokenizer: waiting for it")
+            lock.acquire()
     try:
         yield
     finally:
