@@ -231,7 +231,7 @@ class TestResume:
         said = mortal(nowhere, resume="streamed")
         assert said.exit_code == 1
         assert f"the connection to {nowhere} failed" in said.errors
-        assert "Resume the run" in said.errors.splitlines()[-1]
+        assert "A training run is saved, and continues there" in said.errors.splitlines()[-1]
         taken = json.loads((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])["step"]
         assert taken == (last + 1) * STEPS_PER_SHARD > 10
         assert (run / "checkpoints" / "latest").read_text(encoding="utf-8") == f"step-{taken:08d}\n"

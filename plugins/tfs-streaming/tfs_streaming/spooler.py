@@ -70,7 +70,9 @@ class Spooler:
             if number < self._next:
                 return True
             if isinstance(self._error, TfsError):
-                raise DataError(f"{self._error} Resume the run later: it goes on where it stopped.") from self._error
+                raise DataError(
+                    f"{self._error} A training run is saved, and continues there when it is resumed."
+                ) from self._error
             if self._error is not None:
                 raise self._error
             return False
