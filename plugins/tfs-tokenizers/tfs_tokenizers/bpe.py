@@ -43,7 +43,7 @@ def train(documents: Iterator[str], *, vocab_size: int, min_frequency: int, spec
     with TemporaryFile() as output, TemporaryFile() as errors:
         trainer = subprocess.Popen(
             [sys.executable, "-P", "-m", "tfs_tokenizers.bpe_trainer"],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},  # imports as in this process
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=errors,
