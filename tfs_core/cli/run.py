@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tfs_core.terminal import say
+from tfs_core.terminal import counted, say
 
 if TYPE_CHECKING:
     from tfs_core.dry_run import DryRun
@@ -188,6 +188,8 @@ def _dry_run(
 
 def estimate(tried: "DryRun") -> list[str]:
     """Return the lines that report a dry run."""
+    from tfs_core.builtin.console import short
+
     parameters, machine = tried.parameters, tried.machine
     if tried.epochs is None:
         to_train_on, epochs = "of a stream's beginning", "of the stream"
@@ -199,9 +201,9 @@ def estimate(tried: "DryRun") -> list[str]:
         f"tokens      {tried.train_tokens:,} {to_train_on}, {tried.validation_tokens:,} to validate on, "
         f"a vocabulary of {tried.vocab_size:,}, in {tried.tokens_folder}",
         f"steps       {tried.total_steps:,}, of them {tried.warmup_steps:,} warm-up: {tried.tokens:,} tokens, {epochs}",
-        f"FLOPs       {tried.flops:.3g}",
+        f"compute     {short(tried.flops, ' ')}FLOPs",
         f"memory      {mebibytes(tried.state_bytes)} for weights, gradients and optimizer{peak}",
-        f"machine     {machine['device']}, {machine['threads']} threads, matmul {machine['matmul']}",
+        f"machine     {machine['device']}, {counted(machine['threads'], 'thread')}, matmul {machine['matmul']}",
         f"first loss  {tried.first_loss:.4f} nats per token",
         "The dry run succeeded. Only its tokens are kept.",
     ]
