@@ -44,6 +44,7 @@ from tfs_core.durable import is_locked, sync_folder
 from tfs_core.errors import DataError
 from tfs_core.progress import progress as shown_progress
 from tfs_core.registry import get_registry
+from tfs_core.terminal import counted
 
 Report = Callable[[str], None]
 """A callback for messages of one line."""
@@ -119,7 +120,7 @@ def prepare_tokens(
                 found = open_store(folder, wanted)
                 assert found is not None, f"{folder} cannot be read just after it was written"
     if empty := found.info["empty_documents"]:
-        report(f"{describe(source)}: {empty:,} empty document{'s' * (empty != 1)} left out")
+        report(f"{describe(source)}: {counted(empty, 'empty document')} left out")
     for line in found.info.get("left_out", []):
         report(line)
     return found
@@ -232,5 +233,5 @@ def _write_blocks(
     documents = sum(writer.documents for writer in writers.values())
     megabytes = sum(writer.n_bytes for writer in writers.values()) / 1e6
     speed = megabytes / max(time.monotonic() - started_at, 1e-9)
-    report(f"{documents:,} document{'s' * (documents != 1)}, {megabytes:,.1f} MB of text tokenized, {speed:,.1f} MB/s")
+    report(f"{counted(documents, 'document')}, {megabytes:,.1f} MB of text tokenized, {speed:,.1f} MB/s")
     return empty_documents

@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 from tfs_core.errors import DataError
+from tfs_core.terminal import counted
 from tfs_datasets.config import TextOnError
 from tfs_datasets.kinds import Kind
 
@@ -62,7 +63,7 @@ class BadInput:
         """Return a line of text for each reason, with counts."""
         lines = [f"{file}: {count:,} left out, the first: {self._first[file]}" for file, count in self._found.items()]
         lines += [
-            f"{file}: {_counted(count, 'invalid byte')} replaced by U+FFFD, the first: {self._first[file]}"
+            f"{file}: {counted(count, 'invalid byte')} replaced by U+FFFD, the first: {self._first[file]}"
             for file, count in self._replaced.items()
         ]
         lines += [f"{file} is {message}" for file, message in self._in_doubt.items()]
@@ -79,9 +80,5 @@ class BadInput:
             else:
                 others[kind.counted(count)] = count
         if others:
-            lines.append(f"{_counted(sum(others.values()), 'file')} left out: {', '.join(others)}")
+            lines.append(f"{counted(sum(others.values()), 'file')} left out: {', '.join(others)}")
         return lines
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'s' * (count != 1)}"

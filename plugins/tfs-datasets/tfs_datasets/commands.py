@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from tfs_core.terminal import say
+from tfs_core.terminal import counted, say
 
 if TYPE_CHECKING:
     from tfs_core.config.schema import Choice, RunConfig
@@ -160,7 +160,7 @@ def preview(
     for document in itertools.islice(found, documents):
         shown.append(document)
         more_than = "" if document.is_complete else "more than "
-        say(f"--- document {len(shown)}, {more_than}{document.length:,} character{'s' * (document.length != 1)}")
+        say(f"--- document {len(shown)}, {more_than}{counted(document.length, 'character')}")
         say(document.beginning + (" ..." if document.length > len(document.beginning) else ""))
     if not shown:
         say("this split has no documents")
@@ -202,7 +202,7 @@ def _counts(documents: Iterable[InBrief]) -> str:
             break
     of_these = f", {empty:,} of them empty" if empty else ""
     more = " in all" if complete else " or more: the rest was not read"
-    return f"--- {count:,} document{'s' * (count != 1)}{more}{of_these}"
+    return f"--- {counted(count, 'document')}{more}{of_these}"
 
 
 def _choose(name: str, settings: Sequence[str]) -> "Choice":
@@ -327,10 +327,10 @@ def _look(config: "RunConfig", step: int, rows: int, positions: int, assets: Pat
     train, an_epoch = ("beginning", "") if streams else ("training", " an epoch")
     for name, split in ((train, prepared.train), ("validation", prepared.validation)):
         fertility = split.n_bytes / split.n_tokens
-        documents = f"{split.documents:,} document{'s' * (split.documents != 1)}"
+        documents = counted(split.documents, "document")
         yield f"{name:<11} {documents}, {split.n_tokens:,} tokens, {fertility:.2f} bytes a token"
     if streams or isinstance(batching, Batches):
-        rows_found = f"{found.rows:,} row{'s' * (found.rows != 1)}{an_epoch}"
+        rows_found = counted(found.rows, "row") + an_epoch
         yield f"batching    {data.batching.name}, max_length {data.max_length}: {rows_found}"
         padding, cut_off = f"{found.padding_share:.2%}", f"{found.truncated_share:.2%}"
         yield f"lost        {padding} of the positions to padding, {cut_off} of the tokens cut off"
@@ -348,7 +348,7 @@ def _look(config: "RunConfig", step: int, rows: int, positions: int, assets: Pat
     batch = batch_of(batching, step - 1)
     parts = config.training.gradient_accumulation_steps
     of = f", the first of {parts} batches" if parts > 1 else ""
-    yield f"\nstep {step}{of}: {len(batch.input_ids)} rows, {batch.valid_targets:,} targets"
+    yield f"\nstep {step}{of}: {counted(len(batch.input_ids), 'row')}, {counted(batch.valid_targets, 'target')}"
     yield "position      id input            ->      id target"
     for row in range(min(rows, len(batch.input_ids))):
         yield from describe_row(batch, row, tokenizer, positions=positions)

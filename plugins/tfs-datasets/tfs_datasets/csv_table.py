@@ -11,6 +11,7 @@ from typing import TextIO
 
 from tfs_core.errors import DataError
 from tfs_core.plugins import did_you_mean
+from tfs_core.terminal import counted
 from tfs_datasets.bad_input import SKIP, BadInput
 from tfs_datasets.config import CsvConfig
 from tfs_datasets.local_documents import LocalDocuments
@@ -115,7 +116,9 @@ def read_csv(member: Member, bad: BadInput, *, config: CsvConfig) -> Iterator[st
             message = f"{row_place} is not CSV: {_explained(row)}"
             bad.found(member.name, message, advice=f"{_advice(config)} {SKIP}".strip())
         elif len(row) != len(names):
-            message = f"{row_place} has {counted(row)}, but the first row has {counted(names)}"
+            message = (
+                f"{row_place} has {counted(len(row), 'field')}, but the first row has {counted(len(names), 'field')}"
+            )
             bad.found(member.name, message, advice=f"{FIELDS_IN_QUOTES} {SKIP}" if len(row) > len(names) else SKIP)
         else:
             fields = {name: row[index] for name, index in indices.items()}
@@ -173,11 +176,6 @@ def _explained(error: csv.Error) -> str:
 
 def _advice(config: CsvConfig) -> str:
     return "" if config.quote is None else "If quotes are plain characters in this file, set quote: null."
-
-
-def counted(fields: Sequence[str]) -> str:
-    """Return the number of fields: "1 field"."""
-    return f"{len(fields)} field{'s' * (len(fields) != 1)}"
 
 
 def build(config: CsvConfig, *, assets: Path, offline: bool) -> LocalDocuments:  # noqa: ARG001

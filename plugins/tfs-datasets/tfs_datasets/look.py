@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tfs_core.contracts import Batch, Batching, Tokenizer
 from tfs_core.data.batches import Batches
 from tfs_core.data.store import TokenSplit
+from tfs_core.terminal import counted
 from tfs_datasets.shared_windows import shared_windows
 
 MOST_DOCUMENTS = 1_000_000
@@ -109,7 +110,7 @@ def describe_row(batch: Batch, row: int, tokenizer: Tokenizer, *, positions: int
     ]
     apart = "" if batch.document_ids is None else ", and attend only to themselves"
     at = f"documents begin after {', '.join(map(str, begins))}{apart}" if begins else "no document begins in it"
-    yield f"row {row}: {len(inputs)} positions, {sum(valid)} targets, {len(inputs) - sum(valid)} masked; {at}"
+    yield f"row {row}: {counted(len(inputs), 'position')}, {counted(sum(valid), 'target')}, {len(inputs) - sum(valid)} masked; {at}"
     for position, (token, target) in enumerate(zip(inputs[:positions], targets, strict=False)):
         predicted = f"{target:>7} {_text(target, tokenizer)}" if target >= 0 else "      - masked"
         yield f"{position:>8} {token:>7} {_text(token, tokenizer):<16} -> {predicted}"
