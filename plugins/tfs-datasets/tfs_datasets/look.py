@@ -110,7 +110,8 @@ def describe_row(batch: Batch, row: int, tokenizer: Tokenizer, *, positions: int
     ]
     apart = "" if batch.document_ids is None else ", and attend only to themselves"
     at = f"documents begin after {', '.join(map(str, begins))}{apart}" if begins else "no document begins in it"
-    yield f"row {row}: {counted(len(inputs), 'position')}, {counted(sum(valid), 'target')}, {len(inputs) - sum(valid)} masked; {at}"
+    counts = f"{counted(len(inputs), 'position')}, {counted(sum(valid), 'target')}"
+    yield f"row {row}: {counts}, {len(inputs) - sum(valid)} masked; {at}"
     for position, (token, target) in enumerate(zip(inputs[:positions], targets, strict=False)):
         predicted = f"{target:>7} {_text(target, tokenizer)}" if target >= 0 else "      - masked"
         yield f"{position:>8} {token:>7} {_text(token, tokenizer):<16} -> {predicted}"
