@@ -431,6 +431,13 @@ and <a href="x">a link</a> &amp; more.<br>Next</p><ul><li>a<li>b</ul>
         assert documents(written(tmp_path / "a.txt", epub(tmp_path))) == ["First é\nSecond\n"]
         with pytest.raises(DataError, match=r"a\.txt is damaged or protected"):
             documents(written(tmp_path / "a.txt", epub(tmp_path).replace(b"OEBPS/a.xhtml", b"OEBPS/b.xhtml")))
+        members = zipfile.ZipFile(io.BytesIO(epub(tmp_path)))
+        protected = {name: members.read(name) for name in members.namelist()} | {"OEBPS/a.xhtml": b"\xff" + bytes(9)}
+        with zipfile.ZipFile(tmp_path / "a.txt", "w") as archive:
+            for name, content in protected.items():
+                archive.writestr(name, content)
+        with pytest.raises(DataError, match=r"a\.txt is damaged or protected"):
+            documents(tmp_path / "a.txt")
 
     def test_missing_packages_are_told(self, tmp_path: Path) -> None:
         written(tmp_path / "a.pdf", pdf("one"))
