@@ -1,6 +1,7 @@
 """Data sets of the Hub, on a local fake Hub: download, verification, lookup, and error messages."""
 
 import json
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ from tfs_datasets.config import KnownHubConfig
 from tfs_datasets.hub import Request
 from tfs_datasets.hub_store import HubFile
 
+from tfs_core import progress
 from tfs_core.errors import DataError
 
 STORIES = "datasets/roneneldan/TinyStories/data"
@@ -241,6 +243,36 @@ class TestRefusals:
             hub_connection.with_retries(ask, "o/x", report=reported.append)
         assert waited == [1.0, 2.0, 4.0]
         assert [line.rpartition(". ")[2] for line in reported] == [f"Trying again in {wait} s." for wait in (1, 2, 4)]
+
+    def test_retries_begin_again_while_a_download_grows(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        pytest.importorskip("huggingface_hub")
+        monkeypatch.setattr(hub_connection.time, "sleep", lambda _seconds: None)
+        sizes: list[int] = []
+
+        def ask() -> None:
+            sizes.append(min(len(sizes), 10))
+            raise ConnectionError("dropped")
+
+        with pytest.raises(ConnectionError):
+            hub_connection.with_retries(
+                ask, "a file", report=lambda _line: None, size=lambda: sizes[-1] if sizes else 0
+            )
+        assert len(sizes) == 10 + 1 + len(hub_connection.BACKOFF_SECONDS)
+
+    def test_long_request_is_visible_and_raises_its_own_error(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(progress, "is_shown", True)
+        monkeypatch.setattr(progress, "FIRST_SECONDS", 0.0)
+
+        def ask() -> None:
+            time.sleep(0.3)
+            raise TimeoutError("the Hub")
+
+        with pytest.raises(TimeoutError, match="the Hub"):
+            hub_connection.waiting_for("listing o/x", ask)
+        assert capsys.readouterr().err == "listing o/x: ...\n"
+        assert hub_connection.waiting_for("listing o/x", lambda: 7) == 7
 
     @pytest.mark.parametrize("command", ["download", "preview"])
     def test_offline_says_what_is_missing_and_three_ways_out(self, tfs: Any, nowhere: str, command: str) -> None:

@@ -70,8 +70,10 @@ def first_rows(wanted: Wanted, split: str) -> Iterator[dict[str, Any]]:
     """Iterate over the rows of a split on the Hub. Downloads only the data that is read."""
     with hub_errors_explained(wanted.path, revision=wanted.revision, config=wanted.config):
         commit = commit_of(wanted.path, wanted.revision)
-        yield from import_datasets().load_dataset(
-            wanted.path, wanted.config, split=split, revision=commit, streaming=True
+        options = {"split": split, "revision": commit, "streaming": True}
+        yield from waiting_for(
+            f"listing {wanted.path}",
+            lambda: import_datasets().load_dataset(wanted.path, wanted.config, **options),
         )
 
 
