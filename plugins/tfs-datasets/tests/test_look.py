@@ -1,5 +1,6 @@
 """`tfs datasets look`: the batches as the model sees them, and statistics of the text."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from click.testing import CliRunner
 from tfs_datasets.commands import datasets
 from tfs_datasets.look import survey
 
+import tfs_core
 from tfs_core.data.batches import Batches, Rows
 from tfs_core.data.store import TokenSplit
 from tfs_core.errors import CheckpointError
@@ -127,6 +129,26 @@ def test_look_at_a_yaml_file_and_at_text(config: Path) -> None:
     shown = CliRunner().invoke(datasets, ["look", str(config.parent / "my.txt"), *arguments], catch_exceptions=False)
     assert shown.stdout.startswith("training    1 document, ")
     assert "' three'" in shown.stdout
+
+
+def test_look_at_a_run_of_a_version_whose_windows_did_not_move(config: Path) -> None:
+    text = config.read_text(encoding="utf-8").replace("batching: padded,", "").replace("max_steps: 1", "max_steps: 9")
+    config.write_text(text, encoding="utf-8")
+    run = tfs_core.run(config, assets=config.parent)
+
+    def shown(step: int) -> str:
+        words = ["look", "x", "--assets", str(config.parent), "--step", str(step)]
+        return CliRunner().invoke(datasets, words, catch_exceptions=False).stdout.split("position")[1]
+
+    moved = [shown(step) for step in (1, 9)]
+    assert run.metrics()[8]["epoch"] > 0
+    assert run.latest is not None
+    state = json.loads((run.latest / "state.json").read_bytes())
+    assert state.pop("windows_move")
+    (run.latest / "state.json").write_text(json.dumps(state), encoding="utf-8")
+    still = [shown(step) for step in (1, 9)]
+    assert still[0] == moved[0]
+    assert still[1] != moved[1]
 
 
 def test_look_needs_one_thing_to_look_at() -> None:

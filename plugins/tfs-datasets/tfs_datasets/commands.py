@@ -279,35 +279,43 @@ def look(
     folder = assets_folder(assets)
     if (run is None) == (file is None):
         raise UsageError("name a run, or a configuration: tfs datasets look --config FILE")
-    config = load_config(file, overrides=overrides) if file else _config_of(str(run), overrides, folder)
-    for line in _look(config, step, rows, positions, folder):
+    config, checkpoint = (
+        (load_config(file, overrides=overrides), None) if file else _chosen(str(run), overrides, folder)
+    )
+    for line in _look(config, checkpoint, step, rows, positions, folder):
         say(line)
     again = f"--config {shlex.quote(str(file))}" if file else shlex.quote(str(run))
     say(f"\nNext step: tfs datasets look {again} --step {step + 1}")
 
 
-def _config_of(target: str, overrides: Sequence[str], assets: Path) -> "RunConfig":
-    """Return the configuration of a run, of a YAML file, or of `tfs run TEXT`. Raises CheckpointError."""
+def _chosen(target: str, overrides: Sequence[str], assets: Path) -> tuple["RunConfig", Path | None]:
+    """Return (configuration, newest checkpoint) of a run, or (configuration, None) of a YAML file or of text.
+
+    Raises CheckpointError for a run without a valid configuration.
+    """
     from tfs_core.config import config_from_mapping, load_config
     from tfs_core.config.own_text import config_for_text
     from tfs_core.errors import CheckpointError
     from tfs_core.runs import file_of, find_run
 
     if target.endswith((".yaml", ".yml")):
-        return load_config(Path(target), overrides=overrides)
+        return load_config(Path(target), overrides=overrides), None
     try:
         run = find_run(target, assets)
     except CheckpointError:
         if not os.path.exists(target):
             raise
-        return config_from_mapping(config_for_text(Path(target)), overrides=overrides)
+        return config_from_mapping(config_for_text(Path(target)), overrides=overrides), None
     if (place := file_of(run.folder, "config.yaml")) is None:
         raise CheckpointError(f"the config.yaml of the run '{target}' is no regular file of its folder")
-    return load_config(place, overrides=overrides)
+    return load_config(place, overrides=overrides), run.latest
 
 
-def _look(config: "RunConfig", step: int, rows: int, positions: int, assets: Path) -> Iterator[str]:
+def _look(
+    config: "RunConfig", checkpoint: Path | None, step: int, rows: int, positions: int, assets: Path
+) -> Iterator[str]:
     from tfs_core.builtin.batchings import Padded
+    from tfs_core.checkpoint import read_state
     from tfs_core.data.batches import Batches
     from tfs_core.ranks import OneRank
     from tfs_core.run import prepare_data
@@ -345,7 +353,8 @@ def _look(config: "RunConfig", step: int, rows: int, positions: int, assets: Pat
             f"            {shared} of {found.windows_compared:,} windows of {WINDOW} validation tokens occur in the "
             f"first {searched:,} training tokens"
         )
-    batch = batch_of(batching, step - 1)
+    state = read_state(checkpoint) if checkpoint is not None and not streams else None
+    batch = batch_of(batching, step - 1, state=state)
     parts = config.training.gradient_accumulation_steps
     of = f", the first of {parts} batches" if parts > 1 else ""
     yield f"\nstep {step}{of}: {counted(len(batch.input_ids), 'row')}, {counted(batch.valid_targets, 'target')}"

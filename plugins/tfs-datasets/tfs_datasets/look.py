@@ -2,9 +2,10 @@
 
 import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,11 +90,14 @@ def _digests(split: TokenSplit) -> NDArray[np.uint64]:
     return digests
 
 
-def batch_of(batching: Batching, step: int) -> Batch:
-    """Return the first micro-batch of a step. A stream is read from its beginning up to that step."""
+def batch_of(batching: Batching, step: int, *, state: Mapping[str, Any] | None = None) -> Batch:
+    """Return the first micro-batch of a step. A stream is read from its beginning up to that step.
+
+    `state` is the content of the state.json of the run's newest checkpoint, None without a run or for a stream.
+    """
     with (
         tempfile.TemporaryDirectory() as folder,
-        batching.open(Path(folder), step=0, state=None, report=lambda _line: None),
+        batching.open(Path(folder), step=0, state=state, report=lambda _line: None),
     ):
         for earlier in range(step):  # a stream writes its shards in order, and deletes them in order
             while not batching.ready(earlier):
