@@ -96,7 +96,7 @@ def test_look_shows_the_step_that_is_asked_for(config: Path) -> None:
     assert look(config, "--step", "1") == look(config, "--step", "1")
     first, second = look(config), look(config, "--step", "2")
     assert "step 2" in second
-    assert first.split("position")[1] != second.split("position")[1]
+    assert first.split("id target")[1] != second.split("id target")[1]
     assert "tfs datasets look" in first.splitlines()[-1]
     assert first.splitlines()[-1].endswith("--step 2")
 
@@ -138,7 +138,7 @@ def test_look_at_a_run_of_a_version_whose_windows_did_not_move(config: Path) -> 
 
     def shown(step: int) -> str:
         words = ["look", "x", "--assets", str(config.parent), "--step", str(step)]
-        return CliRunner().invoke(datasets, words, catch_exceptions=False).stdout.split("position")[1]
+        return CliRunner().invoke(datasets, words, catch_exceptions=False).stdout.split("id target")[1]
 
     moved = [shown(step) for step in (1, 9)]
     assert run.metrics()[8]["epoch"] > 0
