@@ -46,7 +46,7 @@ def make_batches(text: Path | None) -> Batches:
     stdlib = Path(sysconfig.get_path("stdlib"))
     source = PythonLibrary(stdlib) if text is None else TextFiles(TextConfig(path=text), assets=ASSETS)
     # All tokens are in one array on disk, one document after the other ("packed"). It is cut into rows of SEQ_LEN
-    # tokens, shuffled anew in every epoch.
+    # tokens, in every epoch at other places and in another order.
     # The target at each position is the token that comes next.
     tokens = prepare_tokens(source, TOKENIZER, assets=ASSETS).train
     rows = Rows(split=tokens, batching="packed", max_length=SEQ_LEN, end_of_text_id=TOKENIZER.end_of_text_id)
