@@ -68,7 +68,7 @@ class DataConfig:
     """Tokens per row of a batch, at most `model.max_seq_len`. Longer rows give more context and cost more."""
 
     batching: Choice = field(default_factory=lambda: Choice("packed"))
-    """`packed`: windows of fixed length over the concatenated documents, no token wasted, at other places in every epoch.
+    """`packed`: windows of fixed length over the concatenated documents, no token wasted, elsewhere in every epoch.
     `padded`: one document per row, truncated at `max_length`. Choose `padded` for short documents that must not attend
     to each other. A streaming data set uses its own batching."""
 
