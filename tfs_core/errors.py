@@ -13,13 +13,13 @@ class TfsError(Exception):
 
 
 def short_message(error: Exception) -> str:
-    """Return the type of a library's exception and the first line of its message: compilers may report many lines.
+    """Return the type of a library's exception and the beginning of its message: compilers may report many lines.
 
     If the first line ends with a colon, as in `BackendCompilerFailed: backend='inductor' raised:`, the second is added.
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     message = " ".join(lines[:2] if lines and lines[0].endswith(":") else lines[:1])
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+    return f"{type(error).__name__}: {message[:300]}" if message else type(error).__name__
 
 
 class UsageError(TfsError):

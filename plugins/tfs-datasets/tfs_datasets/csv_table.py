@@ -3,8 +3,9 @@
 import csv
 import itertools
 import json
+import re
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TextIO
@@ -16,13 +17,19 @@ from tfs_datasets.bad_input import SKIP, BadInput
 from tfs_datasets.config import CsvConfig
 from tfs_datasets.local_documents import LocalDocuments
 from tfs_datasets.members import Member
-from tfs_datasets.records import Template
+from tfs_datasets.records import MAX_KEYS, Template, advice_to_choose
 
 LONGEST_FIELD = 1 << 28
 """Maximum length of a field in characters, which are held in memory. Python's default is 131,072."""
 
+NAMED_DELIMITER = re.compile(r"sep=(.)\s*")
+"""The line with which Excel is told the delimiter, before the header."""
+
 DELIMITERS = (",", ";", "\t", "|")
 """Usual delimiters, in the order in which they are tried."""
+
+LONGEST_NAME = 30
+"""Length of a field up to which it may be the name of a column."""
 
 FIELDS_IN_QUOTES = "A field that contains the delimiter must be in quotes."
 
@@ -71,12 +78,17 @@ class Lines:
         return f"line {first}" if self._first - first == 1 else f"lines {first} to {self._first - 1}"
 
 
-def rows_of(lines: Iterator[str], *, delimiter: str, quote: str | None) -> Iterator[tuple[str, Row]]:
-    """Iterate over the rows of a table as (place, row). Reading goes on at the line after an invalid one."""
+def reader_of(lines: Iterable[str], *, delimiter: str, quote: str | None, strict: bool) -> Iterator[list[str]]:
+    """Return Python's reader of a table, which raises csv.Error; `strict` as in Python's `csv.Dialect`."""
     csv.field_size_limit(LONGEST_FIELD)
     quoting = csv.QUOTE_NONE if quote is None else csv.QUOTE_MINIMAL
+    return csv.reader(lines, delimiter=delimiter, quotechar=quote, quoting=quoting, strict=strict)
+
+
+def rows_of(lines: Iterator[str], *, delimiter: str, quote: str | None) -> Iterator[tuple[str, Row]]:
+    """Iterate over the rows of a table as (place, row). Reading goes on at the line after an invalid one."""
     again = Lines(lines)
-    reader = csv.reader(again, delimiter=delimiter, quotechar=quote, quoting=quoting, strict=True)
+    reader = reader_of(again, delimiter=delimiter, quote=quote, strict=True)
     while True:
         try:
             row = next(reader)
@@ -96,17 +108,21 @@ def read_csv(member: Member, bad: BadInput, *, config: CsvConfig) -> Iterator[st
     template = None if config.template is None else Template(config.template)
     wanted = [column_of(config)] if template is None else template.keys()
     lines = lines_of(member.text())
-    first_line = next(lines, "")
-    delimiter = config.delimiter or delimiter_of(first_line, wanted, config)
-    rows = rows_of(itertools.chain([first_line], lines), delimiter=delimiter, quote=config.quote)
-    rows = ((place, row) for place, row in rows if row != [])
+    before = [next(lines, "")]
+    named = NAMED_DELIMITER.fullmatch(before[0])
+    if named:
+        before.append(next(lines, ""))
+    header = before[-1]
+    delimiter = config.delimiter or (named[1] if named else delimiter_of(header, wanted, config))
+    rows = rows_of(itertools.chain(before, lines), delimiter=delimiter, quote=config.quote)
+    rows = ((place, row) for place, row in itertools.islice(rows, len(before) - 1, None) if row != [])
 
     place, first = next(rows, ("line 1", []))
     if isinstance(first, csv.Error):
         raise DataError(f"{member.name}, {place} is not CSV: {_explained(first)}. ({_advice(config)})")
     names = first if config.header else [str(number) for number in range(1, len(first) + 1)]
     if missing := [name for name in wanted if name not in names]:
-        raise DataError(f"{member.name} {_missing(missing[0], names, first_line, config)}")
+        raise DataError(f"{member.name} {_missing(missing[0], names, header, config)}")
     indices = {name: names.index(name) for name in wanted}  # the first of several columns of a name
 
     if not config.header:
@@ -144,23 +160,34 @@ def delimiter_of(header: str, wanted: Sequence[str], config: CsvConfig) -> str:
 
 
 def _columns(header: str, delimiter: str, quote: str | None) -> list[str]:
-    quoting = csv.QUOTE_NONE if quote is None else csv.QUOTE_MINIMAL
-    return next(csv.reader([header], delimiter=delimiter, quotechar=quote, quoting=quoting), [])
+    try:
+        return next(reader_of([header], delimiter=delimiter, quote=quote, strict=False), [])
+    except csv.Error:  # a field that is too long; `rows_of` reports it
+        return []
 
 
 def _missing(name: str, names: Sequence[str], header: str, config: CsvConfig) -> str:
     """Return the message for a file without a column, with the settings that would read it."""
     if not names:
         return "is empty: it has no columns."
-    message = f"has no column '{name}'. Its columns: {', '.join(names)}."
+    more = [f"and {len(names) - MAX_KEYS:,} more"] if len(names) > MAX_KEYS else []
+    message = f"has no column '{name}'. Its columns: {', '.join([*names[:MAX_KEYS], *more])}."
     if not config.header:
         return f"{message} Without a header, columns have numbers: set column to that of the text."
     for delimiter in DELIMITERS:
         if len(names) == 1 and len(_columns(header, delimiter, config.quote)) > 1:
             return f"{message} Leave delimiter out, or set delimiter: {json.dumps(delimiter)}"
-    setting = "column to the one that holds" if config.template is None else "template to columns that hold"
-    advice = f" Set {setting} the text, or header: false if the first line is data."
-    return message + (did_you_mean(name, names) or advice)
+    if meant := did_you_mean(name, names):
+        return f"{message}{meant}" + (" Set column to it." if config.template is None else "")
+    likely = [name for name in names if 0 < len(name) <= LONGEST_NAME]
+    if config.template is not None:
+        advice = "Set template to columns that hold the text"
+    else:
+        advice = advice_to_choose("column", likely) if likely else "Set column to the one that holds the text"
+    advice += "; or header: false if the first line is data."
+    if "" in names:
+        advice += " If the header is in a later line, delete the lines before it."
+    return f"{message} {advice}"
 
 
 def _explained(error: csv.Error) -> str:

@@ -32,6 +32,9 @@ class UnreadableError(Exception):
 LARGEST_DOCUMENT = 1 << 29
 """Maximum size in bytes: these documents are not read in parts."""
 
+LARGEST_PART = 1 << 27
+"""Maximum decompressed size in bytes of each file in a Word document or EPUB book: reading it takes many times that."""
+
 NOTEBOOK = re.compile(
     rb'\s*\{\s*"(?:nbformat(?:_minor)?"|cells"\s*:\s*\[\s*\{\s*"(?:cell_type|attachments|execution_count|id|metadata)")'
 )
@@ -87,8 +90,9 @@ def epub_text(file: IO[bytes]) -> Iterator[str]:
         package_path = container.findall(".//{*}rootfile")[0].attrib["full-path"]
         package = ElementTree.fromstring(book.read(package_path))
         paths = {item.get("id"): item.attrib["href"] for item in package.findall(".//{*}item")}
-        for chapter in package.findall(".//{*}itemref"):
-            path = posixpath.join(posixpath.dirname(package_path), unquote(paths[chapter.get("idref")]))
+        chapters = [chapter.get("idref") for chapter in package.findall(".//{*}itemref")]
+        for chapter in dict.fromkeys(chapters):  # a valid book has each one once
+            path = posixpath.join(posixpath.dirname(package_path), unquote(paths[chapter]))
             content = book.read(path)
             encoding, mark_bytes = encoding_at(content, None)
             yield from html_text([content[mark_bytes:].decode(encoding)])
@@ -124,7 +128,7 @@ def readable() -> list[Kind]:
 def document_text(member: Member) -> Iterator[str]:
     """Iterate over the text of a document of a kind of `readable()`, in parts.
 
-    Raises DataError when it is damaged, and UnreadableError before any text when it has none.
+    Raises DataError when it is damaged or too large, and UnreadableError before any text when it has none.
     """
     read, _ = READERS[member.kind]
     stream: IO[bytes] = member.stream
@@ -134,8 +138,15 @@ def document_text(member: Member) -> Iterator[str]:
             raise DataError(f"{member.name} is too large to be read from an archive. Unpack the archive.")
         stream = io.BytesIO(whole)
     try:
+        if member.kind != kinds.PDF:
+            with zipfile.ZipFile(stream) as parts:
+                largest = max(part.file_size for part in parts.infolist())
+            if largest > LARGEST_PART:
+                raise DataError(
+                    f"{member.name} is too large: a part of it has {largest:,} bytes. Save it as text."
+                )
         yield from read(stream)
-    except (UnreadableError, MemoryError):
+    except (UnreadableError, DataError, MemoryError):
         raise
     except Exception as error:  # libraries raise whatever a damaged file leads to
         raise DataError(f"{member.name} is damaged or protected: {short_message(error)}") from error

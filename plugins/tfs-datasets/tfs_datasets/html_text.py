@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from html import unescape
 from html.parser import HTMLParser
 
 LOOKS_LIKE_HTML = re.compile(
-    rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL
+    rb"\s*(?:<\?xml[^>]*>\s*)?(?:(?><!--.*?-->)\s*)*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL
 )
 """Matches the first bytes of an HTML page."""
 
@@ -27,10 +28,15 @@ def html_text(blocks: Iterable[str]) -> Iterator[str]:
     browser shows it, except in `<pre>`.
     """
     parser = _Parser()
+    waiting, n_waiting = [], 0
     for block in blocks:
-        parser.feed(block)
-        yield parser.take()
-    parser.close()
+        waiting.append(block)
+        n_waiting += len(block)
+        if n_waiting >= len(parser.rawdata):  # an unfinished tag is scanned again each time, so let it double
+            parser.feed("".join(waiting))
+            yield parser.take()
+            waiting, n_waiting = [], 0
+    parser.end("".join(waiting))
     yield parser.take()
     if parser.has_text:
         yield "\n"
@@ -51,6 +57,14 @@ class _Parser(HTMLParser):
         text = "".join(self._parts)
         self._parts.clear()
         return text
+
+    def end(self, last: str) -> None:
+        """Read the last part of the page. A tag that has no end is text."""
+        self.feed(last)
+        if ">" not in self.rawdata:  # the library would look for an end from each "<" on
+            self.handle_data(unescape(self.rawdata))
+            self.rawdata = ""
+        self.close()
 
     def handle_starttag(self, tag: str, attrs: object) -> None:  # noqa: ARG002
         self._skipped += tag in SKIPPED

@@ -5,6 +5,7 @@ The beginning of a file decides its form. Only the current line, item or object 
 
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -116,8 +117,10 @@ class JsonText:
 
 def explained(error: ValueError | RecursionError) -> str:
     """Return what is not JSON, with the text there: "Expecting ',' delimiter at '\"b\": 1}'"."""
-    if not isinstance(error, json.JSONDecodeError):
-        return str(error)
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if not isinstance(error, json.JSONDecodeError):  # Python's limit, against long computations
+        return f"it has a number of more than {sys.get_int_max_str_digits():,} digits"
     near = error.doc[error.pos : error.pos + NEAR_CHARACTERS]
     return f"{error.msg.removesuffix(' at')} at {repr(near) if near else 'the end'}"
 

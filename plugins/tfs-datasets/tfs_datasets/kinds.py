@@ -38,7 +38,7 @@ _UNPACK = "Unpack it and name the folder instead."
 _NO_TEXT = "Name a file or a folder of text instead."
 
 TEXT = Kind("text file", "Choose the data set that fits it: `text`, `jsonl` or `csv`.")
-ZIP = Kind("zip archive")  # `members` reads it, and tar archives
+ZIP = Kind("zip archive", "Decompress the file, and name the archive.", holds_text=True)  # `members` reads others
 TAR = Kind("tar archive")
 NESTED_ARCHIVE = Kind("nested archive", "Unpack the outer archive and name the folder.", holds_text=True)
 COMPRESSED_TWICE = Kind("twice compressed file", "Decompress it once, and name the result.", holds_text=True)
@@ -60,7 +60,8 @@ UTF16_LE = Kind("unmarked UTF-16 file", _UNMARKED.format("utf-16-le"), holds_tex
 UTF16_BE = Kind("unmarked UTF-16 file", _UNMARKED.format("utf-16-be"), holds_text=True)
 
 
-_OPEN_XML = rb"PK\x03\x04(?=.*(?:\[Content_Types\]\.xml|_rels/\.rels|docProps/))(?=.*"
+_PARTS = rb"(?:\[Content_Types\]\.xml|_rels/|docProps/|customXml/|word/|xl/|ppt/)"
+_OPEN_XML = rb"PK\x03\x04(?=.{26}" + _PARTS + rb")(?=.*"  # by the first name: an archive may hold such a document
 _OPEN_DOCUMENT = rb"PK\x03\x04.{26}mimetypeapplication/vnd\.oasis\.opendocument\."
 _RIFF = rb"RIFF.{4}"
 
@@ -81,7 +82,7 @@ _TABLE: list[tuple[bytes, Kind]] = [
     (rb"%!PS-", Kind("PostScript document", "Convert it to PDF or plain text.", holds_text=True)),
     (rb"bplist00", Kind("Safari web archive or property list", "Save the page as HTML.", holds_text=True)),
     # Archives
-    (rb"PK\x03\x04.*/data\.pkl", Kind("PyTorch checkpoint", _NO_TEXT)),
+    (rb"PK\x03\x04.{26}[^/\0]*/data\.pkl", Kind("PyTorch checkpoint", _NO_TEXT)),
     (rb"PK\x03\x04.{26}[^/]*\.npy", Kind("NumPy archive", _NO_TEXT)),
     (rb"PK\x03\x04|PK\x05\x06", ZIP),
     (rb"7z\xbc\xaf\x27\x1c", Kind("7z archive", _UNPACK, holds_text=True)),

@@ -15,9 +15,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, TextIO
+from typing import IO, Any, Self, TextIO
 
-from tfs_core.errors import DataError
+from tfs_core.errors import DataError, short_message
 from tfs_datasets import kinds
 from tfs_datasets.bad_input import BadInput
 from tfs_datasets.compressed import BLOCK_BYTES, decompressed, is_compressed
@@ -156,6 +156,10 @@ class _Forward(io.RawIOBase):
 
 def _in_zip(stream: IO[bytes], bad: BadInput, shown: str) -> Iterator[tuple[str, IO[bytes]]]:
     with zipfile.ZipFile(stream) as archive:
+        if (
+            min((entry.header_offset for entry in archive.infolist()), default=0) > 0
+        ):  # the list is that of an inner one
+            raise zipfile.BadZipFile("the archive is truncated. Copy or download it again")
         entries = [entry for entry in archive.infolist() if entry.filename and not entry.is_dir()]
         files = {entry.filename: entry for entry in entries}  # the last of several with the same name
         for name in sorted(filter(is_visible, files), key=lambda name: PurePosixPath(name).parts):
@@ -167,7 +171,7 @@ def _in_zip(stream: IO[bytes], bad: BadInput, shown: str) -> Iterator[tuple[str,
 
 
 def _in_tar(stream: IO[bytes], bad: BadInput, shown: str) -> Iterator[tuple[str, IO[bytes]]]:
-    with tarfile.open(fileobj=stream, mode="r|", bufsize=BLOCK_BYTES) as archive:
+    with tarfile.open(fileobj=stream, mode="r|", bufsize=BLOCK_BYTES, tarinfo=_TarEntry) as archive:
         for entry in archive:
             if not is_visible(entry.name):
                 continue
@@ -177,6 +181,20 @@ def _in_tar(stream: IO[bytes], bad: BadInput, shown: str) -> Iterator[tuple[str,
                 with opened:
                     yield f"{shown}/{entry.name}", opened
             archive.members.clear()  # type: ignore[attr-defined]  # otherwise it keeps all entries in memory
+
+
+class _TarEntry(tarfile.TarInfo):
+    """An entry of a tar archive. `tarfile` takes a damaged one for the end, or raises whatever it leads to."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:  # type: ignore[override]
+        """Return the next entry. Raises ReadError when it is damaged."""
+        try:
+            return super().fromtarfile(archive)
+        except (tarfile.EOFHeaderError, tarfile.EmptyHeaderError):  # type: ignore[attr-defined]
+            raise  # the end
+        except (tarfile.HeaderError, ValueError, LookupError, RecursionError) as error:
+            raise tarfile.ReadError(f"the header of an entry is damaged ({error})") from error
 
 
 def is_visible(name: str) -> bool:
@@ -196,4 +214,5 @@ def as_data_error(name: Path | str) -> Iterator[None]:
         message = f"{name} is compressed in a way that Python cannot read. Unpack the archive and name the folder."
         raise DataError(message) from error
     except (OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError) as error:
-        raise DataError(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        reason = getattr(error, "strerror", None) or short_message(error).partition(": ")[2]
+        raise DataError(f"{name} cannot be read: {reason}") from error

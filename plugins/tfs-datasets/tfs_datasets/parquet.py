@@ -12,7 +12,7 @@ from tfs_datasets.config import ParquetConfig
 from tfs_datasets.local_documents import LocalDocuments
 from tfs_datasets.members import Member
 from tfs_datasets.needed import need
-from tfs_datasets.records import RecordText
+from tfs_datasets.records import OtherValue, RecordText
 
 if TYPE_CHECKING:
     import pyarrow
@@ -34,7 +34,8 @@ def read_parquet(file: Path, bad: BadInput, *, column: str | None, template: str
         bad.found(file, message, advice=advice)
 
     def refuse(message: str, *, advice: str = SKIP) -> None:
-        raise DataError(f"{file}{message}. ({advice})")
+        advice = advice.replace(SKIP, "").strip()  # it would skip all rows
+        raise DataError(f"{file}{message}." + (f" ({advice})" if advice else ""))
 
     row = 0
     try:
@@ -89,7 +90,8 @@ def _sample(kind: "pyarrow.DataType") -> Any:
         return ""
     if types.is_null(kind):
         return None
-    return 0 if types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) else kind
+    is_number = types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
+    return 0 if is_number else OtherValue(str(kind))
 
 
 def _read(member: Member, bad: BadInput, *, column: str | None, template: str | None) -> Iterator[str]:

@@ -11,6 +11,7 @@ A record is a JSON value: a dict, a list, text, a number, a truth value or None.
 import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tfs_core.plugins import did_you_mean
@@ -34,6 +35,13 @@ SPEAKER_KEYS = (
 )
 MESSAGE_KEYS = ("content", "value", "text", "message", "body", "content.parts", "message.content.parts")
 """Usual keys of messages, for the template that an error message proposes."""
+
+
+@dataclass(frozen=True)
+class OtherValue:
+    """A value of a type that holds no text."""
+
+    type_name: str
 
 
 class Found(Protocol):
@@ -136,16 +144,15 @@ class RecordText:
         keys = text_keys(record)
         if not keys:
             return UnreadableValueError(f"has no {self._noun} '{self._key}', and none of its {self._noun}s holds text")
-        problem = f"has no {self._noun} '{self._key}'. Its {self._noun}s that hold text: {', '.join(keys)}"
+        more = " and more" if len(keys) == MAX_KEYS else ""
+        problem = f"has no {self._noun} '{self._key}'. Its {self._noun}s that hold text: {', '.join(keys)}{more}"
         if meant := did_you_mean(str(self._key), keys):
             return UnreadableValueError(problem, f"{meant.strip()} Set {self._setting} to it.")
         if lists := list(itertools.islice(object_lists(record), MAX_ITEMS)):
             key, items = max(lists, key=lambda found: not set(MESSAGE_KEYS).isdisjoint(text_keys(found[1])))
             advice = f"To join the items of '{key}', set {self._setting}: {key} and {template_for(items)}"
             return UnreadableValueError(problem, advice)
-        advice = f"Set {self._setting} to one of them"
-        if len(keys) > 1:
-            advice += f", or to join several, set {template_for([record], end='')}"
+        advice = advice_to_choose(self._setting, keys)
         if self._noun == "key" and set(keys) & set(SPEAKER_KEYS) and set(keys) & set(MESSAGE_KEYS):
             advice = f"To join the messages of a file, set {self._setting}: {WHOLE} and {template_for([record])}"
         return UnreadableValueError(problem, advice)
@@ -236,8 +243,9 @@ def _as_text(value: Any, key: str) -> str:
 
 def kind_of(value: Any) -> str:
     """Return what a value is, with its article: "a number"."""
+    type_name = value.type_name if isinstance(value, OtherValue) else type(value).__name__
     names = {dict: "an object", list: "a list", str: "text", bool: "a truth value", int: "a number", float: "a number"}
-    return "null" if value is None else names.get(type(value), f"a value of the type {type(value).__name__}")
+    return "null" if value is None else names.get(type(value), f"a value of the type {type_name}")
 
 
 def text_keys(value: Any, prefix: str = "", depth: int = 0) -> list[str]:
@@ -284,14 +292,31 @@ def _are_ids(value: Any) -> bool:
     )
 
 
-def template_for(items: list[Any], *, end: str = "\n") -> str:
+def template_for(items: list[Any]) -> str:
     r"""Return a setting that writes the items, as an example: `template: "{role}: {content}\n"`."""
-    keys = text_keys(items)
+    return _template(_example_keys(text_keys(items)), end="\n")
+
+
+def advice_to_choose(setting: str, keys: list[str]) -> str:
+    """Return the advice to set `setting` to one of the keys that hold text, or to join several."""
+    if len(keys) == 1:
+        return f"Set {setting} to it"
+    examples = _example_keys(keys)
+    more = f"such as {examples[0]}" if len(examples) == 1 else f"or to join several, set {_template(examples, end='')}"
+    return f"Set {setting} to one of them, {more}"
+
+
+def _template(keys: list[str], *, end: str) -> str:
+    between = "\n" if set(keys).isdisjoint(MESSAGE_KEYS) else ": "
+    text = between.join(f"{{{key}}}" for key in keys) or "{}"
+    return f"template: {json.dumps(text + end, ensure_ascii=False)}"
+
+
+def _example_keys(keys: list[str]) -> list[str]:
+    """Return the keys of a template: the usual ones of messages, or else the first three."""
     messages = [key for key in MESSAGE_KEYS if key in keys][:1]
     speakers = [key for key in SPEAKER_KEYS if key in keys][:1] if messages else []
-    chosen = [*speakers, *messages] or keys[:3]
-    text = (": " if messages else "\n").join(f"{{{key}}}" for key in chosen) or "{}"
-    return f"template: {json.dumps(text + end, ensure_ascii=False)}"
+    return [*speakers, *messages] or keys[:3]
 
 
 def _its_keys(value: Any, prefix: str = "") -> str:
