@@ -1,5 +1,6 @@
 """Training of a BPE: in a process that can be stopped, and in time that grows linearly with the text."""
 
+import json
 import os
 import random
 import signal
@@ -80,6 +81,37 @@ def test_failure_of_the_training_is_an_error_in_a_sentence() -> None:
     ) as caught:
         bpe.train(iter(["some text"]), vocab_size=10**15, min_frequency=2)
     assert "\n" not in str(caught.value)
+
+
+def test_advice_of_the_library_is_no_reason_for_a_failure() -> None:
+    errors = "memory allocation of 1048576 bytes failed\nnote: run with `RUST_BACKTRACE=full` for a backtrace.\n"
+    assert "failed (memory allocation of 1048576 bytes failed; exit code -6)" in bpe._reason(-6, errors)
+
+
+def test_output_of_other_code_is_no_part_of_the_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sitecustomize.py").write_text("print('hello from this site')\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert bpe.train(iter(TEXTS), vocab_size=400, min_frequency=2) == train_without_bounds(TEXTS, 400)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_training_on_a_full_disk_fails(tmp_path: Path, unbuffered: str) -> None:
+    resource = pytest.importorskip("resource")
+    options = json.dumps({"vocab_size": 300, "min_frequency": 2, "special_tokens": []})
+    with (tmp_path / "output").open("wb") as output, (tmp_path / "errors").open("wb") as errors:
+        trainer = subprocess.Popen(
+            [sys.executable, "-P", "-m", "tfs_tokenizers.bpe_trainer"],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=errors,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUNBUFFERED": unbuffered},
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),
+        )
+        assert trainer.stdin is not None
+        trainer.stdin.write(f"{options}\n4\ntext-1\n".encode())
+        trainer.stdin.flush()
+        assert trainer.wait() == 1
+    assert (tmp_path / "errors").read_text().rstrip().endswith("File too large")
 
 
 def test_training_whose_process_is_killed_is_an_error() -> None:

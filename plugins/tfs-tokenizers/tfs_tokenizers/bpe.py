@@ -87,8 +87,8 @@ def _send(options: dict[str, object], documents: Iterator[str], pipe: IO[bytes])
 
 def _reason(exit_code: int, errors: str) -> str:
     """Return an error message for a training that failed, from the exit code and the messages of its process."""
-    lines = errors.split("\n")
-    reason = next((line for line in reversed(lines) if line.strip()), "out of memory, or ended by another process")
+    lines = [line for line in errors.splitlines() if line.strip() and not line.startswith("note: ")]  # Rust's advice
+    reason = lines[-1] if lines else "out of memory, or ended by another process"
     return (
         f"the training of the BPE failed ({reason}; exit code {exit_code}). If it needs too much memory, choose a "
         "smaller vocab_size, or train on a part of the text, with `subset_size`."

@@ -78,4 +78,9 @@ def exit_with_input() -> None:
 
 if __name__ == "__main__":
     options = json.loads(sys.stdin.buffer.readline())
-    sys.stdout.buffer.write(train(received_texts(), **options).encode("utf-8"))
+    content = train(received_texts(), **options).encode("utf-8")
+    sys.stdout.flush()
+    with open(sys.stdout.fileno(), "wb", closefd=False) as output:  # `sys.stdout.buffer` may be unbuffered: if the disk
+        output.truncate(0)  # is full, it writes a part, without an error. Here, what other code has printed is removed.
+        output.seek(0)
+        output.write(content)
