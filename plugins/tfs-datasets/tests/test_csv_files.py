@@ -63,6 +63,15 @@ class TestRows:
         assert documents(written(tmp_path, "id;text\n1;café\n".encode("cp1252")), encoding="cp1252") == ["café"]
         assert documents(written(tmp_path, "id\ttext\r\n1\tcafé\r\n".encode("utf-16"))) == ["café"]
 
+    @pytest.mark.parametrize("delimiter", [";", ",", ":"])
+    def test_line_that_names_the_delimiter_for_excel_is_no_header(self, tmp_path: Path, delimiter: str) -> None:
+        rows = [["id", "text"], ["1", "one"], ["2", "two"]]
+        content = "\r\n".join([f"sep={delimiter}", *(delimiter.join(row) for row in rows)])
+        assert documents(written(tmp_path, content)) == ["one", "two"]
+        assert documents(written(tmp_path, content), header=False, delimiter=delimiter, column=1) == ["id", "1", "2"]
+        with pytest.raises(DataError, match="line 5 has 1 field, but"):
+            documents(written(tmp_path, f"{content}\r\n3"))
+
     def test_first_of_two_columns_of_a_name_is_read(self, tmp_path: Path) -> None:
         assert documents(written(tmp_path, "text,text\none,two\n")) == ["one"]
 
@@ -141,8 +150,11 @@ class TestColumns:
             (
                 "id;body\n1;2\n",
                 {},
-                "Its columns: id, body. Set column to the one that holds the text, or header: false",
+                "Its columns: id, body. Set column to one of them, such as body; or header: false if the first line",
             ),
+            ("q,a\n1,2\n", {}, r'Set column to one of them, or to join several, set template: "{q}\n{a}"; or header'),
+            ("Sales 2023,,\nid,words,n\n", {}, "If the header is in a later line, delete the lines before it."),
+            ("Text,n\n1,2\n", {}, "Did you mean 'Text'? Set column to it."),
             ("id;text\n1;2\n", {"delimiter": ","}, 'Its columns: id;text. Leave delimiter out, or set delimiter: ";"'),
             ("id\ttext\n1\t2\n", {"delimiter": ","}, r'Leave delimiter out, or set delimiter: "\t"'),
             ("id,body\n1,2\n", {"template": "{id}{x}"}, "has no column 'x'. Its columns: id, body. Set template to"),

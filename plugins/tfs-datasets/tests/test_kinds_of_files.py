@@ -586,3 +586,26 @@ def test_parquet_data_set_reads_parquet_and_names_other_files(tmp_path: Path) ->
     assert source.left_out() == ["1 file left out: 1 text file"]  # type: ignore[attr-defined]
     with pytest.raises(DataError, match=r"a\.parquet cannot be read as text: it is a Parquet file\. Choose .*parquet"):
         documents(file)
+
+
+class TestStoredInZip:
+    """Zip archives that hold others uncompressed: the bytes of those are not of the outer one."""
+
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Path:
+        inner = {
+            "1.docx": office("word")(tmp_path),
+            "2.pt": zipped(tmp_path / "b", {"b/data.pkl": b"x"}).read_bytes(),
+            "3.zip": zipped(tmp_path / "c", {"c.txt": b"inner"}).read_bytes(),
+        }
+        return zipped(tmp_path / "a.zip", {"0.txt": b"outer", **inner, "4.txt": b"last"}, compress_type=0)
+
+    def test_archive_is_not_taken_for_a_file_in_it(self, file: Path) -> None:
+        with pytest.raises(DataError, match=r"a\.zip/1\.docx is damaged"):
+            documents(file)
+
+    def test_archive_that_is_cut_after_an_archive_in_it_is_truncated(self, file: Path) -> None:
+        content = file.read_bytes()
+        written(file, content[: content.index(b"4.txt")])
+        with pytest.raises(DataError, match=r"a\.zip cannot be read: the archive is truncated"):
+            documents(file)

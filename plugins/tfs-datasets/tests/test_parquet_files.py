@@ -107,8 +107,8 @@ class TestInvalid:
                 "Its columns that hold text: body, title. (Set column to one",
             ),
             ({"text": [1, 2]}, {}, "holds a number under 'text', not text"),
-            ({"text": [b"1"]}, {}, "under 'text', not text"),
-            ({"n": [1]}, {}, "has no column 'text', and none of its columns holds text"),
+            ({"text": [b"1"]}, {}, "holds a value of the type binary under 'text', not text."),
+            ({"n": [1]}, {}, "has no column 'text', and none of its columns holds text."),
             ({"meta": [{"title": "1"}]}, {"column": "meta"}, "Set column to a key that holds text: meta.title"),
             ({"meta": [{"title": "1"}]}, {"column": "meta.titel"}, "Did you mean 'meta.title'? Set column to it."),
             ({"n": [1], "body": ["1"]}, {"template": "{text}"}, "has no key 'text'. Its keys that hold text: body"),
@@ -121,6 +121,7 @@ class TestInvalid:
             with pytest.raises(DataError) as raised:
                 documents(written(tmp_path, columns), on_error=on_error, **options)
             assert message in str(raised.value)
+            assert "on_error" not in str(raised.value)
 
     def test_list_without_a_template_is_an_error_with_one(self, tmp_path: Path) -> None:
         for column, settings in (("messages", "set "), ("text", "set column: messages and ")):
