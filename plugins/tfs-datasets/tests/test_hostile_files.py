@@ -103,6 +103,16 @@ def test_html_with_tags_without_ends_is_read_in_linear_time(part: str) -> None:
     assert "".join(text.split()).endswith("".join((part * 1000).split()))
 
 
+@pytest.mark.parametrize("section", ["<![foo[x]]>", "<![<b>", "<![ 1>", "<![if !a]>", "<![CDATA[x]]>", "<![endif]-->"])
+def test_unusual_sections_of_html_are_skipped(section: str) -> None:
+    assert "".join(html_text([f"<p>one</p>{section}<p>two</p>"])).startswith("one\n")
+
+
+def test_reference_with_very_many_digits_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.html").write_text(f"<p>one</p>&#{'9' * 5000};<p>two</p>")
+    assert "a.html cannot be read: it is not valid HTML: " in refusal(tmp_path / "a.html", html="text")
+
+
 def epub(file: Path, chapters: int, chapter: str) -> Path:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as book:
         book.writestr(zipfile.ZipInfo("mimetype"), "application/epub+zip")

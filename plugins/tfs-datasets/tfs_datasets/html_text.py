@@ -25,7 +25,7 @@ def html_text(blocks: Iterable[str]) -> Iterator[str]:
     """Iterate over the text of an HTML page that is given in blocks.
 
     Each block element is a line, and so is a table row, its cells divided by tabs. White space is collapsed, as a
-    browser shows it, except in `<pre>`.
+    browser shows it, except in `<pre>`. Raises OSError for HTML that cannot be read.
     """
     parser = _Parser()
     waiting, n_waiting = [], 0
@@ -33,11 +33,9 @@ def html_text(blocks: Iterable[str]) -> Iterator[str]:
         waiting.append(block)
         n_waiting += len(block)
         if n_waiting >= len(parser.rawdata):  # an unfinished tag is scanned again each time, so let it double
-            parser.feed("".join(waiting))
-            yield parser.take()
+            yield parser.text_of("".join(waiting))
             waiting, n_waiting = [], 0
-    parser.end("".join(waiting))
-    yield parser.take()
+    yield parser.text_of("".join(waiting), is_last=True)
     if parser.has_text:
         yield "\n"
 
@@ -52,19 +50,30 @@ class _Parser(HTMLParser):
         self._row_has_text = False
         self.has_text = False
 
-    def take(self) -> str:
-        """Return the text since the last call."""
+    def text_of(self, part: str, *, is_last: bool = False) -> str:
+        """Read a part of the page, and return its text. In the last part, a tag without an end is text.
+
+        Raises OSError when the library fails, for example on a character reference with thousands of digits.
+        """
+        try:
+            self.feed(part)
+            if is_last:
+                if ">" not in self.rawdata:  # the library would look for an end from each "<" on
+                    self.handle_data(unescape(self.rawdata))
+                    self.rawdata = ""
+                self.close()
+        except ValueError as error:
+            raise OSError(f"it is not valid HTML: {error}") from error
         text = "".join(self._parts)
         self._parts.clear()
         return text
 
-    def end(self, last: str) -> None:
-        """Read the last part of the page. A tag that has no end is text."""
-        self.feed(last)
-        if ">" not in self.rawdata:  # the library would look for an end from each "<" on
-            self.handle_data(unescape(self.rawdata))
-            self.rawdata = ""
-        self.close()
+    def parse_marked_section(self, i: int, report: bool = True) -> int:
+        """Return the end of a section such as `<![if a]>`. One that the library refuses is skipped, as browsers do."""
+        try:
+            return super().parse_marked_section(i, report)
+        except AssertionError:
+            return self.parse_bogus_comment(i)
 
     def handle_starttag(self, tag: str, attrs: object) -> None:  # noqa: ARG002
         self._skipped += tag in SKIPPED
