@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass, is_dataclass
 from functools import cache
@@ -131,11 +132,12 @@ class Registry:
     def for_path(self, kind: str, path: str) -> tuple[str, str] | None:
         """Return (component name, option name) to use for a path given instead of a name; None if there are none.
 
-        The first component with a suffix of the path comes before the first one without suffixes.
+        The first component with a suffix of the path, or of all files in the folder, comes before the first one without
+        suffixes.
         """
         found = [(one, one.path_option) for one in (entry.component for entry in self.entries(kind)) if one.path_option]
-        suffixes = {suffix.lower() for suffix in PurePath(path).suffixes[-2:]}  # such as .jsonl.gz
-        fitting = [(one.name, option) for one, option in found if suffixes & set(one.path_suffixes)]
+        files = [PurePath(file.lower()).suffixes[-2:] for file in _files(path)]  # such as .jsonl.gz
+        fitting = [(one.name, option) for one, option in found if all(set(one.path_suffixes) & set(s) for s in files)]
         others = [(one.name, option) for one, option in found if not one.path_suffixes]
         return next(iter(fitting + others), None)
 
@@ -166,6 +168,15 @@ class Registry:
 
                 message = f"plugin {plugin.distribution} is {plugin.state}: {reason} (see `tfs plugins`)"
                 logging.getLogger(__name__).warning(escape_control_characters(message))
+
+
+def _files(path: str) -> list[str]:
+    """Return the names of all files in a folder but hidden ones, or the path itself if there are none."""
+    names = []
+    for _, folders, found in os.walk(path):
+        folders[:] = [folder for folder in folders if not folder.startswith(".")]
+        names += [name for name in found if not name.startswith(".")]
+    return names or [path]
 
 
 @cache

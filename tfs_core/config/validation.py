@@ -146,7 +146,8 @@ class Validator:
             raise self.problem(at, f": expected the name of {a_kind}, not {show(name)}")
         if kind == "model" and re.search(r"\.py(:|$)", name):
             return self._local_model(name, options, at, key)
-        if (for_path := registry.for_path(kind, name)) and for_path[1] not in options and self._is_path(kind, name, at):
+        for_path = registry.for_path(kind, str(self._absolute(Path(name), at)))
+        if for_path and for_path[1] not in options and self._is_path(kind, name, at):
             path, (name, path_option) = name, for_path
             options = {path_option: path, **options}
         if len(registry.owners(kind, name)) > 1 and f"{kind} {name}" in self.document.owners:
@@ -218,7 +219,7 @@ class Validator:
     def _absolute(self, value: Any, key: Key) -> Any:
         """Return the value with relative paths made absolute, from the folder of their place."""
         if isinstance(value, Path):
-            return Path(os.path.abspath(self.document.place(key).base / value.expanduser()))
+            return Path(os.path.abspath(self.document.place(key).base / os.path.expanduser(value)))
         if isinstance(value, tuple | list):
             return type(value)(self._absolute(item, key) for item in value)
         return value

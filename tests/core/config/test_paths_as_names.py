@@ -100,6 +100,28 @@ def test_path_of_a_data_set_is_short_for_the_component_that_reads_it(
         assert (config.data.dataset.name, config.data.dataset.options.path) == (name, tmp_path / path)
 
 
+@pytest.mark.parametrize(
+    ("files", "name"),
+    [
+        (["a.jsonl"], "jsonl"),
+        (["a.jsonl", "2024/b.JSON", "2024/c.jsonl.gz", ".DS_Store", ".git/HEAD"], "jsonl"),
+        (["a.jsonl", "2024/notes.txt"], "text"),
+        (["a.txt"], "text"),
+        ([".hidden.jsonl"], "text"),
+        ([], "text"),
+    ],
+)
+def test_folder_is_short_for_the_component_that_reads_all_its_files(
+    files: list[str], name: str, load: Load, small: str, tmp_path: Path
+) -> None:
+    (tmp_path / "mine").mkdir()
+    for file in files:
+        (tmp_path / "mine" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "mine" / file).write_text("a", encoding="utf-8")
+    for config in (load(small.replace("tinystories", "./mine")), load(small, "data.dataset=mine")):
+        assert (config.data.dataset.name, config.data.dataset.options.path) == (name, tmp_path / "mine")
+
+
 def test_component_comes_before_a_file_of_its_name(load: Load, small: str, tmp_path: Path) -> None:
     (tmp_path / "tinystories").write_text("a", encoding="utf-8")
     assert load(small).data.dataset == Choice("tinystories")

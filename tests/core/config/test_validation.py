@@ -275,6 +275,11 @@ def test_path_with_a_tilde_is_in_the_home(load: Load, small: str) -> None:
     assert options.path == Path.home() / "a.txt"
 
 
+def test_path_with_the_tilde_of_nobody_is_a_name(load: Load, small: str, tmp_path: Path) -> None:
+    options = load(small, "data.dataset={name: text, path: ~nobody-of-this-name/a.txt}").data.dataset.options
+    assert options.path == tmp_path / "~nobody-of-this-name/a.txt"
+
+
 def test_empty_path_is_an_error(errors: Errors, small: str) -> None:
     (told,) = errors(small, "data.dataset={name: text, path: ''}")
     assert "expected a path, or a list, each item a path, not ''" in told
