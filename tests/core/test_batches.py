@@ -370,6 +370,13 @@ def test_windows_move_by_a_hash_of_seed_and_epoch_and_not_in_the_first_epoch() -
     assert moved[0] == starts(batches_of(split, max_length=16, batch_size=1, seed=1), 1)
 
 
+def test_moved_windows_stay_where_they_are_in_later_versions() -> None:
+    split = split_of([9] * 50)
+    batches = batches_of(split, max_length=500, batch_size=1, seed=1)
+    starts = [split.offsets[ref.document[0]] + ref.start for ref in (batches.documents(step)[0] for step in range(5))]
+    assert starts == [0, 69, 252, 475, 79]
+
+
 def test_checkpoint_of_a_version_whose_windows_did_not_move_keeps_them(tmp_path: Path) -> None:
     split = split_of([9] * 50)
     new, old = (batches_of(split, max_length=16, batch_size=1, seed=1) for _ in range(2))

@@ -34,6 +34,19 @@ def test_lines_begin_after_two_seconds_and_come_every_ten(
     ]
 
 
+def test_bar_is_filled_by_the_work_that_is_done(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with progress("reading", total=8e6, unit="B") as advance:
+        clock[0] += 2
+        advance(2e6)
+        (task,) = module._active[0]._bar.tasks
+        assert (task.completed, task.total, task.fields["status"]) == (
+            2e6,
+            8e6,
+            "2.0 MB of 8.0 MB, 1.0 MB/s, 0:06 left",
+        )
+
+
 def test_an_unknown_total_and_waiting(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     with progress("merging", unit="documents") as advance:
         clock[0] += 3

@@ -130,9 +130,10 @@ def test_utf16_without_a_mark_is_recognized(tmp_path: Path, encoding: str, conte
     assert documents(file, encoding=encoding) == [content]
 
 
-def test_file_of_utf8_that_is_read_in_another_encoding_is_reported(tmp_path: Path) -> None:
+@pytest.mark.parametrize("length", [0, 65_535])  # a character across the end of the first block
+def test_file_of_utf8_that_is_read_in_another_encoding_is_reported(tmp_path: Path, length: int) -> None:
     written(tmp_path / "a.txt", GERMAN.encode("cp1252"))
-    written(tmp_path / "b.txt", GERMAN.encode())
+    written(tmp_path / "b.txt", f"{'a' * length}ü{GERMAN}".encode())
     source = text_files(tmp_path, encoding="cp1252")
     assert next(iter(list(source.documents("train")))) == GERMAN
     assert source.left_out() == [f"{tmp_path / 'b.txt'} is valid UTF-8, but read as cp1252: compare the text"]

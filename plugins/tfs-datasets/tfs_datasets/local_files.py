@@ -101,8 +101,7 @@ def find_files(name: str, paths: Paths) -> list[Path]:
         if os.path.isfile(path):  # Path.is_file raises for a very long name
             files = [path]
         elif os.path.isdir(path):
-            inside = (file for file in path.rglob("*") if file.is_file())
-            files = [file for file in inside if is_visible(file.relative_to(path).as_posix())]
+            files = _inside(path)
         else:
             files = [Path(file) for file in glob.glob(str(path), recursive=True)]
             files = [file for file in files if os.path.isfile(file)]
@@ -112,6 +111,18 @@ def find_files(name: str, paths: Paths) -> list[Path]:
     if not found:
         raise DataError(f"{name}: the list of paths is empty. Name at least one file, folder or glob.")
     return list(found)
+
+
+def _inside(folder: Path) -> list[Path]:
+    """Return the visible files in a folder and its visible folders. Links to folders are not followed."""
+    files: list[Path] = []
+    with progress("looking for files", unit="files") as advance:
+        for path, folders, names in os.walk(folder):
+            folders[:] = filter(is_visible, folders)
+            found = [Path(path, name) for name in filter(is_visible, names)]
+            files += filter(os.path.isfile, found)
+            advance(len(found))
+    return files
 
 
 def _no_file_message(path: Path) -> str:
