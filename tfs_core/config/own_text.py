@@ -38,6 +38,5 @@ def config_for_text(path: Path) -> dict[str, Any]:
 
 def _files(path: Path) -> list[Path]:
     """Return the file, or all files in the folder that are not hidden."""
-    files = (file for file in path.rglob("*") if file.is_file())
-    visible = (file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts))
-    return list(visible) if path.is_dir() else [path]
+    visible = (file for file in path.rglob("*") if "/." not in f"/{file.relative_to(path).as_posix()}")
+    return [file for file in visible if file.is_file()] if path.is_dir() else [path]

@@ -12,6 +12,7 @@ from tfs_datasets import local_files, text
 from tfs_datasets.config import JsonlConfig, ParquetConfig, TextConfig
 from tfs_datasets.local_files import find_files
 
+from tfs_core import progress
 from tfs_core.config.schema import Choice
 from tfs_core.contracts import SupportsPieces
 from tfs_core.data.prepare import build_source
@@ -68,6 +69,19 @@ class TestFinding:
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_text("x", encoding="utf-8")
         assert [file.name for file in find_files("text", tmp_path)] == ["a.txt"]
+
+    def test_searching_shows_progress_and_leaves_out_hidden_folders(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(progress, "is_shown", True)
+        monkeypatch.setattr(progress, "FIRST_SECONDS", 0.0)
+        for number in range(3):
+            for folder in ("a", ".venv"):
+                (tmp_path / folder).mkdir(exist_ok=True)
+                (tmp_path / folder / f"{number}.txt").write_text("x", encoding="utf-8")
+        (tmp_path / "b").symlink_to(tmp_path / "a")
+        assert len(find_files("text", tmp_path)) == 3
+        assert capsys.readouterr().err.splitlines()[0].startswith("looking for files: ")
 
     def test_file_named_like_a_glob_is_found(self, tmp_path: Path) -> None:
         (tmp_path / "a[1].txt").write_text("x", encoding="utf-8")
