@@ -1,6 +1,7 @@
 """What a newcomer types first leads on: `tfs train`, `tfs run my.txt`, `tfs run base.yaml`, other tools' words."""
 
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -83,6 +84,9 @@ def test_dry_run_takes_text(folder: Path) -> None:
         (["my.txt"], "there is no file my.txt. FILE is a configuration (.yaml), or text to train on."),
         (["base.yaml", "--config", "base.yaml"], "base.yaml and base.yaml are both configurations: give one of them"),
         (["x" * 5000], "there is no file x"),
+        (["python-stdlib"], "'python-stdlib' is a data set. Train on it: tfs run --config FILE --set data.dataset=py"),
+        (["my book.txt", "training.max_steps=3"], "give one FILE or folder, not 2, and each setting with --set"),
+        (["my book.txt", "corpus", "base.yaml"], "give one FILE or folder, not 3"),
     ],
 )
 @pytest.mark.usefixtures("folder")
@@ -96,6 +100,37 @@ def test_file_that_tfs_run_cannot_take_is_a_sentence(arguments: list[str], messa
 def test_name_of_a_run_leads_to_resume() -> None:
     assert call("run", "base.yaml").returncode == 0
     assert "'small' is a run. Continue it: tfs run --resume small" in call("run", "small").stderr
+
+
+def test_command_that_goes_on_names_the_folder_of_the_runs(folder: Path) -> None:
+    place = ["--assets", "other folder"]
+    command = [sys.executable, "-c", "from tfs_core.cli.main import main; main()", "run", "base.yaml", *place]
+    command += ["--set", "training.max_steps=100000"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
+        assert run.stdout is not None
+        next(line for line in run.stdout if line.startswith("step "))
+        run.send_signal(signal.SIGTERM)
+        told = run.stdout.read()
+    assert told.rstrip().endswith("Continue with: tfs run --resume small --assets 'other folder'")
+    told = call("run", "small", *place).stderr
+    assert "Continue it: tfs run --resume small --assets 'other folder'" in told
+
+
+@pytest.mark.parametrize(
+    ("option", "setting"),
+    [
+        ("--lr", "training.learning_rate"),
+        ("--batch-size", "training.batch_size"),
+        ("--max_iters=5", "training.max_steps"),
+        ("--training.max_steps", "training.max_steps"),
+        ("--n-layer", "model.n_blocks"),
+    ],
+)
+def test_option_of_another_tool_leads_to_the_setting(option: str, setting: str, folder: Path) -> None:
+    result = call("run", str(folder / "base.yaml"), option, "3")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert f"Settings are given with --set: --set {setting}=VALUE" in result.stderr
+    assert "--set" not in call("doctor", option, "3").stderr
 
 
 @pytest.mark.parametrize("word", our_names("commands"))

@@ -8,6 +8,7 @@ import copy
 import errno
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,6 +22,7 @@ from tfs_core.builtin.plugin import tfs_commands
 from tfs_core.errors import PluginError, TfsError
 from tfs_core.plugins import CORE, did_you_mean
 from tfs_core.registry import Entry, get_registry
+from tfs_core.stop_signal import interrupt
 from tfs_core.terminal import say
 
 
@@ -65,6 +67,9 @@ class CommandLine(click.Group):
         """
         if not standalone_mode:
             return super().main(args, standalone_mode=False, **extra)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            with suppress(ValueError):  # in another thread than the main one
+                signal.signal(signal.SIGINT, interrupt)
         closed = open_closed_streams()
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
@@ -94,8 +99,8 @@ class CommandLine(click.Group):
                 shown = io.StringIO()
                 error.show(shown)
                 say(shown.getvalue(), err=True, nl=False)
-                if isinstance(error, click.NoSuchOption) and error.option_name in ("--debug", "--quiet"):
-                    say(f"{error.option_name} comes before the command: tfs {error.option_name} COMMAND", err=True)
+                if isinstance(error, click.NoSuchOption) and (advice := _option_advice(error)):
+                    say(advice, err=True)
                 code = error.exit_code
             except click.Abort as error:
                 code = 130 if isinstance(error.__cause__, KeyboardInterrupt) else 1
@@ -162,6 +167,18 @@ class CommandLine(click.Group):
         except TfsError as error:
             formatter.write_paragraph()
             formatter.write_text(f"The commands of plugins are missing: {error}")
+
+
+def _option_advice(error: click.NoSuchOption) -> str:
+    """Return the advice for an option that a command does not have, "" if there is none."""
+    from tfs_core.config.other_names import setting_of_option  # reads YAML
+
+    option = error.option_name
+    if option in ("--debug", "--quiet"):
+        return f"{option} comes before the command: tfs {option} COMMAND"
+    has_settings = error.ctx is not None and any(one.name == "overrides" for one in error.ctx.command.params)
+    setting = setting_of_option(option) if has_settings else ""
+    return setting and f"Settings are given with --set: --set {setting}=VALUE"
 
 
 def open_closed_streams() -> list[str]:

@@ -21,7 +21,7 @@ LAST_RUN = ""
 
 
 @click.command()
-@click.argument("source", metavar="[FILE]", required=False)
+@click.argument("sources", metavar="[FILE]", nargs=-1)
 @click.option("--config", "config_file", metavar="FILE", type=click.Path(path_type=Path), help="The configuration.")
 @click.option("--model", metavar="NAME", help="The model, instead of the file's; on a resume: one that mirrors it.")
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a setting. Repeatable.")
@@ -40,7 +40,7 @@ LAST_RUN = ""
 @click.option("--allow-local-code", is_flag=True, help="Allow importing the model from the run's local file.")
 @click.option("--allow-changed-code", is_flag=True, help="Resume although that file has changed since the checkpoint.")
 def run(
-    source: str | None,
+    sources: Sequence[str],
     config_file: Path | None,
     model: str | None,
     overrides: Sequence[str],
@@ -64,7 +64,9 @@ def run(
     """
     from tfs_core.errors import StoppedBySignalError, UsageError
 
-    config, overrides = _configuration(source, config_file, overrides, assets)
+    if len(sources) > 1:
+        raise UsageError(f"give one FILE or folder, not {len(sources)}, and each setting with --set KEY=VALUE")
+    config, overrides = _configuration(next(iter(sources), None), config_file, overrides, assets)
     if dry_run:
         if resume is not None or name is not None:
             raise UsageError("--dry-run creates no run: leave --resume and --name out")
@@ -88,7 +90,7 @@ def run(
             report=_report,
         )
     except StoppedBySignalError as stopped:
-        say(f"\n{stopped}", err=True)
+        say(f"\n{stopped}{_in_assets(assets)}{' --allow-local-code' * allow_local_code}", err=True)
         click.get_current_context().exit(stopped.exit_code)
     try:
         for line in next_commands(ended, assets):
@@ -128,15 +130,23 @@ def _configuration(
 
 def _no_such_file_message(source: str, assets: str | None) -> str:
     from tfs_core.plugins import did_you_mean
+    from tfs_core.registry import get_registry
     from tfs_core.runs import assets_folder, list_runs
 
     if source in [run.name for run in list_runs(assets_folder(assets))]:
-        return f"'{source}' is a run. Continue it: tfs run --resume {shlex.quote(source)}"
+        return f"'{source}' is a run. Continue it: tfs run --resume {shlex.quote(source)}{_in_assets(assets)}"
+    if get_registry().owners("dataset", source):
+        return f"'{source}' is a data set. Train on it: tfs run --config FILE --set data.dataset={source}"
     nearby = [str(file) for folder in (Path(), Path("configs")) for file in folder.glob("*.y*ml")]
     near = next(
         (f" Did you mean {file}?" for file in nearby if Path(file).stem == source), did_you_mean(source, nearby)
     )
     return f"there is no file {source}.{near} FILE is a configuration (.yaml), or text to train on."
+
+
+def _in_assets(assets: str | None) -> str:
+    """Return the option that repeats the folder of a command: " --assets DIR", or nothing."""
+    return f" --assets {shlex.quote(assets)}" if assets else ""
 
 
 def _report(line: str) -> None:
@@ -149,7 +159,7 @@ def next_commands(run: "Run", assets: str | None) -> list[str]:
     from tfs_core.config.schema import is_local_model
     from tfs_core.registry import get_registry
 
-    place = f" --assets {shlex.quote(assets)}" if assets else ""
+    place = _in_assets(assets)
     if is_local_model(str(run.info["model"])):
         place += " --allow-local-code"
     name, config = shlex.quote(run.name), shlex.quote(str(run.folder / "config.yaml"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -120,7 +121,10 @@ def apply_overrides(document: Document, overrides: Sequence[str], model: str | N
         for earlier in applied:
             if earlier.startswith(f"{name}."):
                 raise ConfigError(f"{place}: {name} would undo {earlier}: put {name} first")
-        value = read_text(text, place, key) if source == "--set" else Document(text, {key: place})
+        try:
+            value = read_text(text, place, key) if source == "--set" else Document(text, {key: place})
+        except ConfigError as error:
+            raise ConfigError(f"{error}. Text needs quotes: --set " + shlex.quote(f'{name}="{text}"')) from None
         if value.values is not None:
             for other in {other for group in ALTERNATIVES if name in group for other in group} - {name, *applied}:
                 section, setting = other.split(".")

@@ -22,3 +22,10 @@ def our_setting(theirs: str, settings: list[str]) -> str:
     ours = our_names("settings").get(theirs.lower(), [])
     here = [setting.rpartition(".")[2] for setting in ours if setting.rpartition(".")[2] in settings]
     return next(iter(here + ours), "")
+
+
+def setting_of_option(option: str) -> str:
+    """Return the setting that an option means, "training.batch_size" for `--batch-size`, "" if there is none."""
+    name = option.lstrip("-").replace("-", "_")
+    settings = {setting.rpartition(".")[2]: setting for ours in our_names("settings").values() for setting in ours}
+    return name if "." in name else settings.get(name) or our_setting(name, [])

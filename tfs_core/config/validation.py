@@ -266,6 +266,8 @@ def _advice(hint: Any, value: Any) -> str:
     arms = tuple(get_args(arm)[0] if get_origin(arm) is Annotated else arm for arm in _union_members(hint))
     if str in arms and isinstance(value, bool | int | float):
         return f" Put it in quotes: '{show(value)}'."
+    if str in arms and isinstance(value, dict):  # {key} is a mapping in YAML
+        return " Text with braces or ': ' needs quotes: \"{a}: b\", on the command line '\"{a}: b\"'."
     if int in arms and isinstance(value, float) and value.is_integer():
         return f" Write {int(value)}."
     if int in arms and isinstance(value, str) and re.fullmatch(r"\d+(_\d+)+", value):

@@ -216,7 +216,9 @@ def _choose(name: str, settings: Sequence[str]) -> "Choice":
     on_the_hub = ON_THE_HUB.fullmatch(name) and not known and not os.path.exists(name)
     chosen = {"name": "hub", "path": name} if on_the_hub else {"name": name}
     document = Document(values={"dataset": chosen}, places={(): Place(source="command line", base=Path.cwd())})
-    apply_overrides(document, [f"dataset.{setting.removeprefix('data.dataset.')}" for setting in settings])
+    apply_overrides(
+        document, [f"dataset.{setting.removeprefix('data.').removeprefix('dataset.')}" for setting in settings]
+    )
     return chosen_component("dataset", document.values["dataset"], document)
 
 

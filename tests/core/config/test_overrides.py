@@ -1,3 +1,4 @@
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -98,6 +99,8 @@ def test_set_corrects_errors_in_the_file(load: Load, small: str) -> None:
         ("loggers.2.x=3", "loggers.2: loggers has the items 0 to 1"),
         ("loggers.x=3", "loggers.x: loggers has the items 0 to 1"),
         ("tags=[a", "tags: not YAML: expected ',' or ']'"),
+        ("group={a}", "group: expected text, or null, not a mapping. Text with braces or ': ' needs quotes: "),
+        ("group=a: b", "group: expected text, or null, not a mapping. Text with braces or ': ' needs quotes: "),
         ("tags={a: 1, a: 2}", "tags.a is given twice. Remove one of them"),
         ("0=3", "0 is not a setting."),
         ("experiment_name.x=3", "experiment_name: expected text, not a mapping."),
@@ -105,6 +108,13 @@ def test_set_corrects_errors_in_the_file(load: Load, small: str) -> None:
 )
 def test_set_that_is_wrong_is_an_error_with_its_key(errors: Errors, small: str, override: str, expected: str) -> None:
     assert errors(small, override)[0].startswith(f"--set: {expected}")
+
+
+@pytest.mark.parametrize("text", ["{a} {b}", "*", "a: b: c", "{a}: {b}\\n", "it's: a: b"])
+def test_set_of_text_that_is_not_yaml_says_what_to_type(load: Load, errors: Errors, small: str, text: str) -> None:
+    (told,) = errors(small, f"group={text}")
+    option, override = shlex.split(told.partition("Text needs quotes: ")[2])
+    assert (option, load(small, override).group) == ("--set", text.replace("\\n", "\n"))
 
 
 def test_set_that_would_undo_an_earlier_one_is_an_error(errors: Errors, small: str) -> None:
