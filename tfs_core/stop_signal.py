@@ -1,15 +1,28 @@
-"""Handling of Ctrl-C (SIGINT), SIGTERM and SIGHUP (a closed terminal) in training.
+"""Handling of Ctrl-C (SIGINT), SIGTERM and SIGHUP (a closed terminal).
 
-The handler sets a flag, and the trainer saves and stops.
-
-Saving inside a signal handler could deadlock, or corrupt the operation that it interrupted. A second signal stops at
-once.
+In training, the handler sets a flag, and the trainer saves and stops. Saving inside a signal handler could deadlock, or
+corrupt the operation that it interrupted. A second signal stops at once.
 """
 
+import os
 import signal
 import threading
+import traceback
 from types import FrameType, TracebackType
 from typing import Any, Self
+
+from tfs_core.terminal import say
+
+
+def interrupt(_number: int, frame: FrameType | None) -> None:
+    """Handle Ctrl-C outside of training: raise KeyboardInterrupt, or end the process if it is importing modules.
+
+    Libraries swallow exceptions in imports, or remain half imported.
+    """
+    if any("importlib" in at.f_code.co_filename for at, _ in traceback.walk_stack(frame)):
+        say("Interrupted.", err=True)
+        os._exit(130)
+    raise KeyboardInterrupt
 
 
 class StopSignal:

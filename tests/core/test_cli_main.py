@@ -243,6 +243,14 @@ def test_control_c_ends_with_130_and_no_traceback(hello: None) -> None:
     assert process.stderr == "\nInterrupted.\n"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="os.kill ends the process on Windows")
+def test_control_c_within_an_import_that_swallows_exceptions_ends_the_process(install_plugin: InstallPlugin) -> None:
+    careless = "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\nexcept BaseException:\n    pass\n"
+    install_plugin("tfs-hello", HELLO.format(name="hello", package="tfs_hello"), hello=careless + HELLO_PY)
+    process = in_a_process("hello")
+    assert (process.returncode, process.stdout, process.stderr) == (130, "", "Interrupted.\n")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="a pipe breaks differently on Windows")
 def test_reader_that_leaves_early_causes_no_traceback(install_plugin: InstallPlugin) -> None:
     hello_py = "import click\n@click.command()\ndef hello():\n    print('x')\n    click.get_current_context().exit()\n"

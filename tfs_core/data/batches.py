@@ -26,11 +26,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tfs_core.contracts import (
-    IGNORED_TARGET,
-    Batch,
-    DocumentRef,
-)
+from tfs_core.contracts import IGNORED_TARGET, Batch, DocumentRef
 from tfs_core.data.permutation import Permutation
 from tfs_core.data.store import TokenSplit, read_ahead
 
