@@ -609,3 +609,26 @@ class TestStoredInZip:
         written(file, content[: content.index(b"4.txt")])
         with pytest.raises(DataError, match=r"a\.zip cannot be read: the archive is truncated"):
             documents(file)
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "told"),
+    [
+        (["a.html"], {}, ["HTML is read with its tags and scripts (1 of 1 file)."]),
+        (["a.html", "b.txt"], {}, ["HTML is read with its tags and scripts (1 of 2 files)."]),
+        (["a.html", "b.txt"], {"html": "text"}, []),
+        (["a.html", "b.txt", "c.md"], {}, []),
+        (["a.json", "b.JSONL", "c.csv"], {}, ["JSON is read as it stands, with all keys (2 of 3 files)."]),
+        (["a.tsv.gz"], {}, ["CSV is read as it stands, with all columns (1 of 1 file)."]),
+        (["a.txt", "b.py"], {}, []),
+    ],
+)
+def test_reading_that_is_perhaps_not_meant_is_told(
+    files: list[str], options: dict[str, Any], told: list[str], tmp_path: Path
+) -> None:
+    for file in files:
+        written(tmp_path / "mine" / file, "a,b\n")
+    for path in (tmp_path / "mine", zipped(tmp_path / "mine.zip", {file: b"a,b\n" for file in files})):
+        source = text_files(path, **options)
+        assert len(list(source.documents("train"))) == len(files)
+        assert [line.partition(" For ")[0] for line in source.left_out()] == told

@@ -28,6 +28,7 @@ class BadInput:
         self._first: dict[str, str] = {}
         self._kinds: Counter[Kind] = Counter()
         self._in_doubt: dict[str, str] = {}
+        self._as_text: Counter[tuple[str, str]] = Counter()
 
     def found(self, file: str | Path, message: str, *, advice: str = SKIP) -> None:
         """Count one piece of invalid input that is left out, with a message such as "line 3 is not JSON".
@@ -59,6 +60,10 @@ class BadInput:
         """Report a file that is read, but perhaps not as it is meant."""
         self._in_doubt[file] = message
 
+    def as_text(self, reading: str, advice: str) -> None:
+        """Count a file that is read as plain text: how, and advice for another reading; "" if it is meant so."""
+        self._as_text[reading, advice] += 1
+
     def report(self) -> list[str]:
         """Return a line of text for each reason, with counts."""
         lines = [f"{file}: {count:,} left out, the first: {self._first[file]}" for file, count in self._found.items()]
@@ -69,7 +74,16 @@ class BadInput:
         lines += [f"{file} is {message}" for file, message in self._in_doubt.items()]
         if len(lines) > MAX_FILES_REPORTED:
             lines[MAX_FILES_REPORTED:] = [f"and {len(lines) - MAX_FILES_REPORTED:,} more files with invalid input"]
-        return self._files_left_out() + lines
+        return self._files_left_out() + lines + self._other_readings()
+
+    def _other_readings(self) -> list[str]:
+        """Return a line with advice for each reading as plain text of at least half of the files."""
+        n_files = sum(self._as_text.values())
+        return [
+            f"{reading} ({count:,} of {counted(n_files, 'file')}). {advice}"
+            for (reading, advice), count in self._as_text.items()
+            if reading and 2 * count >= n_files
+        ]
 
     def _files_left_out(self) -> list[str]:
         """Return a line for each kind of file that holds text, with advice, and one line for all others."""

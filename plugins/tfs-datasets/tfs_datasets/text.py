@@ -1,7 +1,7 @@
 """The data set `text`: files of any size, one document each or divided at a separator, read in blocks."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from tfs_core.errors import DataError
 from tfs_datasets import kinds
@@ -17,6 +17,17 @@ BLOCK_CHARACTERS = 1 << 16
 """Characters per read; longer documents are passed on in parts."""
 
 HTML_SUFFIXES = (".html", ".htm", ".xhtml")
+
+AS_IT_STANDS = "{0} is read as it stands, with all {1}"
+NAME_ALONE = "For the texts in it alone, name such a file, or a folder of only such files."
+TABLES = {
+    **dict.fromkeys((".json", ".jsonl", ".ndjson"), AS_IT_STANDS.format("JSON", "keys")),
+    **dict.fromkeys((".csv", ".tsv"), AS_IT_STANDS.format("CSV", "columns")),
+}
+"""Suffix -> what is told about files that are read as text, but which another data set is for."""
+
+HTML_SOURCE = "HTML is read with its tags and scripts"
+SET_HTML = "For its text alone, set html: text (--set data.dataset.html=text)."
 
 ADVICE = (
     "If the file is damaged, on_error: replace writes U+FFFD in place of such bytes, and on_error: skip leaves out the "
@@ -105,7 +116,15 @@ class TextFiles(LocalSource):
         text = read_text(member, bad)
         if NOTEBOOK.match(member.start):
             return notebook_text("".join(text), member.name)
-        return html_text(text) if self._html_is_text and _is_html(member) else text
+        is_html = _is_html(member)
+        if self._html_is_text and is_html:
+            return html_text(text)
+        suffixes = PurePath(member.name.lower()).suffixes[-2:]  # such as .jsonl.gz
+        if tables := [TABLES[suffix] for suffix in suffixes if suffix in TABLES]:
+            bad.as_text(tables[0], NAME_ALONE)
+        else:
+            bad.as_text(*((HTML_SOURCE, SET_HTML) if is_html else ("", "")))
+        return text
 
     def _readings(self, file: Path) -> Sequence[str]:
         with opened(file, named=False, encoding=self.encoding) as member:
