@@ -97,6 +97,8 @@ def test_unknown_encoding_is_an_error_with_the_nearest_name(name: str, message: 
         (("plain ASCII\n" * 20_000).encode() + "Das Café ist schön.".encode("cp1252"), "cp1252"),
         ("Привет, как дела? Это обычный русский текст.\n".encode("cp1251"), "cp1251"),
         ("Привет, как дела? Это обычный русский текст.\n".encode("koi8_r"), "koi8_r"),
+        ("Привет, как дела? Это обычный русский текст.\n".encode("cp866"), "cp866"),
+        ("สวัสดีชาวโลก วันนี้อากาศดีมาก\n".encode("cp874") * 5, "cp874"),
         ("これは日本語のテキストです。漢字もあります。\n".encode("shift_jis"), "cp932"),
         ("Zażółć gęślą jaźń. Wszystko będzie dobrze, świat się śmieje.\n".encode("cp1250"), "cp1250"),
         (b'<html><meta charset="iso-8859-15">\nprix: 5 \xa4</html>', "iso-8859-15"),

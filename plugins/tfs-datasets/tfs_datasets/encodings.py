@@ -26,7 +26,7 @@ MARK_ERRORS = "tfs_datasets.mark"
 
 GUESSED = (
     *("cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "koi8_r", "mac_roman"),
-    *("cp850", "cp437", "cp932", "euc_jp", "gb18030", "big5", "cp949"),
+    *("cp850", "cp437", "cp866", "cp874", "cp932", "euc_jp", "gb18030", "big5", "cp949"),
 )
 """The encodings that may be guessed."""
 
