@@ -75,6 +75,17 @@ def test_long_messages_of_libraries_are_cut(tmp_path: Path) -> None:
     assert "a.zip/a.txt cannot be read: File name in directory" in refusal(tmp_path / "a.zip")
 
 
+@pytest.mark.parametrize("place", ["list", "header"])
+def test_name_in_a_zip_that_is_not_utf8_is_an_error(tmp_path: Path, place: str) -> None:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("ä.txt", "text\n" * 1000)  # a name that is marked as UTF-8
+    damaged = content.getvalue()
+    at = damaged.rindex("ä.txt".encode()) if place == "list" else damaged.index("ä.txt".encode())
+    (tmp_path / "a.zip").write_bytes(damaged[:at] + b"\xe4\xe4" + damaged[at + 2 :])
+    assert "its list of files is damaged ('utf-8' codec can't decode" in refusal(tmp_path / "a.zip")
+
+
 def test_comments_before_text_do_not_make_it_slow_to_tell_from_html() -> None:
     comments = b" <!-- x -->" * 5000
     assert not LOOKS_LIKE_HTML.match(comments + b"text")

@@ -391,6 +391,14 @@ class TestTemplates:
     def test_template_writes(self, tmp_path: Path, content: Any, options: dict[str, Any], expected: list[str]) -> None:
         assert documents(written(tmp_path, content, indent=1), **options) == expected
 
+    def test_item_without_a_key_that_others_have_is_told(self, tmp_path: Path) -> None:
+        file = written(tmp_path, [{"parts": [1, {"text": "a"}]}])
+        with pytest.raises(DataError, match=r"item 1 has no key 'parts\.text', which items beside it have\. \(To skip"):
+            documents(file, text_key="parts.text")
+        with pytest.raises(DataError, match=r"item without the key 'parts\.text', which items beside it have\. \("):
+            documents(file, template="{parts.text}")
+        assert documents(file, text_key="parts.text", on_error="skip") == ["a"]
+
     def test_message_without_a_key_is_left_out_and_counted(self, tmp_path: Path) -> None:
         options = {"text_key": "messages", "template": "{from}: {text}\n"}
         file = written(tmp_path, TELEGRAM, indent=1)

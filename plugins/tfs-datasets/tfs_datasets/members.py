@@ -7,6 +7,7 @@ those of file managers (`.DS_Store`, `__MACOSX`, `Thumbs.db`) are skipped, as in
 import codecs
 import io
 import lzma
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -155,10 +156,11 @@ class _Forward(io.RawIOBase):
 
 
 def _in_zip(stream: IO[bytes], bad: BadInput, shown: str) -> Iterator[tuple[str, IO[bytes]]]:
-    with zipfile.ZipFile(stream) as archive:
-        if (
-            min((entry.header_offset for entry in archive.infolist()), default=0) > 0
-        ):  # the list is that of an inner one
+    with _damage_as_bad_zip():
+        archive = zipfile.ZipFile(stream)
+    with archive:
+        first = min((entry.header_offset for entry in archive.infolist()), default=0)
+        if first > 0:  # the list is that of an inner archive
             raise zipfile.BadZipFile("the archive is truncated. Copy or download it again")
         entries = [entry for entry in archive.infolist() if entry.filename and not entry.is_dir()]
         files = {entry.filename: entry for entry in entries}  # the last of several with the same name
@@ -166,8 +168,20 @@ def _in_zip(stream: IO[bytes], bad: BadInput, shown: str) -> Iterator[tuple[str,
             if files[name].flag_bits & ENCRYPTED_FLAG:
                 bad.left_out_file(kinds.ENCRYPTED)
             else:
-                with as_data_error(f"{shown}/{name}"), archive.open(files[name]) as opened:
-                    yield f"{shown}/{name}", opened
+                with as_data_error(f"{shown}/{name}"):
+                    with _damage_as_bad_zip():
+                        opened = archive.open(files[name])
+                    with opened:
+                        yield f"{shown}/{name}", opened
+
+
+@contextmanager
+def _damage_as_bad_zip() -> Iterator[None]:
+    """Convert the errors that a damaged archive leads to within `zipfile`: a name that is not UTF-8, for example."""
+    try:
+        yield
+    except (ValueError, OverflowError, struct.error) as error:
+        raise zipfile.BadZipFile(f"its list of files is damaged ({error})") from error
 
 
 def _in_tar(stream: IO[bytes], bad: BadInput, shown: str) -> Iterator[tuple[str, IO[bytes]]]:

@@ -144,6 +144,8 @@ class RecordText:
         keys = text_keys(record)
         if not keys:
             return UnreadableValueError(f"has no {self._noun} '{self._key}', and none of its {self._noun}s holds text")
+        if self._key in keys:
+            return UnreadableValueError(f"has no {self._noun} '{self._key}', which items beside it have")
         more = " and more" if len(keys) == MAX_KEYS else ""
         problem = f"has no {self._noun} '{self._key}'. Its {self._noun}s that hold text: {', '.join(keys)}{more}"
         if meant := did_you_mean(str(self._key), keys):
@@ -184,7 +186,10 @@ class Template:
 
     def _values(self, value: Any, key: str) -> Iterator[Any]:
         def missing(_place: str) -> None:
-            advice = f"{did_you_mean(key, text_keys(value))} {SKIP}".strip()
+            keys = text_keys(value)
+            if key in keys:
+                raise UnreadableValueError(f"has an item without the key '{key}', which items beside it have")
+            advice = f"{did_you_mean(key, keys)} {SKIP}".strip()
             raise UnreadableValueError(f"has no key '{key}'. {_its_keys(value)}", advice)
 
         for _, found in values_at(value, tuple(key.split(".")) if key else (), "", missing):
