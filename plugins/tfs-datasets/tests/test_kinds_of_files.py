@@ -427,6 +427,18 @@ and <a href="x">a link</a> &amp; more.<br>Next</p><ul><li>a<li>b</ul>
         assert list(source.documents("train")) == ["text"]
         assert len(source.left_out()) == 2
 
+    def test_pages_of_a_pdf_that_are_pictures_are_told(self, tmp_path: Path) -> None:
+        pypdf = pytest.importorskip("pypdf")
+        from pypdf.generic import DictionaryObject, NameObject
+
+        writer = pypdf.PdfWriter(clone_from=io.BytesIO(pdf("one", "", "")))
+        writer.pages[1]["/Resources"][NameObject("/XObject")] = DictionaryObject()
+        writer.write(tmp_path / "half.pdf")
+        source = text_files(tmp_path / "half.pdf")
+        assert "".join(source.documents("train")).split() == ["one"]
+        (told,) = source.left_out()
+        assert "half.pdf is without the text of 1 of 3 pages, which are pictures: make them text" in told
+
     def test_epub_is_its_chapters_in_order(self, tmp_path: Path) -> None:
         assert documents(written(tmp_path / "a.txt", epub(tmp_path))) == ["First é\nSecond\n"]
         with pytest.raises(DataError, match=r"a\.txt is damaged or protected"):

@@ -29,6 +29,11 @@ class UnreadableError(Exception):
         self.kind = kind
 
 
+InDoubt = Callable[[str], None]
+"""Is told what is perhaps missing in the text of a document, such as "without the text of 2 of 9 pages"."""
+
+OCR = "make them text with a program for text recognition (OCR)"
+
 LARGEST_DOCUMENT = 1 << 29
 """Maximum size in bytes: these documents are not read in parts."""
 
@@ -43,7 +48,7 @@ NOTEBOOK = re.compile(
 _TO_FOOTNOTE_MARK = re.compile(r' <a href="#(?:foot|end)note-ref-[^"]*">↑</a>')
 
 
-def docx_text(file: IO[bytes]) -> Iterator[str]:
+def docx_text(file: IO[bytes], _in_doubt: InDoubt) -> Iterator[str]:
     """Iterate over the text of a Word document, a line for each paragraph and table row, with notes at the end.
 
     Headers, footers, comments and deleted text are not part of it.
@@ -55,8 +60,8 @@ def docx_text(file: IO[bytes]) -> Iterator[str]:
     yield from html_text([_TO_FOOTNOTE_MARK.sub("", page)])
 
 
-def pdf_text(file: IO[bytes]) -> Iterator[str]:
-    """Iterate over the text of the pages of a PDF document."""
+def pdf_text(file: IO[bytes], in_doubt: InDoubt) -> Iterator[str]:
+    """Iterate over the text of the pages of a PDF document. At the end, `in_doubt` is told of pictures."""
     import pypdf
 
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # it logs what it repairs
@@ -66,16 +71,19 @@ def pdf_text(file: IO[bytes]) -> Iterator[str]:
             raise UnreadableError(kinds.ENCRYPTED_PDF)
     except pypdf.errors.DependencyError as error:  # it decrypts AES only with another package
         raise UnreadableError(kinds.ENCRYPTED_PDF) from error
-    empty = True
+    empty, n_pictures = True, 0
     with progress("reading PDF pages", total=len(content.pages), unit="pages") as advance:
         for page in content.pages:
             text = _without_surrogates(page.extract_text())
             empty = empty and not text.strip()
+            n_pictures += not text.strip() and "/Resources" in page and "/XObject" in page["/Resources"]
             if not empty:
                 yield f"{text}\n"
             advance(1)
     if empty:
         raise UnreadableError(kinds.SCANNED_PDF)
+    if n_pictures:
+        in_doubt(f"without the text of {n_pictures:,} of {len(content.pages):,} pages, which are pictures: {OCR}")
 
 
 def _without_surrogates(text: str) -> str:
@@ -83,7 +91,7 @@ def _without_surrogates(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def epub_text(file: IO[bytes]) -> Iterator[str]:
+def epub_text(file: IO[bytes], _in_doubt: InDoubt) -> Iterator[str]:
     """Iterate over the text of an EPUB book, chapter by chapter."""
     with zipfile.ZipFile(file) as book:
         container = ElementTree.fromstring(book.read("META-INF/container.xml"))
@@ -112,7 +120,7 @@ def notebook_text(content: str, name: str) -> Iterator[str]:
     yield "\n\n".join(source for source in sources if source)
 
 
-READERS: dict[Kind, tuple[Callable[[IO[bytes]], Iterator[str]], str | None]] = {
+READERS: dict[Kind, tuple[Callable[[IO[bytes], InDoubt], Iterator[str]], str | None]] = {
     kinds.DOCX: (docx_text, "mammoth"),
     kinds.PDF: (pdf_text, "pypdf"),
     kinds.EPUB: (epub_text, None),
@@ -125,7 +133,7 @@ def readable() -> list[Kind]:
     return [kind for kind, (_, package) in READERS.items() if package is None or find_spec(package)]
 
 
-def document_text(member: Member) -> Iterator[str]:
+def document_text(member: Member, in_doubt: InDoubt) -> Iterator[str]:
     """Iterate over the text of a document of a kind of `readable()`, in parts.
 
     Raises DataError when it is damaged or too large, and UnreadableError before any text when it has none.
@@ -142,10 +150,8 @@ def document_text(member: Member) -> Iterator[str]:
             with zipfile.ZipFile(stream) as parts:
                 largest = max(part.file_size for part in parts.infolist())
             if largest > LARGEST_PART:
-                raise DataError(
-                    f"{member.name} is too large: a part of it has {largest:,} bytes. Save it as text."
-                )
-        yield from read(stream)
+                raise DataError(f"{member.name} is too large: a part of it has {largest:,} bytes. Save it as text.")
+        yield from read(stream, in_doubt)
     except (UnreadableError, DataError, MemoryError):
         raise
     except Exception as error:  # libraries raise whatever a damaged file leads to

@@ -1,6 +1,7 @@
 """The data set `text`: files of any size, one document each or divided at a separator, read in blocks."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path, PurePath
 
 from tfs_core.errors import DataError
@@ -112,7 +113,7 @@ class TextFiles(LocalSource):
     def _blocks(self, member: Member, bad: BadInput) -> Iterator[str]:
         """Iterate over the text of a member, in parts."""
         if member.kind != kinds.TEXT:
-            return document_text(member)
+            return document_text(member, partial(bad.in_doubt, member.name))
         text = read_text(member, bad)
         if NOTEBOOK.match(member.start):
             return notebook_text("".join(text), member.name)
