@@ -175,6 +175,9 @@ def test_long_first_line_of_a_table_is_read(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(DataError, match=r"Its columns: c0, .*, c19, and 49,980 more\.") as caught:
         read()
     assert len(str(caught.value)) < 500
+    file.write_text("x" * 1000 + "," + "y" * 60 + "\n")
+    with pytest.raises(DataError, match=rf"Its columns: {'x' * 30}\.\.\., {'y' * 60}\."):
+        read()
     file.write_text("x" * 300_000 + "\n")
     with pytest.raises(DataError, match=r"field larger than field limit \(200000\)"):
         read()

@@ -142,6 +142,12 @@ class TestInvalid:
         with pytest.raises(DataError, match=r"a\.parquet cannot be read as Parquet"):
             documents(tmp_path / "a.parquet")
 
+    def test_column_name_that_is_not_utf8_is_an_error(self, tmp_path: Path) -> None:
+        file = written(tmp_path, {"text": ["1"], "äö": ["2"]})
+        file.write_bytes(file.read_bytes().replace("äö".encode(), b"\xff\xff\xff\xff"))
+        with pytest.raises(DataError, match=r"a\.parquet cannot be read as Parquet: 'utf-8' codec can't decode"):
+            documents(file)
+
     def test_file_in_an_archive_or_compressed_is_an_error(self, tmp_path: Path) -> None:
         file = written(tmp_path, {"text": ["1"]})
         with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:

@@ -170,8 +170,9 @@ def _missing(name: str, names: Sequence[str], header: str, config: CsvConfig) ->
     """Return the message for a file without a column, with the settings that would read it."""
     if not names:
         return "is empty: it has no columns."
+    shown = [name if len(name) <= 2 * LONGEST_NAME else f"{name[:LONGEST_NAME]}..." for name in names[:MAX_KEYS]]
     more = [f"and {len(names) - MAX_KEYS:,} more"] if len(names) > MAX_KEYS else []
-    message = f"has no column '{name}'. Its columns: {', '.join([*names[:MAX_KEYS], *more])}."
+    message = f"has no column '{name}'. Its columns: {', '.join(shown + more)}."
     if not config.header:
         return f"{message} Without a header, columns have numbers: set column to that of the text."
     for delimiter in DELIMITERS:

@@ -49,7 +49,7 @@ def read_parquet(file: Path, bad: BadInput, *, column: str | None, template: str
                         found(f"row {row}: byte 0x{record.object[record.start]:02x} is not UTF-8")
                     else:
                         yield from text.documents(record, f"row {row}", found)
-    except (OSError, pyarrow.ArrowException) as error:
+    except (OSError, pyarrow.ArrowException, UnicodeDecodeError) as error:
         raise DataError(f"{file} cannot be read as Parquet: {error}") from error
 
 
@@ -60,7 +60,7 @@ def columns_of(file: Path) -> list[str]:
 
     try:
         return list(parquet.read_schema(file).names)
-    except (OSError, pyarrow.ArrowException) as error:
+    except (OSError, pyarrow.ArrowException, UnicodeDecodeError) as error:
         raise DataError(f"{file} cannot be read as Parquet: {error}") from error
 
 
