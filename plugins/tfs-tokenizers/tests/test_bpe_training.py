@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 from tfs_tokenizers import bpe, bpe_trainer
 from tfs_tokenizers.bpe_trainer import LONGEST_WORD
+from tfs_tokenizers.training import train_tokenizer_from_files
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 
-from tfs_core.errors import DataError
+from tfs_core.errors import DataError, UsageError
 
 MAIN = "from tfs_core.cli.main import main; main()"
 
@@ -83,13 +84,28 @@ def test_failure_of_the_training_is_an_error_in_a_sentence() -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_text_after_an_empty_one_is_trained_on() -> None:
+    with_empty = [text for pair in zip(TEXTS, [""] * len(TEXTS), strict=True) for text in pair]
+    assert bpe.train(iter(["", *with_empty]), vocab_size=400, min_frequency=2) == train_without_bounds(TEXTS, 400)
+
+
+def test_special_tokens_are_part_of_the_vocabulary_size() -> None:
+    content = bpe.train(iter(TEXTS), vocab_size=300, min_frequency=2, special_tokens=["<a>", "<b>"])
+    assert Tokenizer.from_str(content).get_vocab_size() == 300
+
+
+def test_training_on_no_file_is_an_error() -> None:
+    with pytest.raises(UsageError, match="name at least one file to train on"):
+        train_tokenizer_from_files([], 300)
+
+
 def test_advice_of_the_library_is_no_reason_for_a_failure() -> None:
     errors = "memory allocation of 1048576 bytes failed\nnote: run with `RUST_BACKTRACE=full` for a backtrace.\n"
     assert "failed (memory allocation of 1048576 bytes failed; exit code -6)" in bpe._reason(-6, errors)
 
 
 def test_output_of_other_code_is_no_part_of_the_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "sitecustomize.py").write_text("print('hello from this site')\n", encoding="utf-8")
+    (tmp_path / "sitecustomize.py").write_text("print('hello ' * 100_000)\n", encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert bpe.train(iter(TEXTS), vocab_size=400, min_frequency=2) == train_without_bounds(TEXTS, 400)
 
