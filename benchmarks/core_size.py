@@ -7,7 +7,7 @@ import ast
 import sys
 from pathlib import Path
 
-LIMIT = 6900
+LIMIT = 6950
 CORE = Path(__file__).parent.parent / "tfs_core"
 
 

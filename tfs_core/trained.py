@@ -39,7 +39,12 @@ class LoadedModel:
 
 
 def load_model(
-    target: str | Path, *, assets: Path, device: str = "auto", model: str | None = None, allow_local_code: bool = False
+    target: str | Path,
+    *,
+    assets: Path,
+    device: str = "auto",
+    model: str | None = None,
+    allow_local_code: bool = False,
 ) -> LoadedModel:
     """Return the model of a run (its latest checkpoint) or of a checkpoint, in eval mode, with its tokenizer.
 
@@ -68,7 +73,11 @@ def load_model(
     ranks = OneRank()
     adapters = [wrapper for wrapper in build_wrappers(config.wrappers) if wrapper.changes_weights]
     context = WrapContext(
-        model=built, model_name=config.model.name, device=machine.device, ranks=ranks, recorded=state["machine"]
+        model=built,
+        model_name=config.model.name,
+        device=machine.device,
+        ranks=ranks,
+        recorded=state["machine"],
     )
     loss = wrapped(LossModule(built, loss_chunk=config.runtime.loss_chunk), adapters, context=context)
     with as_checkpoint_error(folder):
