@@ -64,7 +64,7 @@ def test_document_masks_reach_training_validation_and_evaluation(train: Train, t
 
 def test_document_masks_of_padded_rows_are_an_error() -> None:
     data = {"dataset": "python-stdlib", "tokenizer": "byte", "batching": "padded", "document_masks": True}
-    with pytest.raises(ConfigError, match=r"data\.document_masks: a padded row has only one document"):
+    with pytest.raises(ConfigError, match=r"data\.document_masks: has no effect with batching: padded"):
         config_from_mapping({"experiment_name": "a", "data": data, "model": "torch", "training": {"max_steps": 1}})
 
 

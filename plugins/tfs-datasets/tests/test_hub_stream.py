@@ -112,6 +112,7 @@ def mortal(tmp_path: Path) -> Mortal:
             "constants": {
                 "tfs_core.data.documents.STREAM_BEGINNING": BEGINNING,
                 "tfs_streaming.spooler.RETRY_SECONDS": 0.1,
+                "tfs_datasets.hub_connection.BACKOFF_SECONDS": (0.05, 0.1, 0.2),
             },
             "output_path": str(tmp_path / "output"),
         }
